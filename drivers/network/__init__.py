@@ -1,0 +1,1 @@
+"""Network service providers: the virtual router and hardware devices."""

@@ -1,0 +1,350 @@
+"""The nouns that the control plane and its drivers share: facts, as frozen plain values.
+
+Facts say what is wanted of a target in CloudStack's own terms; they name no daemon and no device, so the same facts
+fit a virtual router, a BIG-IP, a NetScaler and an SRX. Nothing here reads a clock, a database or a file. The values
+that come by the ten thousand are named tuples, because those are the cheapest to make and to compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+SERVICES = (
+    "Dhcp",
+    "Dns",
+    "Firewall",
+    "Gateway",
+    "Lb",
+    "NetworkACL",
+    "PortForwarding",
+    "SecurityGroup",
+    "SourceNat",
+    "StaticNat",
+    "UserData",
+    "Vpn",
+    "Connectivity",
+    "BaremetalPxeService",
+)
+"""CloudStack's network services (listSupportedNetworkServices)."""
+
+Traffic = Literal["Guest", "Public", "Management", "Storage", "Control"]
+
+
+class Segment(NamedTuple):
+    """One broadcast domain that a host carries.
+
+    :param id: the network's UUID, or the UUID of the public range.
+    :param uri: ``vxlan://5001``, ``vlan://100``, ``vlan://untagged`` …: CloudStack's broadcast URI.
+    :param traffic: which kind of traffic it carries.
+    :param label: the host's bridge or device for this traffic type (its traffic label); empty means the default.
+    :param mtu: of the guests' frames, in bytes.
+    """
+
+    id: str
+    uri: str
+    traffic: str
+    label: str = ""
+    mtu: int = 1500
+
+
+class Nic(NamedTuple):
+    """A network interface of a guest or an appliance.
+
+    :param id: UUID.
+    :param mac: lower case, colon separated; also how a router knows which of its interfaces is meant.
+    :param segment: the id of the segment that it is plugged into.
+    :param traffic: ``Guest``, ``Public`` or ``Control``.
+    :param address: IPv4 address without a length; empty where it has none.
+    :param prefix: length of the network's prefix.
+    :param gateway: IPv4; empty where there is none.
+    :param device: position, counted from 0: the router names it ``ethN``.
+    :param network: the guest network's UUID; empty on a public interface.
+    :param rate: Mbit/s in each direction; 0 is unlimited.
+    :param default: the guest's default route goes through it.
+    """
+
+    id: str
+    mac: str
+    segment: str
+    traffic: str
+    address: str
+    prefix: int
+    gateway: str
+    device: int
+    network: str = ""
+    rate: int = 0
+    default: bool = False
+    mtu: int = 1500
+
+
+class PublicAddress(NamedTuple):
+    """A public IPv4 address that a network uses.
+
+    :param nic: the MAC of the appliance's interface that carries it.
+    :param source_nat: guests of ``network`` (or of all networks, where that is empty) leave with this address.
+    """
+
+    id: str
+    address: str
+    prefix: int
+    gateway: str
+    nic: str
+    source_nat: bool
+    network: str = ""
+
+
+class IngressRule(NamedTuple):
+    """Firewall rule on a public address (createFirewallRule): what may come in.
+
+    :param protocol: ``tcp``, ``udp``, ``icmp`` or ``all``.
+    :param start: first port, or the ICMP type (-1 is any).
+    :param end: last port, or the ICMP code (-1 is any).
+    :param sources: CIDRs.
+    """
+
+    id: str
+    address: str
+    protocol: str
+    start: int
+    end: int
+    sources: tuple[str, ...]
+
+
+class EgressRule(NamedTuple):
+    """Egress rule of a guest network (createEgressFirewallRule); allows or denies by the offering's default."""
+
+    id: str
+    protocol: str
+    start: int
+    end: int
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+class PortForward(NamedTuple):
+    """createPortForwardingRule. Both ranges have the same length and keep their offsets."""
+
+    id: str
+    address: str
+    protocol: str
+    public_start: int
+    public_end: int
+    guest: str
+    private_start: int
+    private_end: int
+    sources: tuple[str, ...] = ()
+
+
+class StaticNat(NamedTuple):
+    """enableStaticNat: one public address is one guest address, both ways."""
+
+    id: str
+    address: str
+    guest: str
+
+
+class Member(NamedTuple):
+    """A guest behind a load balancer rule.
+
+    :param id: the virtual machine's UUID (twice the same where two of its addresses serve).
+    """
+
+    id: str
+    address: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stickiness:
+    """createLBStickinessPolicy. :param method: ``LbCookie``, ``AppCookie`` or ``SourceBased``; params as CloudStack names them."""
+
+    name: str
+    method: str
+    params: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """createLBHealthCheckPolicy. Interval and timeout in seconds.
+
+    :param path: for an HTTP check; empty means that a TCP connection is enough.
+    """
+
+    path: str
+    interval: int
+    timeout: int
+    healthy: int
+    unhealthy: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """uploadSslCert: PEM texts. The key is a secret."""
+
+    id: str
+    certificate: str
+    chain: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancer:
+    """createLoadBalancerRule.
+
+    :param algorithm: ``roundrobin``, ``leastconn`` or ``source``.
+    :param protocol: ``tcp``, ``udp``, ``tcp-proxy`` or ``ssl``.
+    :param sources: CIDRs that may connect; empty is everyone.
+    :param settings: per-rule tuning by name (``maxconn``, ``timeout.client`` …).
+    """
+
+    id: str
+    name: str
+    address: str
+    port: int
+    private_port: int
+    algorithm: str
+    protocol: str
+    members: tuple[Member, ...]
+    sources: tuple[str, ...] = ()
+    stickiness: Stickiness | None = None
+    health: HealthCheck | None = None
+    certificate: Certificate | None = None
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+class Lease(NamedTuple):
+    """A guest's address on a network, for DHCP, DNS and metadata.
+
+    :param vm: the virtual machine's UUID.
+    :param default: this network is the guest's default: only then it is told a gateway.
+    :param options: extra DHCP options as (number, value).
+    """
+
+    vm: str
+    mac: str
+    address: str
+    hostname: str
+    default: bool = True
+    options: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What one guest may read about itself on one network.
+
+    :param items: the paths under ``/latest/meta-data/`` and their values.
+    :param user_data: base64, as it was given; empty means none.
+    :param password: waiting to be fetched once; empty means none.
+    """
+
+    vm: str
+    address: str
+    items: tuple[tuple[str, str], ...]
+    user_data: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What one guest network wants of one provider.
+
+    :param nic: the MAC of the appliance's interface on this network.
+    :param services: only those that this provider gives this network.
+    :param egress_allow: what happens to a packet that no egress rule names.
+    :param rate: Mbit/s of the public traffic, 0 is unlimited.
+    """
+
+    id: str
+    cidr: str
+    gateway: str
+    nic: str
+    domain: str
+    services: frozenset[str]
+    egress_allow: bool = True
+    rate: int = 0
+    mtu: int = 1500
+    leases: tuple[Lease, ...] = ()
+    metadata: tuple[Metadata, ...] = ()
+    egress: tuple[EgressRule, ...] = ()
+    ingress: tuple[IngressRule, ...] = ()
+    forwards: tuple[PortForward, ...] = ()
+    static_nats: tuple[StaticNat, ...] = ()
+    balancers: tuple[LoadBalancer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApplianceFacts:
+    """All that is wanted of one network appliance: a virtual router now, a hardware device alike.
+
+    :param dns: the resolvers that it asks, IPv4.
+    :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
+    """
+
+    target: str
+    name: str
+    nics: tuple[Nic, ...]
+    addresses: tuple[PublicAddress, ...]
+    networks: tuple[Network, ...]
+    dns: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A virtual machine as its host is to hold it.
+
+    :param name: the instance name (``i-2-3-VM``).
+    :param image: the template's content, as a path or URL that the host can read.
+    :param cpus: number of virtual processors; ``mhz`` the speed of each, ``memory`` in MiB.
+    :param running: False means defined but stopped: its disks stay.
+    :param root_size: bytes; 0 is the template's own size.
+    :param boot: counts its starts: a higher number than the applied one means stop and start again (reboot).
+    """
+
+    id: str
+    name: str
+    hostname: str
+    image: str
+    cpus: int
+    mhz: int
+    memory: int
+    nics: tuple[Nic, ...]
+    running: bool = True
+    root_size: int = 0
+    boot: int = 0
+    image_checksum: str = ""
+    details: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """The machine that an appliance lives in: a namespace, or a VM booted from the system VM image.
+
+    :param boot: as for a guest: a higher number means a new, empty shell.
+    """
+
+    target: str
+    name: str
+    nics: tuple[Nic, ...]
+    running: bool = True
+    boot: int = 0
+    cpus: int = 1
+    memory: int = 256
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """All that is wanted of one host.
+
+    :param tunnel: the host's own VXLAN address.
+    :param settings: what the hypervisor driver was told of this host (its details).
+    """
+
+    target: str
+    name: str
+    segments: tuple[Segment, ...]
+    guests: tuple[Guest, ...]
+    shells: tuple[Shell, ...]
+    settings: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,173 @@
+"""The values that cross the wire between the control plane and whatever applies a configuration.
+
+A *bundle* is the whole desired state of one target: never a change to it. It is a value with a digest, so that two
+bundles are the same state exactly when their digests are equal, and a generation, so that an older one can be refused.
+This module is the lowest of all: it imports nothing of the project, and everything may import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One rendered file.
+
+    :param path: relative to the target's own directory, for example ``dnsmasq/dnsmasq.conf``; never leaves it.
+    :param content: the text.
+    :param service: the agent's service that checks and activates it (a key of ``systemvm.services.SERVICES``).
+    :param secret: keys and passwords: written with mode 0600 and left out of every dump and difference.
+    """
+
+    path: str
+    content: str
+    service: str
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """The elements of one large nftables set or map, kept beside the small skeleton that declares it.
+
+    They are sorted and unique, so the agent can hand the kernel only the difference to the last applied ones.
+
+    :param name: the set's or map's name in the skeleton's table.
+    :param items: each element in nft syntax, for example ``203.0.113.5 . tcp . 80 : 10.1.1.2 . 80``.
+    """
+
+    name: str
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The whole desired state of one target at one generation.
+
+    :param target: the target's UUID.
+    :param name: the target's own name, which is also the namespace's or VM's (``r-12-VM``, ``host-1``).
+    :param kind: what the target is (``router``, ``host`` …): chooses the services that apply it.
+    :param generation: rises by at least one with every change of the desired state.
+    :param absent: the target is to be taken down; there are no files then.
+    """
+
+    target: str
+    name: str
+    kind: str
+    generation: int
+    files: tuple[File, ...] = ()
+    elements: tuple[Elements, ...] = ()
+    absent: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the target's state; the generation does not."""
+        state = [
+            self.name,
+            self.kind,
+            self.absent,
+            [[f.path, f.content, f.service, f.secret] for f in self.files],
+            [[e.name, e.items] for e in self.elements],
+        ]
+        return hashlib.sha256(json.dumps(state, separators=(",", ":")).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the wire form, digest included."""
+        return asdict(self) | {"digest": self.digest}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Bundle:
+        """Read the wire form.
+
+        :raises ValueError: the digest in it is not that of its content.
+        """
+        bundle = cls(
+            target=data["target"],
+            name=data["name"],
+            kind=data["kind"],
+            generation=data["generation"],
+            files=tuple(File(**file) for file in data["files"]),
+            elements=tuple(Elements(e["name"], tuple(e["items"])) for e in data["elements"]),
+            absent=data["absent"],
+        )
+        if bundle.digest != data["digest"]:
+            raise ValueError(f"The bundle for {bundle.name} arrived damaged: its digest does not match its content.")
+        return bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a part of a bundle could not be brought about.
+
+    :param unit: the file (``haproxy/haproxy.cfg``) or, on a host, the guest's UUID that failed.
+    :param reason: a sentence a person can act on, with the checker's own words and line where there are any.
+    """
+
+    unit: str
+    reason: str
+
+
+Status = Literal["applied", "unchanged", "failed", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of applying a bundle.
+
+    ``applied`` and ``unchanged`` mean that the target stands at the generation. A *host* may be ``applied`` with
+    failures: each of its guests is a unit of its own. ``failed`` means that the former state is still in force.
+    """
+
+    target: str
+    generation: int
+    digest: str
+    status: Status
+    failures: tuple[Failure, ...] = ()
+    changed: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the wire form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Read the wire form."""
+        fields = dict(data)
+        fields["failures"] = tuple(Failure(**failure) for failure in data.get("failures", ()))
+        fields["changed"] = tuple(data.get("changed", ()))
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was found on a target when it was read back.
+
+    :param health: check name → empty when healthy, otherwise the reason.
+    :param counters: counter name (a rule's, address's or network's UUID) → (packets, bytes) since the target was made.
+    :param states: unit → state, for example a guest's UUID → ``running``, or ``LB-RULE/MEMBER-IP`` → ``UP``.
+    """
+
+    target: str
+    health: tuple[tuple[str, str], ...] = ()
+    counters: tuple[tuple[str, int, int], ...] = ()
+    states: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the wire form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Observation:
+        """Read the wire form."""
+        return cls(
+            data["target"],
+            tuple((name, reason) for name, reason in data["health"]),
+            tuple((name, packets, size) for name, packets, size in data["counters"]),
+            tuple((unit, state) for unit, state in data["states"]),
+        )
