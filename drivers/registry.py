@@ -1,4 +1,4 @@
-"""Drivers by name, found through entry points, so that a third party's driver is an installed package and nothing more."""
+"""Drivers by name, found through entry points: a third party's driver is an installed package and nothing more."""
 
 from __future__ import annotations
 
@@ -24,4 +24,6 @@ def hypervisors() -> dict[str, HypervisorDriver[Any]]:
 @cache
 def by_kind() -> dict[str, NetworkProvider[Any] | HypervisorDriver[Any]]:
     """Return every driver by the kind of its targets."""
-    return {driver.kind: driver for driver in (*network_providers().values(), *hypervisors().values())}
+    drivers: list[NetworkProvider[Any] | HypervisorDriver[Any]] = [*network_providers().values()]
+    drivers += hypervisors().values()
+    return {driver.kind: driver for driver in drivers}

@@ -157,7 +157,10 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stickiness:
-    """createLBStickinessPolicy. :param method: ``LbCookie``, ``AppCookie`` or ``SourceBased``; params as CloudStack names them."""
+    """createLBStickinessPolicy.
+
+    :param method: ``LbCookie``, ``AppCookie`` or ``SourceBased``; the parameters have CloudStack's names.
+    """
 
     name: str
     method: str
