@@ -1,0 +1,101 @@
+"""The context: what a command may use while it runs, and what it says it touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, false, select, true
+from sqlalchemy.orm import Session
+
+from controlplane.api.caller import Caller, Role
+from controlplane.db.base import Base, Owned, Row, now
+from controlplane.errors import BadParameter
+from controlplane.reconcile.targets import Target
+
+SomeRow = TypeVar("SomeRow", bound=Row)
+
+
+class Touchable(Protocol):
+    """A row that knows which targets its state is on."""
+
+    def targets(self, session: Session) -> Sequence[Target]:
+        """Return the targets whose desired state this row is part of."""
+        ...
+
+
+@dataclass
+class Context:
+    """One call of one command.
+
+    :ivar touched: the targets whose desired generation is raised when the command has run.
+    :ivar workflow: name of the durable function that goes on with the work, ``arguments`` what it is given.
+    :ivar serial: what the workflow must not share with another job at the same time (an object's UUID).
+    :ivar instance: the row that the job is about; a command with ``creates`` need not set it.
+    """
+
+    session: Session
+    caller: Caller
+    now: datetime = field(default_factory=now)
+    touched: list[Target] = field(default_factory=list)
+    workflow: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    serial: str = ""
+    instance: Row | None = None
+
+    def touch(self, *rows: Touchable) -> None:
+        """Say that the desired state of whatever these rows are on has changed."""
+        for row in rows:
+            self.touched.extend(row.targets(self.session))
+
+    def go_on(self, workflow: str, row: Row, **arguments: Any) -> None:
+        """Hand the rest of the work to a durable workflow, one at a time for this row."""
+        self.workflow, self.serial, self.instance = workflow, row.uuid, row
+        self.arguments = arguments
+
+    def find(self, table: type[Row], uuid: str, parameter: str = "id") -> Row:
+        """Return the row with this UUID.
+
+        :raises BadParameter: there is none, it has been removed, or the caller may not see it: the words are the same.
+        """
+        self.session.flush()
+        query = select(table).where(table.uuid == uuid.lower(), visible(table, self.caller))
+        row = self.session.scalar(query)
+        if row is None or getattr(row, "removed", None) is not None:
+            raise BadParameter(
+                f"Invalid parameter {parameter} value={uuid}: "
+                f"no {entity_name(table)} with this id exists, or it is not yours to use."
+            )
+        return row
+
+
+def visible(table: type[Row], caller: Caller) -> ColumnElement[bool]:
+    """Return the condition for rows of the table that the caller may see.
+
+    A table may bring its own rule as a class method ``visible_to(caller)``; owned rows follow their owner.
+    """
+    rule = getattr(table, "visible_to", None)
+    if rule is not None:
+        return rule(caller)  # type: ignore[no-any-return]
+    return owned_by(table, caller) if issubclass(table, Owned) else true()
+
+
+def owned_by(table: type[Any], caller: Caller) -> ColumnElement[bool]:
+    """Return the condition for owned rows in the caller's realm: all, the domain's tree, or the account's own."""
+    if caller.role is Role.ADMIN:
+        return true()
+    if caller.role is Role.DOMAIN_ADMIN:
+        domains = Base.metadata.tables["domains"]
+        tree = select(domains.c.id).where(domains.c.path.startswith(caller.domain_path, autoescape=True))
+        return table.domain_id.in_(tree)  # type: ignore[no-any-return]
+    if caller.role is Role.USER:
+        return table.account_id.in_((caller.account_id, *caller.projects))  # type: ignore[no-any-return]
+    return false()
+
+
+def entity_name(table: type[Row]) -> str:
+    """Return the table's name as a sentence has it: ``PortForward`` → ``port forward``."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in table.__name__)
+    return words.strip()

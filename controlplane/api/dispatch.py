@@ -1,0 +1,221 @@
+"""Dispatch: from raw parameters to an answer, in one transaction.
+
+The order of checks is CloudStack's: command known, role, map syntax, required parameters, conversion and access, and
+then the command's own logic.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from controlplane.api.caller import Caller
+from controlplane.api.command import REGISTRY, Command
+from controlplane.api.context import Context
+from controlplane.api.parameters import Parameter, Records, as_pairs, read_maps
+from controlplane.api.responses import Response
+from controlplane.db.base import Row
+from controlplane.db.session import Database
+from controlplane.errors import ApiError, BadParameter, InUse, MissingParameter, Unauthenticated
+from controlplane.reconcile.targets import touch
+from controlplane.work import jobs, workflows
+from controlplane.work.jobs import Job
+
+log = logging.getLogger(__name__)
+JOB_PATIENCE = timedelta(hours=1)
+COMMON = {
+    "command",
+    "response",
+    "apikey",
+    "signature",
+    "signatureversion",
+    "expires",
+    "sessionkey",
+    "_",
+    "ctxaccountid",
+}
+
+Recorder = Callable[[Context, Command, Job | None], None]
+_recorders: list[Recorder] = []
+
+
+def on_change(recorder: Recorder) -> None:
+    """Have the recorder called in the transaction of every command that changed something."""
+    _recorders.append(recorder)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer before it becomes JSON or XML: the envelope's name and what is in it."""
+
+    envelope: str
+    body: dict[str, Any]
+
+
+class Dispatcher:
+    """Runs commands against one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def dispatch(self, caller: Caller, raw: Mapping[str, str]) -> Reply:
+        """Run the command that the parameters name.
+
+        :raises ApiError: it is refused; nothing has been changed.
+        """
+        plain, maps = read_maps(raw)
+        command_class = command_for(plain.get("command", ""), caller)
+        with (self.database.write if command_class.writes else self.database.read)() as session:
+            ctx = Context(session, caller)
+            command = build(command_class, ctx, plain, maps)
+            try:
+                body = _run(command, ctx)
+                session.flush()
+            except IntegrityError as error:
+                raise _conflict(error) from error
+        return Reply(command_class.envelope, body)
+
+
+def command_for(name: str, caller: Caller) -> type[Command]:
+    """Return the command of this name.
+
+    :raises Unauthenticated: there is none, or the caller's role does not allow it; one text for both.
+    """
+    command = REGISTRY.get(name)
+    if command is None or not caller.may(name, command.roles):
+        raise Unauthenticated(f"The given command '{name}' either does not exist or is not available for user.")
+    return command
+
+
+def build(
+    command_class: type[Command], ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]
+) -> Command:
+    """Make the command with its parameters read, resolved and checked."""
+    for name in command_class.unsupported:
+        if name in plain or name in maps:
+            raise BadParameter(f"Parameter {name} of {command_class.name} is not supported by Netspine: leave it out.")
+    parameters = command_class.parameters()
+    for parameter in parameters.values():
+        if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
+            raise MissingParameter(
+                f"Unable to execute API command {command_class.name.lower()} due to missing parameter {parameter.name}"
+            )
+    command = command_class()
+    for parameter in parameters.values():
+        setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))
+    return command
+
+
+def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[dict[str, str]] | None) -> Any:
+    declared = parameter.declared
+    if parameter.type == "map":
+        if records is None:
+            return declared.default
+        value: Any = Records(records) if parameter.records else as_pairs(records)
+        return declared.check(value) if declared.check else value
+    blank_is_absent = parameter.type != "string"
+    if text is None or (blank_is_absent and not text.strip()):
+        return declared.default
+    if declared.admin and not ctx.caller.is_admin:
+        raise BadParameter(f"Parameter {parameter.name} may only be given by a root admin.")
+    return parameter.convert(text, ctx.find)
+
+
+def _run(command: Command, ctx: Context) -> dict[str, Any]:
+    result = command.run(ctx)
+    ctx.session.flush()
+    job = _job(command, ctx, result) if command.job else None
+    if command.writes and not command.job:
+        touch(ctx.session, ctx.touched)
+    for recorder in _recorders if command.event else ():
+        recorder(ctx, command, job)
+    if job is None:
+        return render(command, ctx, result)
+    reference = {"jobid": job.uuid}
+    return reference | {"id": job.instance_uuid} if command.creates else reference
+
+
+def _job(command: Command, ctx: Context, result: Any) -> Job:
+    subject = result if isinstance(result, Row) else ctx.instance
+    job = Job(
+        account_id=ctx.caller.account_id,
+        domain_id=ctx.caller.domain_id,
+        user_id=ctx.caller.user_id,
+        command=command.name,
+        parameters=ctx.arguments,
+        instance_type=command.instance,
+        instance_uuid=subject.uuid if subject is not None else "",
+        deadline=ctx.now + JOB_PATIENCE,
+        workflow=ctx.workflow,
+        serial=ctx.serial,
+    )
+    ctx.session.add(job)
+    ctx.session.flush()
+    raised = touch(ctx.session, ctx.touched)
+    if ctx.workflow:
+        workflows.start_after_commit(ctx.session, job)
+    elif raised:
+        jobs.wait_for(ctx.session, job, raised)
+    else:
+        jobs.succeed(ctx.session, job)
+    return job
+
+
+def render(command: Command, ctx: Context, result: Any) -> dict[str, Any]:
+    """Return what is inside the envelope for a command's result."""
+    answer = command.answer
+    if answer.kind == "success":
+        return {"success": True} | ({"displaytext": result} if result else {})
+    if answer.kind == "flat":
+        assert isinstance(result, Response)
+        return result.to_json()
+    assert answer.view is not None
+    if answer.kind == "one":
+        (response,) = answer.view(ctx, [result])
+        return {answer.key: response.to_json()}
+    rows, count = result if isinstance(result, tuple) else (result, len(result))
+    shown = [response.to_json() for response in answer.view(ctx, rows)] if rows else []
+    if not count:
+        return {}
+    return {"count": count} | ({answer.key: shown} if shown else {})
+
+
+def render_job(session: Session, job: Job) -> dict[str, Any]:
+    """Return the result of a job that went well: the command's answer about the object, as it is now."""
+    command_class = REGISTRY[job.command]
+    answer = command_class.answer
+    if answer.kind == "success":
+        return {"success": True}
+    assert answer.view is not None
+    table = JOB_TABLES[command_class.instance]
+    row = session.query(table).filter_by(uuid=job.instance_uuid).one()
+    (response,) = answer.view(Context(session, _caller_of(job)), [row])
+    return {answer.key: response.to_json()}
+
+
+CALLERS: list[Callable[[Session, int], Caller]] = []
+"""How the caller of a job is made again from its user's number; filled in by the identity package."""
+JOB_TABLES: dict[str, type[Row]] = {}
+"""The table behind each ``instance`` type name; filled in where the tables are."""
+
+
+def _caller_of(job: Job) -> Caller:
+    from sqlalchemy.orm import object_session
+
+    session = object_session(job)
+    assert session is not None
+    return CALLERS[0](session, job.user_id)
+
+
+jobs.render_results_with(render_job)
+
+
+def _conflict(error: IntegrityError) -> ApiError:
+    log.info("Refused by the database: %s", error.orig)
+    return InUse(f"Somebody else has just taken what this needs, or it is still used: {error.orig}.")

@@ -1,0 +1,1 @@
+"""Virtual machines: what tenants run, where it is placed, and how it comes and goes."""

@@ -1,0 +1,102 @@
+"""Configuration: named settings that operators change while the cloud runs.
+
+A module that needs a setting defines it where it is used::
+
+    GC_WAIT = define("network.gc.wait", 600, "Seconds that an idle network keeps its router", category="Network")
+    …
+    seconds = GC_WAIT.number(session, zone=zone.id)
+
+The narrowest scope that has a value wins; nothing is cached, so a change is in force with its commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import String, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from controlplane.db.base import Base
+
+GLOBAL = "Global"
+SCOPES = ("Global", "Zone", "Cluster", "StoragePool", "ImageStore", "Account", "Domain")
+
+
+class ConfigurationValue(Base):
+    """A value that differs from its default; ``scope_id`` is 0 in the global scope."""
+
+    __tablename__ = "configuration"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    scope: Mapped[str] = mapped_column(String(20), primary_key=True, default=GLOBAL)
+    scope_id: Mapped[int] = mapped_column(primary_key=True, default=0, autoincrement=False)
+    value: Mapped[str] = mapped_column(String(4096))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting (listConfigurations).
+
+    :param kind: ``Number``, ``Boolean``, ``String`` …: what a value must be.
+    :param scopes: where it can be set beside the global scope.
+    :param minimum: of a number, and ``maximum``.
+    :param choices: of a text; empty is free.
+    """
+
+    name: str
+    default: str
+    kind: str
+    description: str
+    category: str
+    scopes: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    choices: tuple[str, ...] = ()
+
+    def text(self, session: Session, **scopes: int) -> str:
+        """Return the value in force; the scopes are rows' numbers by scope name in lower case (``zone=3``)."""
+        rows = session.execute(
+            select(ConfigurationValue.scope, ConfigurationValue.scope_id, ConfigurationValue.value).where(
+                ConfigurationValue.name == self.name
+            )
+        )
+        values = {(scope, number): value for scope, number, value in rows}
+        for scope in self.scopes:
+            found = values.get((scope, scopes.get(scope.lower(), -1)))
+            if found is not None:
+                return found
+        return values.get((GLOBAL, 0), self.default)
+
+    def number(self, session: Session, **scopes: int) -> int:
+        """Return the value in force as a number."""
+        return int(self.text(session, **scopes))
+
+    def flag(self, session: Session, **scopes: int) -> bool:
+        """Return the value in force as a boolean."""
+        return self.text(session, **scopes).lower() == "true"
+
+
+SETTINGS: dict[str, Setting] = {}
+"""Every setting by its name."""
+
+
+def define(
+    name: str,
+    default: int | str | bool,
+    description: str,
+    *,
+    category: str = "Advanced",
+    scopes: tuple[str, ...] = (),
+    within: tuple[int | None, int | None] = (None, None),
+    choices: tuple[str, ...] = (),
+) -> Setting:
+    """Define a setting; its kind is that of its default.
+
+    :param scopes: beside ``Global``, the narrowest first.
+    :param within: the least and the greatest number allowed.
+    """
+    assert name not in SETTINGS, f"the setting {name} is defined twice"
+    kind = "Boolean" if isinstance(default, bool) else "Number" if isinstance(default, int) else "String"
+    text = str(default).lower() if isinstance(default, bool) else str(default)
+    SETTINGS[name] = Setting(name, text, kind, description, category, scopes, *within, choices)
+    return SETTINGS[name]

@@ -1,0 +1,1 @@
+"""What happened: events, and the jobs that made it happen."""

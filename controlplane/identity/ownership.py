@@ -1,0 +1,124 @@
+"""Ownership: whose rows a list shows, and who will own what a command makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import Select, func, select
+
+from controlplane.api.caller import EVERYONE
+from controlplane.api.context import Context, visible
+from controlplane.api.listing import ListCommand
+from controlplane.api.parameters import Records, Uuid, optional
+from controlplane.db.base import Owned
+from controlplane.errors import BadParameter, Forbidden
+from controlplane.identity.accounts import PROJECT, Account
+from controlplane.identity.domains import Domain
+from controlplane.identity.tags import tagged
+
+NO_PROJECT = "no project with this id exists, or it is not yours to use"
+
+
+class OwnedListing(ListCommand):
+    """A list of rows that belong to accounts: whose rows are shown follows CloudStack's listing rules.
+
+    :cvar taggable: the resource type that tags name these rows by; empty where they cannot be tagged.
+    """
+
+    roles = EVERYONE
+    taggable: ClassVar[str] = ""
+
+    account: str | None = optional()
+    domainid: Domain | None = optional(description="list only what belongs to this domain")
+    isrecursive: bool | None = optional(False, description="with domainid: the domain's whole tree")
+    listall: bool | None = optional(False, description="list all that the caller may see, not only the own")
+    projectid: Uuid | None = optional(description="list what belongs to this project; -1 for all projects")
+    tags: Records | None = optional()
+
+    def matching_rows(self, ctx: Context) -> Select[Any]:
+        """Return the query for the rows of the owner that the caller asks about."""
+        query = super().matching_rows(ctx)
+        condition = self.owners(ctx)
+        if condition is not None:
+            query = query.where(condition)
+        if self.tags and self.taggable:
+            query = query.where(tagged(self.table, self.taggable, self.tags))
+        return query
+
+    def owners(self, ctx: Context) -> Any:
+        """Return the condition on the owner; None is everything that the caller may see."""
+        table: Any = self.table
+        assert issubclass(table, Owned)
+        if self.projectid is not None:
+            return self._of_projects(ctx)
+        if self.account is not None:
+            return table.account_id == account_named(ctx, self.account, self.domainid).id
+        if self.domainid is not None:
+            if not self.isrecursive:
+                return table.domain_id == self.domainid.id
+            tree = select(Domain.id).where(Domain.path.startswith(self.domainid.path, autoescape=True))
+            return table.domain_id.in_(tree)
+        if self.listall or getattr(self, "id", None) is not None or getattr(self, "ids", None):
+            return None
+        return table.account_id == ctx.caller.account_id
+
+    def _of_projects(self, ctx: Context) -> Any:
+        table: Any = self.table
+        if self.account is not None:
+            raise BadParameter("Invalid parameter account: it cannot go together with projectid.")
+        if self.projectid != "-1":
+            raise BadParameter(f"Invalid parameter projectid value={self.projectid}: {NO_PROJECT}.")
+        if self.listall:
+            return visible(table, ctx.caller)
+        return table.account_id.in_((ctx.caller.account_id, *ctx.caller.projects))
+
+
+def account_named(ctx: Context, name: str, domain: Domain | None) -> Account:
+    """Return the account of this name in the domain, the caller's own by default.
+
+    :raises BadParameter: there is none that the caller may see.
+    """
+    query = select(Account).where(
+        func.lower(Account.name) == name.lower(),
+        Account.domain_id == (domain.id if domain else ctx.caller.domain_id),
+        Account.type != PROJECT,
+        Account.removed.is_(None),
+        Account.visible_to(ctx.caller),
+    )
+    account = ctx.session.scalar(query)
+    if account is None:
+        raise BadParameter(f"Invalid parameter account value={name}: the domain has no such account.")
+    return account
+
+
+def owner_of_new(
+    ctx: Context, account: str | None = None, domain: Domain | None = None, projectid: str | None = None
+) -> Account:
+    """Return the account that will own what the command makes: the named one, or the caller's.
+
+    :raises BadParameter: there is no such account or project.
+    :raises Forbidden: the account is not enabled.
+    """
+    if projectid is not None:
+        raise BadParameter(f"Invalid parameter projectid value={projectid}: {NO_PROJECT}.")
+    if account is None and domain is not None:
+        raise BadParameter("Invalid parameter domainid: it goes together with account.")
+    owner = account_named(ctx, account, domain) if account else ctx.session.get_one(Account, ctx.caller.account_id)
+    if owner.state != "enabled":
+        raise Forbidden(f"Account {owner.name} is {owner.state}: nothing can be made for it.")
+    return owner
+
+
+def owner_fields(ctx: Context, rows: Sequence[Any]) -> dict[int, dict[str, str]]:
+    """Return, by account number, the response fields that say whose each of these rows is.
+
+    ``account``, ``domain``, ``domainid`` and ``domainpath``: ready to be passed on as ``**fields[row.account_id]``.
+    """
+    numbers = {row.account_id for row in rows}
+    query = select(Account.id, Account.name, Domain.name, Domain.uuid, Domain.name_path)
+    found = ctx.session.execute(query.join(Domain, Account.domain_id == Domain.id).where(Account.id.in_(numbers)))
+    return {
+        number: {"account": name, "domain": domain, "domainid": uuid, "domainpath": path}
+        for number, name, domain, uuid, path in found
+    }

@@ -1,0 +1,1 @@
+"""Offerings: what admins make choosable for tenants."""

@@ -1,0 +1,88 @@
+"""Bundles: facts → plan → render, for one target at its desired generation."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from threading import Lock
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane.db.session import Database
+from controlplane.reconcile.targets import Target, load_facts, settle
+from drivers import registry
+from systemvm.bundle import Bundle, Failure, Outcome
+
+log = logging.getLogger(__name__)
+KEPT = 64
+
+
+class Bundles:
+    """The newest bundles of this process, so that asking again costs nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = Lock()
+        self._newest: OrderedDict[tuple[int, int], Bundle] = OrderedDict()
+
+    def of(self, target_id: int) -> Bundle | None:
+        """Return the bundle of the target's desired generation.
+
+        :return: None when the target is gone, or when its facts cannot be planned: that outcome is then stored.
+        """
+        with self._database.read() as session:
+            target = session.get(Target, target_id)
+            if target is None:
+                return None
+            key = target.id, target.desired_generation
+            with self._lock:
+                if key in self._newest:
+                    return self._newest[key]
+            try:
+                bundle = make(session, target)
+            except ValueError as error:
+                problem = str(error)
+            else:
+                self._keep(key, bundle)
+                return bundle
+        self._refuse(target, problem)
+        return None
+
+    def _keep(self, key: tuple[int, int], bundle: Bundle) -> None:
+        with self._lock:
+            self._newest[key] = bundle
+            while len(self._newest) > KEPT:
+                self._newest.popitem(last=False)
+
+    def _refuse(self, planned: Target, problem: str) -> None:
+        log.error("Cannot plan %s at generation %s: %s", planned.name, planned.desired_generation, problem)
+        failures = (Failure("plan", problem),)
+        outcome = Outcome(planned.uuid, planned.desired_generation, "", "failed", failures)
+        with self._database.write() as session:
+            target = session.get(Target, planned.id)
+            if target is not None:
+                settle(session, target, outcome)
+
+
+def make(session: Session, target: Target) -> Bundle:
+    """Make the bundle that the rows, as this session sees them, mean.
+
+    :raises ValueError: the driver cannot do what the rows ask for.
+    """
+    if target.absent:
+        return Bundle(target.uuid, target.name, target.kind, target.desired_generation, absent=True)
+    driver = registry.by_kind()[target.kind]
+    files, elements = driver.render(driver.plan(load_facts(session, target)))  # type: ignore[arg-type]
+    return Bundle(target.uuid, target.name, target.kind, target.desired_generation, files, elements)
+
+
+def waiting(session: Session, agent_id: int | None) -> list[tuple[int, str, str, int]]:
+    """Return (number, uuid, kind, generation) of this agent's targets whose desired generation has no outcome yet."""
+    wanted = Target.id, Target.uuid, Target.kind, Target.desired_generation
+    query = select(*wanted).where(
+        Target.agent_id == agent_id,
+        Target.desired_generation > Target.applied_generation,
+        Target.desired_generation > Target.failed_generation,
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in session.execute(query.order_by(Target.id))]

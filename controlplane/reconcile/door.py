@@ -1,0 +1,160 @@
+"""The agents' door: where agents, which dial out, ask for bundles and say what came of them.
+
+Long polls are held by the event loop; a commit that touches one of the agent's targets ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from controlplane.db.base import now
+from controlplane.db.session import Database
+from controlplane.reconcile.bundles import Bundles, waiting
+from controlplane.reconcile.observations import store
+from controlplane.reconcile.targets import Agent, Target, settle, touch
+from controlplane.work.signals import signals
+from systemvm.bundle import Bundle, Observation, Outcome
+
+MOST_BUNDLES = 32
+LONGEST_WAIT = 55.0
+
+
+def digest_of(token: str) -> str:
+    """Return the form in which a token is kept."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def new_token() -> str:
+    """Return a fresh agent token of 256 bits."""
+    return secrets.token_urlsafe(32)
+
+
+class Door:
+    """What the door's routes do, free of HTTP."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.bundles = Bundles(database)
+
+    def agent_of(self, token: str) -> int | None:
+        """Return the number of the agent with this token."""
+        with self.database.read() as session:
+            return session.scalar(select(Agent.id).where(Agent.token == digest_of(token)))
+
+    def hello(self, agent_id: int, body: dict[str, Any]) -> dict[str, Any]:
+        """Take an agent's ledger for the truth about what is applied; what differs is asked for again."""
+        ledger: dict[str, Any] = body.get("ledger", {})
+        with self.database.write() as session:
+            agent = session.get_one(Agent, agent_id)
+            agent.inventory, agent.seen = body.get("inventory", {}), now()
+            for target in session.scalars(select(Target).where(Target.agent_id == agent_id)):
+                _believe(session, target, ledger.get(target.uuid))
+            host = select(Target.uuid).where(Target.agent_id == agent_id, Target.name == agent.name)
+            return {"target": session.scalar(host)}
+
+    def pull(self, agent_id: int, holding: dict[str, int]) -> dict[str, Any] | None:
+        """Return the bundles that the agent should have and does not hold; None when there are none.
+
+        :param holding: target UUID → generation that the agent is applying just now.
+        """
+        with self.database.read() as session:
+            wanted = [row for row in waiting(session, agent_id) if holding.get(row[1], 0) < row[3]]
+            known = list(session.scalars(select(Target.uuid).where(Target.agent_id == agent_id)))
+        wanted.sort(key=lambda row: (row[2] == "router", row[0]))  # hosts first: they make the shells
+        bundles = [self.bundles.of(row[0]) for row in wanted[:MOST_BUNDLES]]
+        ready = [bundle for bundle in bundles if isinstance(bundle, Bundle)]
+        return {"bundles": [bundle.to_json() for bundle in ready], "known": known} if ready else None
+
+    def outcomes(self, agent_id: int, found: list[Outcome]) -> None:
+        """Store outcomes and end the jobs that waited for them, each target in one transaction."""
+        for outcome in found:
+            with self.database.write() as session:
+                mine = Target.uuid == outcome.target, Target.agent_id == agent_id
+                target = session.scalar(select(Target).where(*mine))
+                if target is not None:
+                    settle(session, target, outcome)
+
+    def observations(self, agent_id: int, found: list[Observation]) -> None:
+        """Store what was read back."""
+        with self.database.write() as session:
+            session.get_one(Agent, agent_id).seen = now()
+            for observation in found:
+                mine = Target.uuid == observation.target, Target.agent_id == agent_id
+                target = session.scalar(select(Target).where(*mine))
+                if target is not None:
+                    store(session, target, observation)
+
+
+def _believe(session: Session, target: Target, entry: Any) -> None:
+    generation, digest = entry or (0, "")
+    if generation > target.desired_generation:  # the database was restored from an older copy
+        target.desired_generation = generation
+        touch(session, [target])
+    target.applied_generation, target.digest = generation, digest
+    target.failed_generation = 0
+
+
+def routes(door: Door) -> APIRouter:
+    """Return the door's routes."""
+    router = APIRouter(prefix="/agent/v1")
+
+    def agent(request: Request) -> int:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        number = door.agent_of(token) if scheme == "Bearer" and token else None
+        if number is None:
+            raise HTTPException(401, "No agent has this token: add the host first, with the token as its password.")
+        return number
+
+    known = Annotated[int, Depends(agent)]
+
+    @router.post("/hello")
+    def hello(agent_id: known, body: dict[str, Any]) -> dict[str, Any]:
+        return door.hello(agent_id, body)
+
+    @router.get("/bundle")
+    async def bundle(agent_id: known, wait: float = 25.0, holding: str = "") -> dict[str, Any]:
+        pairs = (item.partition(":") for item in holding.split(",") if item)
+        return await _poll(door, agent_id, {target: int(number) for target, _, number in pairs}, wait)
+
+    @router.post("/outcome")
+    def outcome(agent_id: known, body: dict[str, Any]) -> dict[str, Any]:
+        door.outcomes(agent_id, [Outcome.from_json(item) for item in body["outcomes"]])
+        return {}
+
+    @router.post("/observation")
+    def observation(agent_id: known, body: dict[str, Any]) -> dict[str, Any]:
+        door.observations(agent_id, [Observation.from_json(item) for item in body["observations"]])
+        return {}
+
+    return router
+
+
+async def _poll(door: Door, agent_id: int, holding: dict[str, int], wait: float) -> dict[str, Any]:
+    loop, woken = asyncio.get_running_loop(), asyncio.Event()
+    end = loop.time() + min(wait, LONGEST_WAIT)
+    with signals.subscribed([f"agent/{agent_id}"], partial(loop.call_soon_threadsafe, woken.set)):
+        while True:
+            woken.clear()
+            answer = await run_in_threadpool(door.pull, agent_id, holding)
+            if answer is not None:
+                return answer
+            left = end - loop.time()
+            if left <= 0:
+                return await run_in_threadpool(_nothing, door, agent_id)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), left)
+
+
+def _nothing(door: Door, agent_id: int) -> dict[str, Any]:
+    with door.database.read() as session:
+        return {"bundles": [], "known": list(session.scalars(select(Target.uuid).where(Target.agent_id == agent_id)))}

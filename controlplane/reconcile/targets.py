@@ -1,0 +1,154 @@
+"""Targets: whatever a bundle is made for, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import ForeignKey, String, Text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+
+from controlplane.db.base import Base, Created, Row, now
+from controlplane.db.session import after_commit
+from controlplane.errors import Unavailable
+from controlplane.work import jobs
+from controlplane.work.signals import signals
+from controlplane.work.workflows import settled_by
+from drivers.vocabulary import ApplianceFacts, HostFacts
+from systemvm.bundle import Outcome
+
+
+class Agent(Created, Row):
+    """An agent that pulls bundles for the targets it serves.
+
+    :ivar token: SHA-256 of the token that it shows; the token itself is nowhere.
+    :ivar inventory: what it last said of its machine.
+    """
+
+    __tablename__ = "agents"
+
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    token: Mapped[str] = mapped_column(String(64))
+    inventory: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    seen: Mapped[datetime | None]
+
+
+class Target(Created, Row):
+    """Something that is to be in a desired state.
+
+    :ivar kind: ``router``, ``host`` …: names the driver (``drivers.registry.by_kind``) and the facts.
+    :ivar agent_id: who pulls for it; None when the control plane itself applies its bundles.
+    :ivar failed_generation: the newest generation that could not be brought about, with ``reason``.
+    :ivar failures: of the applied generation: unit (a guest's UUID) → reason.
+    :ivar absent: it is to be taken down; the row goes when that is done.
+    """
+
+    __tablename__ = "targets"
+
+    kind: Mapped[str] = mapped_column(String(40), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    agent_id: Mapped[int | None] = mapped_column(ForeignKey("agents.id"), index=True)
+    desired_generation: Mapped[int] = mapped_column(default=1)
+    applied_generation: Mapped[int] = mapped_column(default=0)
+    failed_generation: Mapped[int] = mapped_column(default=0)
+    digest: Mapped[str] = mapped_column(String(64), default="")
+    absent: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    failures: Mapped[dict[str, str]] = mapped_column(default=dict)
+    applied: Mapped[datetime | None]
+    agent: Mapped[Agent | None] = relationship(lazy="joined")
+
+    @property
+    def settled_generation(self) -> int:
+        """The newest generation with an outcome, good or bad."""
+        return max(self.applied_generation, self.failed_generation)
+
+
+class Found(Base):
+    """What was last read back from a target."""
+
+    __tablename__ = "observations"
+
+    target_id: Mapped[int] = mapped_column(ForeignKey("targets.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    health: Mapped[dict[str, str]] = mapped_column(default=dict)
+    states: Mapped[dict[str, str]] = mapped_column(default=dict)
+    counters: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+Facts = ApplianceFacts | HostFacts
+_loaders: dict[str, Callable[[Session, Target], Facts]] = {}
+_removers: dict[str, Callable[[Session, Target], None]] = {}
+
+
+def facts_of(kind: str) -> Callable[[Callable[[Session, Target], Facts]], Callable[[Session, Target], Facts]]:
+    """Register, as a decorator, the query function that loads the facts of this kind of target."""
+
+    def register(loader: Callable[[Session, Target], Facts]) -> Callable[[Session, Target], Facts]:
+        _loaders[kind] = loader
+        return loader
+
+    return register
+
+
+def load_facts(session: Session, target: Target) -> Facts:
+    """Read what is wanted of the target, from one snapshot."""
+    return _loaders[target.kind](session, target)
+
+
+def on_gone(kind: str) -> Callable[[Callable[[Session, Target], None]], Callable[[Session, Target], None]]:
+    """Register, as a decorator, what is done with the rows behind a target of this kind once it has been taken down."""
+
+    def register(remover: Callable[[Session, Target], None]) -> Callable[[Session, Target], None]:
+        _removers[kind] = remover
+        return remover
+
+    return register
+
+
+def touch(session: Session, targets: Sequence[Target]) -> list[tuple[int, int]]:
+    """Raise the desired generation of these targets and wake whoever serves them.
+
+    :return: (target number, generation) of each, for a job to wait for.
+    """
+    raised: list[tuple[int, int]] = []
+    for target in sorted({target.id: target for target in targets}.values(), key=lambda target: target.id):
+        bump = update(Target).where(Target.id == target.id).values(desired_generation=Target.desired_generation + 1)
+        generation = session.scalar(bump.returning(Target.desired_generation))
+        assert generation is not None
+        target.desired_generation = generation
+        raised.append((target.id, generation))
+        after_commit(session, partial(signals.notify, f"agent/{target.agent_id}" if target.agent_id else "hosted"))
+    return raised
+
+
+def settle(session: Session, target: Target, outcome: Outcome) -> None:
+    """Store what came of a bundle, and end the jobs that waited for it, in this one transaction."""
+    if outcome.status in ("applied", "unchanged"):
+        if outcome.generation < target.applied_generation:
+            return
+        target.applied_generation, target.digest, target.applied = outcome.generation, outcome.digest, now()
+        target.failures = {failure.unit: failure.reason for failure in outcome.failures}
+        if target.failed_generation <= outcome.generation:
+            target.reason = ""
+        jobs.reached(session, target.id, outcome.generation)
+        if target.absent and outcome.generation >= target.desired_generation:
+            remove = _removers.get(target.kind)
+            if remove is not None:
+                remove(session, target)
+    elif outcome.generation > target.failed_generation:
+        target.failed_generation = outcome.generation
+        target.reason = "; ".join(f"{failure.unit}: {failure.reason}" for failure in outcome.failures)
+        error = Unavailable(f"{target.name} kept its former configuration. {target.reason}")
+        jobs.missed(session, target.id, outcome.generation, error)
+    after_commit(session, partial(signals.notify, f"target/{target.id}"))
+
+
+def _settled_generation(session: Session, number: int) -> int:
+    target = session.get(Target, number)
+    return target.settled_generation if target else 1 << 62  # a target that is gone has nothing left to do
+
+
+settled_by(_settled_generation)

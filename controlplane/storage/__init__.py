@@ -1,0 +1,1 @@
+"""What machines are made from and keep: templates, ISOs, volumes, pools and image stores."""

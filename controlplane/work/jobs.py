@@ -1,0 +1,132 @@
+"""Jobs: what an asynchronous command answers with, and how it ends.
+
+A job ends in one of three ways: at once, when it touched nothing; in the very transaction that stores the last outcome
+it waits for; or at the end of its workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, String, Text, delete, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from controlplane.db.base import Base, Created, Owned, Row, now
+from controlplane.db.session import after_commit
+from controlplane.errors import ApiError
+from controlplane.work.signals import signals
+
+PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
+
+
+class Job(Created, Owned, Row):
+    """An asynchronous job (queryAsyncJobResult).
+
+    :ivar workflow: the durable function that does the work; empty when it only waits for targets.
+    :ivar serial: jobs with the same value run one after the other, in the order of their numbers.
+    :ivar started: a workflow's: it has been handed to the engine.
+    """
+
+    __tablename__ = "async_jobs"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    command: Mapped[str] = mapped_column(String(100))
+    parameters: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    instance_type: Mapped[str] = mapped_column(String(40), default="")
+    instance_uuid: Mapped[str] = mapped_column(String(40), default="", index=True)
+    status: Mapped[int] = mapped_column(default=PENDING, index=True)
+    code: Mapped[int] = mapped_column(default=0)
+    result: Mapped[dict[str, Any] | None]
+    completed: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    workflow: Mapped[str] = mapped_column(String(60), default="")
+    serial: Mapped[str] = mapped_column(String(60), default="", index=True)
+    started: Mapped[bool] = mapped_column(default=False)
+
+
+class JobWait(Base):
+    """A job waits until a target has reached a generation."""
+
+    __tablename__ = "job_waits"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("async_jobs.id", ondelete="CASCADE"), primary_key=True)
+    target_id: Mapped[int] = mapped_column(ForeignKey("targets.id"), primary_key=True, index=True)
+    generation: Mapped[int]
+
+
+Renderer = Callable[[Session, Job], dict[str, Any]]
+Ended = Callable[[Session, Job], None]
+_renderer: list[Renderer] = []
+_listeners: list[Ended] = []
+
+
+def render_results_with(renderer: Renderer) -> None:
+    """Have the results of jobs written by the API layer, which knows the commands' answers."""
+    _renderer[:] = [renderer]
+
+
+def on_end(listener: Ended) -> None:
+    """Have the listener called, in the same transaction, whenever a job ends; ``job.status`` says how."""
+    _listeners.append(listener)
+
+
+def wait_for(session: Session, job: Job, targets: Iterable[tuple[int, int]]) -> None:
+    """Have the job end when all of these (target number, generation) are reached."""
+    session.add_all(JobWait(job_id=job.id, target_id=target, generation=number) for target, number in targets)
+
+
+def succeed(session: Session, job: Job) -> None:
+    """End the job well: its result is the command's answer, as things are now."""
+    try:
+        job.result = _renderer[0](session, job)
+    except ApiError as error:
+        fail(session, job, error)
+        return
+    _end(session, job, SUCCEEDED)
+
+
+def fail(session: Session, job: Job, error: ApiError) -> None:
+    """End the job with an error."""
+    job.code = error.status
+    job.result = {"errorcode": error.status, "errortext": error.text}
+    _end(session, job, FAILED)
+
+
+def _end(session: Session, job: Job, status: int) -> None:
+    job.status, job.completed = status, now()
+    session.execute(delete(JobWait).where(JobWait.job_id == job.id))
+    for listener in _listeners:
+        listener(session, job)
+    after_commit(session, lambda: signals.notify(f"job/{job.uuid}"))
+    if job.serial:
+        after_commit(session, lambda: signals.notify("serial"))
+
+
+def reached(session: Session, target: int, generation: int) -> None:
+    """Take note that a target stands at a generation: jobs that waited for nothing else end well."""
+    for job in _waiting(session, target, generation):
+        session.execute(delete(JobWait).where(JobWait.job_id == job.id, JobWait.target_id == target))
+        if session.scalar(select(JobWait.target_id).where(JobWait.job_id == job.id).limit(1)) is None:
+            succeed(session, job)
+
+
+def missed(session: Session, target: int, generation: int, error: ApiError) -> None:
+    """Take note that a target refused a generation: the jobs that waited for it end with the reason."""
+    for job in _waiting(session, target, generation):
+        fail(session, job, error)
+
+
+def _waiting(session: Session, target: int, generation: int) -> list[Job]:
+    waits = JobWait.target_id == target, JobWait.generation <= generation
+    return list(session.scalars(select(Job).join(JobWait).where(*waits).order_by(Job.id)))
+
+
+class JobProblem(Base):
+    """What the server itself knows of a failed job beyond the sentence for its caller: for ``netspine why``."""
+
+    __tablename__ = "job_problems"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("async_jobs.id", ondelete="CASCADE"), primary_key=True)
+    trace: Mapped[str] = mapped_column(Text)

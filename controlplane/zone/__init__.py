@@ -1,0 +1,1 @@
+"""The physical cloud: zones, physical networks, pods, clusters, hosts, address ranges and capacity."""

@@ -1,0 +1,68 @@
+"""What the tests share: a fresh database with the standard catalogue, and callers to run commands as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from controlplane import catalogue, rooms
+from controlplane.api.caller import Caller
+from controlplane.api.dispatch import Dispatcher
+from controlplane.db import secrets
+from controlplane.db.base import Base
+from controlplane.db.session import Database
+from controlplane.identity.callers import caller_of
+from controlplane.identity.users import User
+from controlplane.work import workflows
+
+
+@dataclass
+class Cloud:
+    """A control plane without its sockets: commands go in as raw parameters, what is in the envelope comes out."""
+
+    database: Database
+    dispatcher: Dispatcher
+    caller: Caller
+
+    def __call__(self, command: str, **parameters: Any) -> dict[str, Any]:
+        raw = {key.replace("__", "."): _text(value) for key, value in parameters.items()}
+        return self.dispatcher.dispatch(self.caller, {"command": command, **raw}).body
+
+    def raw(self, parameters: dict[str, str]) -> dict[str, Any]:
+        """Send parameters whose names are no Python identifiers (``details[0].key``)."""
+        return self.dispatcher.dispatch(self.caller, parameters).body
+
+    def as_user(self, username: str) -> Cloud:
+        """The same cloud, called by another user."""
+        with self.database.read() as session:
+            number = session.scalars(select(User.id).where(User.username == username)).one()
+            return replace(self, caller=caller_of(session, number))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    """A fresh cloud with its catalogue and the root admin as the caller; workflows run."""
+    rooms.enter()
+    secrets.load_key(tmp_path / "key")
+    database = Database(f"sqlite:///{tmp_path / 'netspine.db'}")
+    Base.metadata.create_all(database.engine)
+    with database.write() as session:
+        catalogue.fill(session, "password")
+        admin = session.scalars(select(User.id).where(User.username == "admin")).one()
+    with database.read() as session:
+        caller = caller_of(session, admin)
+    workflows.launch(database, f"sqlite:///{tmp_path / 'work.db'}", "test")
+    yield Cloud(database, Dispatcher(database), caller)
+    workflows.stop()
+    database.close()
