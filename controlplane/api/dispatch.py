@@ -20,6 +20,7 @@ from controlplane.api.command import REGISTRY, Command
 from controlplane.api.context import Context
 from controlplane.api.parameters import Parameter, Records, as_pairs, read_maps
 from controlplane.api.responses import Response
+from controlplane.api.visit import Visit
 from controlplane.db.base import Row
 from controlplane.db.session import Database
 from controlplane.errors import ApiError, BadParameter, InUse, MissingParameter, Unauthenticated
@@ -64,16 +65,23 @@ class Dispatcher:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def dispatch(self, caller: Caller, raw: Mapping[str, str]) -> Reply:
+    def dispatch(self, caller: Caller, raw: Mapping[str, str], visit: Visit | None = None) -> Reply:
         """Run the command that the parameters name.
 
+        :param visit: the HTTP request, where there is one.
         :raises ApiError: it is refused; nothing has been changed.
         """
+        command_class = command_for(named(raw, "command"), caller)
         plain, maps = read_maps(raw)
-        command_class = command_for(plain.get("command", ""), caller)
+        command, visit = command_class(), visit or Visit()
+        if command_class.prepare is not Command.prepare:
+            with self.database.read() as session:
+                ctx = Context(session, caller, visit=visit)
+                fill(command, ctx, plain, maps)
+                command.prepare(ctx)
         with (self.database.write if command_class.writes else self.database.read)() as session:
-            ctx = Context(session, caller)
-            command = build(command_class, ctx, plain, maps)
+            ctx = Context(session, caller, visit=visit)
+            fill(command, ctx, plain, maps)
             try:
                 body = _run(command, ctx)
                 session.flush()
@@ -88,28 +96,42 @@ def command_for(name: str, caller: Caller) -> type[Command]:
     :raises Unauthenticated: there is none, or the caller's role does not allow it; one text for both.
     """
     command = REGISTRY.get(name)
-    if command is None or not caller.may(name, command.roles):
+    if command is None or (command.authenticated and not caller.may(name, command.roles)):
         raise Unauthenticated(f"The given command '{name}' either does not exist or is not available for user.")
     return command
 
 
-def build(
-    command_class: type[Command], ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]
-) -> Command:
-    """Make the command with its parameters read, resolved and checked."""
-    for name in command_class.unsupported:
+def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]) -> None:
+    """Give the command its parameters: read, resolved and checked."""
+    for name in command.unsupported:
         if name in plain or name in maps:
-            raise BadParameter(f"Parameter {name} of {command_class.name} is not supported by Netspine: leave it out.")
-    parameters = command_class.parameters()
+            raise BadParameter(f"Parameter {name} of {command.command} is not supported by Netspine: leave it out.")
+    parameters = command.parameters()
+    if "page" in parameters:
+        check_paging(plain)
     for parameter in parameters.values():
         if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
             raise MissingParameter(
-                f"Unable to execute API command {command_class.name.lower()} due to missing parameter {parameter.name}"
+                f"Unable to execute API command {command.command.lower()} due to missing parameter {parameter.name}"
             )
-    command = command_class()
     for parameter in parameters.values():
         setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))
-    return command
+
+
+def check_paging(plain: Mapping[str, str]) -> None:
+    """Check that ``page`` and ``pagesize`` come together; a page size of -1 (all) stands alone.
+
+    :raises BadParameter: one of them is missing.
+    """
+    page, size = plain.get("page", "").strip(), plain.get("pagesize", "").strip()
+    if bool(page) != bool(size) and (page or size != "-1"):
+        missing = "pagesize" if page else "page"
+        raise BadParameter(f"Invalid parameter {missing}: page and pagesize go together, so give {missing}, too.")
+
+
+def named(raw: Mapping[str, str], wanted: str) -> str:
+    """Return the parameter whose name is this in lower case; empty when it is not there."""
+    return next((value for name, value in raw.items() if name.lower() == wanted), "")
 
 
 def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[dict[str, str]] | None) -> Any:
@@ -133,7 +155,7 @@ def _run(command: Command, ctx: Context) -> dict[str, Any]:
     job = _job(command, ctx, result) if command.job else None
     if command.writes and not command.job:
         touch(ctx.session, ctx.touched)
-    for recorder in _recorders if command.event else ():
+    for recorder in _recorders if command.event and ctx.caller.user_id else ():
         recorder(ctx, command, job)
     if job is None:
         return render(command, ctx, result)
@@ -147,7 +169,7 @@ def _job(command: Command, ctx: Context, result: Any) -> Job:
         account_id=ctx.caller.account_id,
         domain_id=ctx.caller.domain_id,
         user_id=ctx.caller.user_id,
-        command=command.name,
+        command=command.command,
         parameters=ctx.arguments,
         instance_type=command.instance,
         instance_uuid=subject.uuid if subject is not None else "",
