@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Caller
 from controlplane.api.command import REGISTRY, Command
-from controlplane.api.context import Context
+from controlplane.api.context import Context, entity_name
 from controlplane.api.parameters import Parameter, Records, as_pairs, read_maps
 from controlplane.api.responses import Response
 from controlplane.api.visit import Visit
@@ -29,6 +30,9 @@ from controlplane.work import jobs, workflows
 from controlplane.work.jobs import Job
 
 log = logging.getLogger(__name__)
+ATTEMPTS = 5
+SERIALIZATION_FAILURES = ("40001", "40P01")
+"""PostgreSQL's SQLSTATEs of transactions that would do well when run again (serialization failure, deadlock)."""
 JOB_PATIENCE = timedelta(hours=1)
 COMMON = {
     "command",
@@ -71,23 +75,38 @@ class Dispatcher:
         :param visit: the HTTP request, where there is one.
         :raises ApiError: it is refused; nothing has been changed.
         """
-        command_class = command_for(named(raw, "command"), caller)
+        command = command_for(named(raw, "command"), caller)()
         plain, maps = read_maps(raw)
-        command, visit = command_class(), visit or Visit()
-        if command_class.prepare is not Command.prepare:
+        visit = visit or Visit()
+        if type(command).prepare is not Command.prepare:
             with self.database.read() as session:
                 ctx = Context(session, caller, visit=visit)
                 fill(command, ctx, plain, maps)
                 command.prepare(ctx)
-        with (self.database.write if command_class.writes else self.database.read)() as session:
-            ctx = Context(session, caller, visit=visit)
-            fill(command, ctx, plain, maps)
-            try:
+
+        def transaction() -> dict[str, Any]:
+            with (self.database.write if command.writes else self.database.read)() as session:
+                ctx = Context(session, caller, visit=visit)
+                fill(command, ctx, plain, maps)
                 body = _run(command, ctx)
                 session.flush()
-            except IntegrityError as error:
-                raise _conflict(error) from error
-        return Reply(command_class.envelope, body)
+                return body
+
+        return Reply(command.envelope, _again_if_others_won(transaction))
+
+
+def _again_if_others_won(transaction: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a transaction, again where the database could not put it in order with others that ran beside it."""
+    for _ in range(ATTEMPTS):
+        try:
+            return transaction()
+        except IntegrityError as error:
+            raise _conflict(error) from error
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") not in SERIALIZATION_FAILURES:
+                raise
+            log.info("Others changed the same rows: %s", error.orig)
+    raise InUse(f"Others changed the same things at the same moment, {ATTEMPTS} times over: try again.")
 
 
 def command_for(name: str, caller: Caller) -> type[Command]:
@@ -209,15 +228,22 @@ def render(command: Command, ctx: Context, result: Any) -> dict[str, Any]:
 
 
 def render_job(session: Session, job: Job) -> dict[str, Any]:
-    """Return the result of a job that went well: the command's answer about the object, as it is now."""
+    """Return the result of a job that went well: the command's answer about the object, as it is now.
+
+    :raises InUse: the object is gone.
+    """
     command_class = REGISTRY[job.command]
     answer = command_class.answer
     if answer.kind == "success":
         return {"success": True}
     assert answer.view is not None
     table = JOB_TABLES[command_class.instance]
-    row = session.query(table).filter_by(uuid=job.instance_uuid).one()
+    row = session.scalar(select(table).where(table.uuid == job.instance_uuid))
+    if row is None:
+        raise InUse(f"The {entity_name(table)} was deleted before the change was in force.")
     (response,) = answer.view(Context(session, _caller_of(job)), [row])
+    if answer.kind == "many":
+        return {"count": 1, answer.key: [response.to_json()]}
     return {answer.key: response.to_json()}
 
 

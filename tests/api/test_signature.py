@@ -32,9 +32,11 @@ VECTORS = [
     (LIST_ZONES, "apikey=akexample-1_x&command=listzones&response=json", "pjSvEIC3E66BH5P79scdO354aK0="),
     (
         DEPLOY,
-        "apikey=akexample-1_x&command=deployvirtualmachine&details[0].cpunumber=2"
-        "&expires=2030-01-01t00%3a00%3a00%2b0000&name=web%2001*%c3%a9&response=json&signatureversion=3"
-        "&zoneid=0b6f2c1e-7a55-4d3e-9b1f-2f0a9c8d7e61",
+        (
+            "apikey=akexample-1_x&command=deployvirtualmachine&details[0].cpunumber=2"
+            "&expires=2030-01-01t00%3a00%3a00%2b0000&name=web%2001*%c3%a9&response=json&signatureversion=3"
+            "&zoneid=0b6f2c1e-7a55-4d3e-9b1f-2f0a9c8d7e61"
+        ),
         "u0M8wxSBiPCUf/g5BjsTUP9LJ/0=",
     ),
 ]
@@ -61,7 +63,9 @@ def _signed(parameters, encode, order):
     return parameters | {"signature": base64.b64encode(digest).decode()}
 
 
-@pytest.mark.parametrize("order", [lambda pair: pair[0], lambda pair: pair[0].lower()], ids=["raw names", "lower names"])
+@pytest.mark.parametrize(
+    "order", [lambda pair: pair[0], lambda pair: pair[0].lower()], ids=["raw names", "lower names"]
+)
 @pytest.mark.parametrize(
     "encode",
     [
