@@ -125,14 +125,12 @@ def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping
     for name in command.unsupported:
         if name in plain or name in maps:
             raise BadParameter(f"Parameter {name} of {command.command} is not supported by Netspine: leave it out.")
-    parameters = command.parameters()
+    parameters, lowered = command.parameters(), command.command.lower()
     if "page" in parameters:
         check_paging(plain)
     for parameter in parameters.values():
         if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
-            raise MissingParameter(
-                f"Unable to execute API command {command.command.lower()} due to missing parameter {parameter.name}"
-            )
+            raise MissingParameter(f"Unable to execute API command {lowered} due to missing parameter {parameter.name}")
     for parameter in parameters.values():
         setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))
 
