@@ -24,13 +24,13 @@ from pathlib import Path
 import httpx
 from cs import CloudStack
 from sqlalchemy import select
-from systemvm.fabric import Fabric
 
 from controlplane import demo_zone
 from controlplane.app import prepare
 from controlplane.identity.users import User
 from controlplane.settings import Settings
 from systemvm import guest_image
+from systemvm.fabric import Fabric
 
 PREFIX = "ns-"
 PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
@@ -109,9 +109,7 @@ def _one_at_a_time(place: Place) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(
-                f"Another netspine run has {place.folder}: stop that one first, or set NETSPINE_DIR."
-            ) from None
+            raise Refused(f"Another netspine run has {place.folder}: stop that one first, or set NETSPINE_DIR.") from None
         yield
 
 
