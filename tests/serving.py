@@ -60,13 +60,14 @@ class Server:
     def get(self, command: str, user: str = "admin", **parameters: str) -> httpx.Response:
         return self.http.get(self.url, params=self.signed(command, user, **parameters))
 
-    def login(self, **parameters: str) -> httpx.Client:
+    @contextlib.contextmanager
+    def login(self, **parameters: str) -> Iterator[httpx.Client]:
         """A browser that is logged in."""
-        browser = httpx.Client(timeout=30)
         sent = {"command": "login", "response": "json", "username": "admin", "password": PASSWORD} | parameters
-        answer = browser.post(self.url, data=sent)
-        assert answer.status_code == 200, answer.text
-        return browser
+        with httpx.Client(timeout=30) as browser:
+            answer = browser.post(self.url, data=sent)
+            assert answer.status_code == 200, answer.text
+            yield browser
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[Database]:
@@ -124,7 +125,9 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
         "NETSPINE_NAME": settings.name,
     }
     with (settings.folder / "log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "-m", "controlplane", "serve"], env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-m", "controlplane", "serve"], env=environment, stdout=log, stderr=log
+        )
 
 
 def _wait_until_up(server: Server) -> None:
