@@ -4,6 +4,7 @@ The outside has 203.0.113.1 (the gateway), 198.51.100.7 (a stranger's address) a
 Guests are 10.1.1.5 and 10.1.1.6. Sockets are made inside of the namespaces by this process itself.
 """
 
+import http.client
 import itertools
 import json
 import os
@@ -59,17 +60,20 @@ class Lab:
 
     def apply(self, rendered):
         """Bring interfaces and packet filter about, and put the files in place."""
-        files, _ = rendered
+        self.write(rendered)
+        self._links(json.loads((self.folder / "current/interfaces.json").read_text()))
+        netns.run(self.router, ["nft", "-f", "-"], text_in=ruleset(rendered))
+
+    def write(self, rendered):
+        """Put the files in place, and no more."""
         current = self.folder / "current"
         shutil.rmtree(current, ignore_errors=True)
         (self.folder / "run").mkdir(exist_ok=True)
-        for file in files:
+        for file in rendered[0]:
             path = current / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(file.content)
         self.folder.chmod(0o755)
-        self._links(json.loads((current / "interfaces.json").read_text()))
-        netns.run(self.router, ["nft", "-f", "-"], text_in=ruleset(rendered))
 
     def _links(self, wanted):
         names = {link["address"]: link["ifname"] for link in self.json(self.router, "link")}
@@ -107,7 +111,7 @@ class Lab:
             if "counter" in item
         )
 
-    def serve(self, name, port, kind=socket.SOCK_STREAM):
+    def serve(self, name, port, kind=socket.SOCK_STREAM, *, http=False):
         """Answer each connection or datagram in a namespace with who asked: ``[peer's address, own port, name]``."""
         with netns.entered(name):
             server = socket.socket(socket.AF_INET, kind)
@@ -115,7 +119,7 @@ class Lab:
         server.bind(("0.0.0.0", port))
         if kind == socket.SOCK_STREAM:
             server.listen(64)
-        argv = (server, name[len(self.prefix) :], port, self.over)
+        argv = (server, name[len(self.prefix) :], port, self.over, http)
         thread = threading.Thread(target=_serve, args=argv, daemon=True)
         self.servers.append((server, thread))
         thread.start()
@@ -147,7 +151,7 @@ class Lab:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _serve(server, name, port, over):
+def _serve(server, name, port, over, http):
     stream = server.type == socket.SOCK_STREAM
     while not over.is_set():
         try:
@@ -159,7 +163,12 @@ def _serve(server, name, port, over):
                 continue
             connection, peer = server.accept()
             with connection:
-                connection.sendall(json.dumps([peer[0], port, name]).encode())
+                connection.settimeout(1)
+                asked = connection.recv(4096).decode() if http else ""
+                said = json.dumps([peer[0], port, name, asked] if http else [peer[0], port, name])
+                cookie = f"Set-Cookie: SESSION={name}-1; path=/\r\n" if "/login" in asked else ""
+                head = f"HTTP/1.0 200 OK\r\nContent-Length: {len(said)}\r\n{cookie}\r\n" if http else ""
+                connection.sendall((head + said).encode())
         except OSError:  # whoever asked is gone
             continue
 
@@ -180,6 +189,27 @@ def ask(name, address, port, source="", *, kind=socket.SOCK_STREAM, timeout=0.5)
         except OSError:
             return None
     return json.loads(said) if said else None
+
+
+def fetch(name, address, port, path="/", *, cookie="", context=None):
+    """Ask by HTTP and return (answer, cookie that was set); None when nothing came back."""
+    with netns.entered(name):
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with client:
+        client.settimeout(2)
+        try:
+            client.connect((address, port))
+            stream = context.wrap_socket(client, server_hostname="lb.example") if context else client
+            sent = f"Cookie: {cookie}\r\n" if cookie else ""
+            stream.sendall(f"GET {path} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n{sent}\r\n".encode())
+            response = http.client.HTTPResponse(stream)
+            response.begin()
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            return None
+    if response.status != 200:
+        return None
+    return json.loads(body), (response.getheader("set-cookie") or "").partition(";")[0]
 
 
 def ping(name, address, source="", timeout=0.5):

@@ -102,6 +102,21 @@ class DhcpRange:
 
 
 @dataclass(frozen=True, slots=True)
+class SpecialGuest:
+    """A guest that DHCP tells something else than the others.
+
+    :param tag: names it inside of dnsmasq.
+    :param default: False means that it is told no gateway.
+    :param options: (number, value).
+    """
+
+    mac: str
+    tag: str
+    default: bool
+    options: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Dnsmasq:
     """DHCP and DNS: the part that needs a restart, and the lines that a SIGHUP reads again."""
 
@@ -110,7 +125,7 @@ class Dnsmasq:
     serves_names: bool
     hosts: tuple[str, ...]
     names: tuple[str, ...]
-    options: tuple[str, ...]
+    special: tuple[SpecialGuest, ...]
 
 
 @dataclass(frozen=True, slots=True)

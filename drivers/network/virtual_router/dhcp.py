@@ -1,8 +1,12 @@
 """DHCP and DNS of the guests.
 
-What changes with a guest (its lease, its names, its options) is in files that dnsmasq reads again on SIGHUP; what
-changes with a network is in its configuration, which needs a restart. No path is in it: the agent names the files on
-the command line, because dnsmasq leaves its working directory when it starts.
+What changes with a guest (its lease and its names) is in files that dnsmasq reads again on SIGHUP; what changes with a
+network is in its configuration, which needs a restart. No path is in it: the agent names the files on the command
+line, because dnsmasq leaves its working directory when it starts.
+
+A lease sets no tag: dnsmasq 2.90 chains the tags of a dhcp-host with those of the request, and when it reads the file
+again it frees the whole chain, and falls. The few guests that need a tag (another default network, options of their
+own) get theirs in the configuration.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from drivers.network.virtual_router.config import DhcpRange, Dnsmasq
+from drivers.network.virtual_router.config import DhcpRange, Dnsmasq, SpecialGuest
 from drivers.network.virtual_router.syntax import DOMAIN, HOSTNAME, MAC, address, matched, network, number
 from drivers.vocabulary import ApplianceFacts, Lease, Network, Nic
 
@@ -35,18 +39,24 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Dnsmasq | None:
         return None
     nics = {nic.mac: nic for nic in facts.nics}
     upstreams = tuple(address(item, "The resolver") for item in facts.dns)
-    lines: tuple[list[str], list[str], list[str]] = ([], [], [])
+    hosts: list[str] = []
+    guests: list[str] = []
+    special: list[SpecialGuest] = []
     for net in served:
+        guests.append(f"{nics[net.nic].address} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}")
         for lease in sorted(net.leases):
-            _lease(net, lease, names[net.nic], lines)
-        lines[1].append(f"{nics[net.nic].address} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}")
+            name = _name(net, lease)
+            guests.append(f"{lease.address} {name}.{_domain(net)} {name}")
+            if "Dhcp" in net.services:
+                hosts.append(f"{lease.mac},{lease.address},{name}")
+                special += _special(net, lease)
     return Dnsmasq(
         ranges=tuple(_range(net, nics[net.nic], names, upstreams) for net in served),
         upstreams=upstreams,
         serves_names=any("Dns" in net.services for net in served),
-        hosts=tuple(sorted(lines[0])),
-        names=tuple(sorted(lines[1])),
-        options=tuple(sorted(lines[2])),
+        hosts=tuple(sorted(hosts)),
+        names=tuple(sorted(guests)),
+        special=tuple(sorted(special, key=lambda guest: guest.mac)),
     )
 
 
@@ -73,23 +83,23 @@ def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[st
     )
 
 
-def _lease(net: Network, lease: Lease, device: str, lines: tuple[list[str], list[str], list[str]]) -> None:
-    """Add a guest's lines: its lease, its names, its options."""
-    hosts, names, options = lines
+def _name(net: Network, lease: Lease) -> str:
+    """Return the guest's host name, all of its lease having been checked."""
     block = network(net.cidr, f"The CIDR of network {net.id}")
     what = f"guest {lease.vm} on network {net.id}"
     if IPv4Address(number(lease.address, f"The address of {what}")) not in block:
         raise ValueError(f"The address {lease.address} of {what} is not in {net.cidr}.")
-    name = matched(HOSTNAME, lease.hostname, f"The host name of {what}", "letters, digits and dashes, 63 at most")
-    mac = matched(MAC, lease.mac, f"The MAC of {what}", "six pairs of lower case hex digits with colons between them")
-    names.append(f"{lease.address} {name}.{_domain(net)} {name}")
-    if "Dhcp" not in net.services:
-        return
-    own = f"g{mac.replace(':', '')}"
-    tags = [f"set:{device}", f"set:{own}", *(["set:default"] if lease.default else [])]
-    hosts.append(f"{mac},{','.join(tags)},{lease.address},{name}")
-    for number_, value in lease.options:
-        if number_ in _OWN or not 0 < number_ < 255:  # noqa: PLR2004
-            raise ValueError(f"The DHCP option {number_} of {what} is refused: it is the DHCP server's own.")
-        matched(_VALUE, value, f"The DHCP option {number_} of {what}", "plain text without quotes or line breaks")
-        options.append(f"tag:{own},{number_},{value}")
+    matched(MAC, lease.mac, f"The MAC of {what}", "six pairs of lower case hex digits with colons between them")
+    return matched(HOSTNAME, lease.hostname, f"The host name of {what}", "letters, digits and dashes, 63 at most")
+
+
+def _special(net: Network, lease: Lease) -> list[SpecialGuest]:
+    """Return the guest if it is told anything but what all are told."""
+    if lease.default and not lease.options:
+        return []
+    what = f"of guest {lease.vm} on network {net.id}"
+    for code, value in lease.options:
+        if code in _OWN or not 0 < code < 255:  # noqa: PLR2004
+            raise ValueError(f"The DHCP option {code} {what} is refused: it is the DHCP server's own.")
+        matched(_VALUE, value, f"The DHCP option {code} {what}", "plain text without quotes or line breaks")
+    return [SpecialGuest(lease.mac, f"g{lease.mac.replace(':', '')}", lease.default, tuple(sorted(lease.options)))]
