@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,6 +23,7 @@ _FILE = "/usr/lib/python3/dist-packages/nftables/nftables.py"
 _NETLINK_NETFILTER = 12
 _GETGEN = (10 << 8) | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
 _HEADER = struct.Struct("=IHHII")
+_PLACE = re.compile(r":(\d+):(\d+)-\d+: (?:Error: )?(.*)")
 
 
 @cache
@@ -73,11 +78,16 @@ class Context:
         :param dry: check only.
         :raises NftError: it was refused.
         """
-        context = self._nft._Nftables__ctx  # noqa: SLF001 - 1.0.6 has no method for the dry run of every release
-        self._nft.nft_ctx_set_dry_run(context, dry)
-        failed, output, error = self._nft.cmd(text)
+        nft, context = self._nft, self._nft._Nftables__ctx  # noqa: SLF001 - 1.0.6 has no method for a dry run
+        nft.nft_ctx_set_dry_run(context, dry)
+        failed, output, _ = nft.cmd(text)
         if failed:
-            raise _explained(text, error)
+            # From a buffer it quotes the wrong line; from a file it tells line and column of the same text.
+            with _memory_file(text) as path:
+                failed = nft.nft_run_cmd_from_filename(context, path.encode())
+                output, error = nft.nft_ctx_get_output_buffer(context), nft.nft_ctx_get_error_buffer(context)
+            if failed:
+                raise _explained(text, error.decode(errors="replace"))
         return str(output)
 
     def listing(self, what: str) -> list[dict[str, Any]]:
@@ -102,13 +112,21 @@ class Context:
         raise RuntimeError("The kernel did not tell the generation of its ruleset.")
 
 
+@contextmanager
+def _memory_file(text: str) -> Iterator[str]:
+    descriptor = os.memfd_create("nft", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"
+
+
 def _explained(text: str, error: str) -> NftError:
-    """Find the place that nft points at: it quotes the line, and underlines the word with carets."""
-    said = error.splitlines() or ["nft gave no reason"]
-    reason = said[0].removeprefix("Error: ")
-    if len(said) < 3 or "^" not in said[2]:  # noqa: PLR2004 - reason, quoted line, carets
-        return NftError(reason, 0, "")
-    lines = text.splitlines()
-    line = lines.index(said[1]) + 1 if said[1] in lines else 0
-    rest = said[1].expandtabs()[said[2].index("^") :] if "\t" in said[1] else said[1][said[2].index("^") :]
-    return NftError(reason, line, rest[:120].partition(", ")[0].rstrip(" }"))
+    """Read ``FILE:LINE:COLUMN-COLUMN: Error: REASON`` and find the word that is meant."""
+    said = error.partition("\n")[0]
+    place = _PLACE.search(said)
+    if place is None:
+        return NftError(said.removeprefix("Error: ") or "nft gave no reason", 0, "")
+    line, column = int(place[1]), int(place[2])
+    rest = text.splitlines()[line - 1][column - 1 :][:200]
+    return NftError(place[3], line, rest.partition(", ")[0].rstrip(" };"))

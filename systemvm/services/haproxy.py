@@ -38,7 +38,7 @@ class Haproxy:
         """Let ``haproxy -c`` read the configuration in the staged folder, certificates included."""
         if not (staged / CONF).exists():
             return [Failure(CONF, f"{CONF} is missing.")] if _has(bundle, any_file=True) else []
-        argv = ["haproxy", "-c", "-q", "-f", CONF]
+        argv = ["haproxy", "-c", "-f", CONF]
         done = subprocess.run(argv, cwd=staged, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode == 0:
             return []
@@ -176,5 +176,5 @@ def _counts(rows: list[dict[str, str]]) -> dict[str, Count]:
 
 def _state(status: str) -> str:
     """Return ``UP``, ``DOWN``, or ``MAINT`` and ``DRAIN`` as they are; a server without a check counts as up."""
-    word = status.split()[0] if status else "DOWN"
+    word = status.partition(" ")[0] or "DOWN"
     return "UP" if word == "no" else word

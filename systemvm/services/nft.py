@@ -204,9 +204,8 @@ def _failure(file: File, text: str, error: NftError) -> Failure:
     line = error.line - text.count("\n", 0, head)
     if 0 < line <= file.content.rstrip().count("\n") + 1:
         where = f"{file.path} line {line}"
-    elif error.line:
-        which = text.splitlines()[error.line - 1].split(" ", 5)[4]
-        where = f"{file.path}: element {error.word} of {which}"
+    elif error.line and "{" in (command := text.splitlines()[error.line - 1]):
+        where = f"{file.path}: an element of {command.partition(' {')[0].rpartition(' ')[2]}"
     else:
         where = file.path
     return Failure(file.path, f"{where}: {error.reason}" + (f" at {error.word!r}" if error.word else ""))
