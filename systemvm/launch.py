@@ -1,11 +1,10 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH103, PTH110, PTH123, PTH211
 """Start a container: enter its namespaces, put its root together, and become its init.
 
 This is a program of its own (``python -I -S launch.py``, the order as JSON on its standard input), because a process
-that has threads cannot safely fork. It needs little of the standard library (pathlib alone would double the time that it
-takes to start). It prints the container's process id and ends;
-the container is then a session of its own and outlives whoever started it. See namespaces(7), pivot_root(2),
-capabilities(7).
+that has threads cannot safely fork. It imports little: pathlib alone would double the time that it takes to start. It
+prints the container's process id and ends; the container is then a session of its own and outlives whoever started it.
+See namespaces(7), pivot_root(2), capabilities(7).
 """
 
 from __future__ import annotations
