@@ -12,7 +12,7 @@ _IN_CONTAINER = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"
 
 
 def command(where: str, argv: Sequence[str], *, prefix: str, states: Iterable[Path]) -> list[str]:
-    """Return the command line that runs ``argv`` there: nsenter(1), for ``os.execvp`` or ``subprocess.run``.
+    """Return the command line that runs ``argv`` there, for ``os.execvp`` or ``subprocess.run``.
 
     :param where: ``vm/NAME`` (instance or host name), ``router/NAME``, ``host/NAME`` or ``internet``.
     :param prefix: of the zone's namespaces; ``states`` the state folders of the agents on this machine.
@@ -28,7 +28,7 @@ def command(where: str, argv: Sequence[str], *, prefix: str, states: Iterable[Pa
     if not netns.exists(space):
         there = ", ".join(found.removeprefix(prefix) for found in netns.names(prefix)) or "none"
         raise LookupError(f"There is no {where} on this machine. Its namespaces are: {there}.")
-    return ["nsenter", f"--net={netns.FOLDER}/{space}", *argv]
+    return ["ip", "netns", "exec", space, *argv]
 
 
 def _guest(name: str, states: Iterable[Path]) -> Record:

@@ -95,12 +95,30 @@ class Zone:
     def pid(self, host: str, guest: str) -> int:
         return json.loads((self.state / host / "guests" / guest / "record.json").read_text())["pid"]
 
+    def links(self, host: str) -> set[str]:
+        """Return every interface of a host with its index, which is another one when it was made anew."""
+        with netns.netlink(self.fabric.namespace(host)) as ip:
+            return {f"{link.get_attr('IFLA_IFNAME')} {link['index']}" for link in ip.get_links()}
+
+    def pids(self, host: str) -> set[str]:
+        records = (self.state / host / "guests").glob("*/record.json")
+        return {f"{record.parent.name} {self.pid(host, record.parent.name)}" for record in records}
+
     def exec(self, where: str, *argv: str, fails: bool = False) -> str:
         states = [self.state / host for host in self.fabric.hosts]
         line = enter.command(where, argv, prefix=self.fabric.prefix, states=states)
         done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
         assert fails or done.returncode == 0, f"{where}: {argv}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def address(self, number: int, address: str) -> None:
+        """Give a guest an address by hand, once its DHCP client can no longer take it away."""
+        name = f"vm/i-2-{number}-VM"
+        until(lambda: self.exec(name, "cat", "/run/udhcpc.eth0.pid", fails=True))
+        self.exec(name, "sh", "-c", "kill $(cat /run/udhcpc.eth0.pid)", fails=True)
+        until(lambda: not self.exec(name, "pidof", "udhcpc", fails=True))
+        self.exec(name, "ip", "link", "set", "eth0", "up")
+        self.exec(name, "ip", "address", "add", f"{address}/24", "dev", "eth0")
 
     def remove(self) -> None:
         for host in self.fabric.hosts:

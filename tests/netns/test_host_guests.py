@@ -21,7 +21,7 @@ def cloud(tmp_path):
 
 
 def address(cloud, number):
-    cloud.exec(f"vm/i-2-{number}-VM", "ip", "address", "add", f"10.1.1.{number % 100}/24", "dev", "eth0")
+    cloud.address(number, f"10.1.1.{number % 100}")
 
 
 def listen(namespace, interface="eth0"):

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 
 from drivers.hypervisor.simulator.device import SERVICE, Device
 from drivers.protocol import Rendered
-from drivers.vocabulary import HostFacts
+from drivers.vocabulary import Guest, HostFacts, Shell
 from systemvm.bundle import Bundle, File, Observation, Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SimulatedUnit:
     """A guest or a shell: its id (a shell's is its target's), name, wanted state, and which of its starts this is."""
 
@@ -47,16 +47,16 @@ class Simulator:
         :raises ValueError: a NIC is on a segment that is not among the facts.
         """
         carried = {segment.id for segment in facts.segments}
-        for machine in (*facts.guests, *facts.shells):
+        machines: list[Guest | Shell] = [*facts.guests, *facts.shells]
+        for machine in machines:
             for nic in machine.nics:
                 if nic.segment not in carried:
                     raise ValueError(
                         f"NIC {nic.mac} of {machine.name} is on segment {nic.segment}, which is not among the facts."
                     )
-        shells = (SimulatedUnit(shell.target, shell.name, shell.running, shell.boot) for shell in facts.shells)
-        guests = (SimulatedUnit(guest.id, guest.name, guest.running, guest.boot) for guest in facts.guests)
-        by_id = {"key": lambda unit: unit.id}
-        return SimulatedHost(tuple(sorted(carried)), tuple(sorted(shells, **by_id)), tuple(sorted(guests, **by_id)))
+        shells = sorted(SimulatedUnit(shell.target, shell.name, shell.running, shell.boot) for shell in facts.shells)
+        guests = sorted(SimulatedUnit(guest.id, guest.name, guest.running, guest.boot) for guest in facts.guests)
+        return SimulatedHost(tuple(sorted(carried)), tuple(shells), tuple(guests))
 
     def render(self, config: SimulatedHost) -> Rendered:
         """Write the config down as one file: there is nobody who would apply the difference."""
