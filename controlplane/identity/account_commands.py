@@ -14,7 +14,7 @@ from controlplane.api.context import Context
 from controlplane.api.listing import ListCommand
 from controlplane.api.parameters import matching, optional, required
 from controlplane.errors import BadParameter
-from controlplane.identity import names, removal
+from controlplane.identity import names, ownership, passwords
 from controlplane.identity.account_views import account_views
 from controlplane.identity.accounts import PROJECT, Account
 from controlplane.identity.domain_commands import NO_ICONS, refuse_inactive
@@ -22,7 +22,8 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
 from controlplane.identity.privilege import SYSTEM, refuse_default, refuse_self, require_account, require_role
 from controlplane.identity.roles import RoleRow
-from controlplane.identity.user_commands import PASSWORD_LENGTH, STATES, end_sessions, new_user
+from controlplane.identity.sessions import end_sessions
+from controlplane.identity.user_commands import PASSWORD_LENGTH, STATES, new_user
 from controlplane.identity.users import User
 
 dispatch.JOB_TABLES["Account"] = Account
@@ -56,6 +57,11 @@ class CreateAccount(
     accountid: str | None = optional(check=names.new_id, description="the UUID that it gets; a random one by default")
     userid: str | None = optional(check=names.new_id, description="the UUID that its user gets")
 
+    def prepare(self, ctx: Context) -> None:
+        """Hash the password, which takes long."""
+        domain = self.domainid.id if self.domainid else ctx.caller.domain_id
+        self.hashed = passwords.hashed(ctx.session, self.password, self.username, domain)
+
     def run(self, ctx: Context) -> Account:
         """Add both rows."""
         domain = self.domainid or ctx.session.get_one(Domain, ctx.caller.domain_id)
@@ -82,7 +88,7 @@ class CreateAccount(
             ctx.session,
             row,
             username=self.username,
-            password=self.password,
+            hashed=self.hashed,
             firstname=self.firstname,
             lastname=self.lastname,
             email=self.email,
@@ -96,7 +102,8 @@ class CreateAccount(
             kind = ACCOUNT_TYPES[Role(self.roleid.type)]
             if self.accounttype not in (None, kind):
                 raise BadParameter(
-                    f"Invalid parameter accounttype value={self.accounttype}: role {self.roleid.name} is of type {kind}."
+                    f"Invalid parameter accounttype value={self.accounttype}: "
+                    f"role {self.roleid.name} is of type {kind}."
                 )
             return self.roleid
         if self.accounttype is None:
@@ -189,7 +196,7 @@ def shut_out(ctx: Context, row: Account, state: str) -> Account:
     refuse_default(row, state)
     refuse_self(ctx, row.id, state)
     row.state = state
-    for user in ctx.session.scalars(select(User).where(User.account_id == row.id)):
+    for user in ctx.session.scalars(select(User.id).where(User.account_id == row.id)):
         end_sessions(ctx.session, user)
     return row
 
@@ -211,7 +218,7 @@ class DisableAccount(
         """Set the state, and let each room stop what is its."""
         row = shut_out(ctx, self.found(ctx), "locked" if self.lock else "disabled")
         if not self.lock:
-            ctx.touched.extend(removal.stop_all(ctx.session, row))
+            ctx.touched.extend(ownership.stop_all(ctx.session, row))
         return row
 
 

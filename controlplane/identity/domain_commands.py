@@ -23,6 +23,7 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.limits import KINDS, UNLIMITED, Holder, limits_of, locked_counts
 from controlplane.identity.quotas import QuotaResponse, quota_fields
 
+PATH_LENGTH = 1024
 NO_ICONS = "accepted, and shows nothing: there are no icons"
 dispatch.JOB_TABLES["Domain"] = Domain
 
@@ -135,7 +136,8 @@ class MoveDomain(Command, name="moveDomain", answer=one("domain", domain_views),
             raise BadParameter("Invalid parameter domainid: the ROOT domain cannot be moved.")
         if parent.path.startswith(row.path):
             raise BadParameter(
-                f"Invalid parameter parentdomainid value={parent.uuid}: {parent.name_path} is {row.name_path} itself or below it."
+                f"Invalid parameter parentdomainid value={parent.uuid}: "
+                f"{parent.name_path} is {row.name_path} itself or below it."
             )
         refuse_inactive(parent)
         refuse_taken(session, parent, row.name, row)
@@ -175,8 +177,10 @@ def path_below(parent: Domain, name: str) -> str:
     :raises BadParameter: it would be too long.
     """
     path = f"{parent.name_path}/{name}"
-    if len(path) > 1024:  # noqa: PLR2004 - the column's length
-        raise BadParameter(f"Invalid parameter name value={name}: the path of the domain would be longer than 1024.")
+    if len(path) > PATH_LENGTH:
+        raise BadParameter(
+            f"Invalid parameter name value={name}: the path of the domain would be longer than {PATH_LENGTH}."
+        )
     return path
 
 
@@ -197,10 +201,15 @@ def refuse_taken(session: Session, parent: Domain, name: str, row: Domain | None
     :raises BadParameter: it has one.
     """
     taken = select(Domain.id).where(
-        Domain.parent_id == parent.id, Domain.name == name, Domain.removed.is_(None), Domain.id != (row.id if row else 0)
+        Domain.parent_id == parent.id,
+        Domain.name == name,
+        Domain.removed.is_(None),
+        Domain.id != (row.id if row else 0),
     )
     if session.scalar(taken) is not None:
-        raise BadParameter(f"Invalid parameter name value={name}: {parent.name_path} already has a domain of this name.")
+        raise BadParameter(
+            f"Invalid parameter name value={name}: {parent.name_path} already has a domain of this name."
+        )
 
 
 def refuse_inactive(domain: Domain) -> None:

@@ -170,8 +170,7 @@ def give_back(session: Session, account_id: int, kind: str, amount: int = 1) -> 
 
 def limit_of(session: Session, owner: str, number: int, kind: str) -> int:
     """Return how much the owner may have, -1 for any amount: its own limit, or the default for its kind of owner."""
-    row = session.get_one(Domain if owner == DOMAIN else Account, number)
-    holder = Holder.of(row)
+    holder = Holder.of(session.get_one(Domain, number) if owner == DOMAIN else session.get_one(Account, number))
     return limits_of(session, [holder], kind)[holder]
 
 
@@ -219,7 +218,9 @@ def holders_of(session: Session, account_id: int) -> list[Holder]:
 def locked_counts(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, ResourceCount]:
     """Return the count of each holder, locked until the transaction ends; those that are missing are made."""
     query = select(ResourceCount).where(ResourceCount.kind == kind, _any_of(ResourceCount, holders))
-    found = {(row.owner, row.owner_id): row for row in session.scalars(query.order_by(ResourceCount.id).with_for_update())}
+    found = {
+        (row.owner, row.owner_id): row for row in session.scalars(query.order_by(ResourceCount.id).with_for_update())
+    }
     for holder in holders:
         if (holder.owner, holder.number) not in found:
             row = ResourceCount(owner=holder.owner, owner_id=holder.number, kind=kind, count=0)
@@ -230,9 +231,7 @@ def locked_counts(session: Session, holders: Sequence[Holder], kind: str) -> dic
 
 
 def _any_of(table: type[ResourceCount | ResourceLimit], holders: Sequence[Holder]) -> ColumnElement[bool]:
-    numbers = {
-        owner: [holder.number for holder in holders if holder.owner == owner] for owner in (ACCOUNT, DOMAIN)
-    }
+    numbers = {owner: [holder.number for holder in holders if holder.owner == owner] for owner in (ACCOUNT, DOMAIN)}
     return or_(*(and_(table.owner == owner, table.owner_id.in_(found)) for owner, found in numbers.items()))
 
 

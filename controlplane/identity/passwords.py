@@ -80,8 +80,3 @@ def hashed(session: Session, password: str, username: str, domain_id: int) -> st
     if wrong:
         raise BadParameter(f"Invalid parameter password: {', and '.join(wrong)}.")
     return passwords.hash(password)
-
-
-def matches(password: str, stored: str) -> bool:
-    """Tell whether the password is the one whose hash this is; a user without a password matches none."""
-    return stored.startswith("$") and passwords.verify(password, stored)

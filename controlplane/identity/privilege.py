@@ -32,9 +32,7 @@ def covers(caller: Caller, role: RoleRow) -> bool:
     other = Caller(0, 0, 0, "", kind, role.pairs())
     if (other.role, other.rules) == (caller.role, caller.rules):
         return True
-    return all(
-        caller.may(name, command.roles) for name, command in REGISTRY.items() if other.may(name, command.roles)
-    )
+    return all(caller.may(name, command.roles) for name, command in REGISTRY.items() if other.may(name, command.roles))
 
 
 def require_role(ctx: Context, role: RoleRow) -> None:
@@ -43,7 +41,9 @@ def require_role(ctx: Context, role: RoleRow) -> None:
     :raises Forbidden: it does.
     """
     if not covers(ctx.caller, role):
-        raise Forbidden(f"Role {role.name} allows more than your own role: you cannot give it or act on those who have it.")
+        raise Forbidden(
+            f"Role {role.name} allows more than your own role: you cannot give it or act on those who have it."
+        )
 
 
 def require_account(ctx: Context, account: Account) -> None:

@@ -95,7 +95,10 @@ def quota_fields(session: Session, rows: Sequence[Account] | Sequence[Domain]) -
         shown = fields[holder.number] = {}
         for kind, name in _SHOWN_AS.items():
             default = UNLIMITED if holder.exempt else defaults[kind]
-            most, total = limits.get((holder.number, kind), default), _as_shown(kind, counts.get((holder.number, kind), 0))
+            most, total = (
+                limits.get((holder.number, kind), default),
+                _as_shown(kind, counts.get((holder.number, kind), 0)),
+            )
             shown[f"{name}limit"] = _words(most)
             shown[f"{name}total"] = total
             shown[f"{name}available"] = _words(most if most == UNLIMITED else max(0, most - int(total)))

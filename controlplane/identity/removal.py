@@ -1,9 +1,8 @@
 """Removal: how an account or a domain goes, with all that it owns.
 
-Each room says once what it does with what an account owns::
+Each room says once what it does with what an account owns (``ownership``)::
 
-    @on_account_removed(MACHINES)
-    def remove_machines(session: Session, account: Account) -> Sequence[Target]: …
+    on_account_removed(remove_machines, MACHINES)  # (session, account) → the targets it touched
 
 The rooms are asked in the order of their stages; after each, the targets that it touched are waited for, so that a
 machine is gone before its network, and a network before its addresses. What a room does may be done again: a removal
@@ -12,8 +11,6 @@ it as its owner: nothing is left behind that nobody can reach.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
@@ -24,64 +21,21 @@ from controlplane.api.context import Context, entity_name
 from controlplane.api.parameters import optional, required
 from controlplane.db.base import Base, now
 from controlplane.errors import BadParameter, Forbidden, InUse
+from controlplane.identity import ownership
 from controlplane.identity.accounts import Account
 from controlplane.identity.domain_commands import mark_removed
 from controlplane.identity.domains import Domain
 from controlplane.identity.limits import ACCOUNT, DOMAIN, ResourceCount, ResourceLimit
 from controlplane.identity.privilege import refuse_default, refuse_self, require_account
 from controlplane.identity.tags import ResourceTag
+from controlplane.identity.user_commands import remove_user
 from controlplane.identity.users import User
-from controlplane.reconcile.targets import Target, touch
+from controlplane.reconcile.targets import touch
 from controlplane.work.jobs import Job
 from controlplane.work.workflows import Flow, workflow
 
-MACHINES, RULES, NETWORKS, ADDRESSES, DISKS, IMAGES, REST = range(10, 80, 10)
-"""The stages of a removal, in their order."""
-
-Remover = Callable[[Session, Account], Sequence[Target]]
-Objection = Callable[[Session, Account], Sequence[str]]
-_removers: list[tuple[int, Remover]] = []
-_stoppers: list[Remover] = []
-_objections: list[Objection] = []
-_history: set[type[Base]] = {Job, User}
-
-
-def on_account_removed(stage: int) -> Callable[[Remover], Remover]:
-    """Register, as a decorator, what a room does with what a removed account owns; returns the targets it touched."""
-
-    def register(remover: Remover) -> Remover:
-        _removers.append((stage, remover))
-        _removers.sort(key=lambda entry: entry[0])
-        return remover
-
-    return register
-
-
-def on_account_disabled(stopper: Remover) -> Remover:
-    """Register, as a decorator, how a room stops what a disabled account runs; returns the targets it touched."""
-    _stoppers.append(stopper)
-    return stopper
-
-
-def objects_to_removal(objection: Objection) -> Objection:
-    """Register, as a decorator, a room's reasons why an account cannot go now; none is fine."""
-    _objections.append(objection)
-    return objection
-
-
-def outlives_its_owner(table: type[Base]) -> None:
-    """Say that rows of the table are history: they stay when their account goes."""
-    _history.add(table)
-
-
-def stop_all(session: Session, account: Account) -> list[Target]:
-    """Have every room stop what the account runs."""
-    return [target for stopper in _stoppers for target in stopper(session, account)]
-
-
-def objections(session: Session, account: Account) -> list[str]:
-    """Return why the account cannot go now, in every room's words."""
-    return [reason for objection in _objections for reason in objection(session, account)]
+HISTORY: set[type[Base]] = {Job, User, ResourceTag}
+"""Tables whose rows stay when their account goes, or that go with it here."""
 
 
 def leftovers(session: Session, account: Account) -> list[str]:
@@ -89,7 +43,7 @@ def leftovers(session: Session, account: Account) -> list[str]:
     found = []
     for mapper in Base.registry.mappers:
         table = mapper.class_
-        if not hasattr(table, "account_id") or table in _history:
+        if not hasattr(table, "account_id") or table in HISTORY:
             continue
         query = select(func.count()).select_from(table).where(table.account_id == account.id)
         if "removed" in inspect(table).columns:
@@ -122,7 +76,7 @@ class DeleteAccount(
         require_account(ctx, row)
         refuse_default(row, "deleted")
         refuse_self(ctx, row.id, "deleted")
-        reasons = objections(ctx.session, row)
+        reasons = ownership.objections(ctx.session, row)
         if reasons:
             raise InUse(f"Account {row.name} cannot be deleted: {'; '.join(reasons)}.")
         doom(ctx.session, row)
@@ -162,7 +116,9 @@ class DeleteDomain(
         for account in accounts:
             require_account(ctx, account)
             refuse_default(account, "deleted")
-        reasons = [f"{account.name}: {why}" for account in accounts for why in objections(ctx.session, account)]
+        reasons = [
+            f"{account.name}: {why}" for account in accounts for why in ownership.objections(ctx.session, account)
+        ]
         if reasons:
             raise InUse(f"Domain {row.name_path} cannot be deleted: {'; '.join(reasons)}.")
         for domain in domains:
@@ -194,15 +150,15 @@ def delete_domain(flow: Flow) -> None:
 
 
 def _empty_account(flow: Flow, account: int) -> None:
-    for stage in sorted({stage for stage, _ in _removers}):
+    for stage in ownership.STAGES:
         flow.wait(flow.step(clear_stage, account, stage))
     flow.step(bury_account, account)
 
 
-def clear_stage(session: Session, account: int, stage: int) -> list[tuple[int, int]]:
+def clear_stage(session: Session, account: int, stage: str) -> list[tuple[int, int]]:
     """Have the rooms of one stage take away what the account owns; return what to wait for."""
     row = session.get_one(Account, account)
-    targets = [target for at, remover in _removers if at == stage for target in remover(session, row)]
+    targets = [target for remover in ownership.REMOVERS[stage] for target in remover(session, row)]
     session.flush()
     return touch(session, targets)
 
@@ -212,8 +168,6 @@ def bury_account(session: Session, account: int) -> None:
 
     :raises InUse: something still belongs to it.
     """
-    from controlplane.identity.user_commands import remove_user
-
     row = session.get_one(Account, account)
     if row.removed is not None:
         return

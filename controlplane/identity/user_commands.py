@@ -21,6 +21,7 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.keys import set_keys
 from controlplane.identity.ownership import OwnedListing, account_named
 from controlplane.identity.privilege import SYSTEM, refuse_default, require_account, require_user
+from controlplane.identity.sessions import end_sessions, password_fits
 from controlplane.identity.user_views import user_views
 from controlplane.identity.users import User
 
@@ -29,11 +30,12 @@ PASSWORD_LENGTH = 1024
 dispatch.JOB_TABLES["User"] = User
 
 
-def new_user(session: Session, account: Account, *, username: str, password: str, **fields: Any) -> User:
+def new_user(session: Session, account: Account, *, username: str, hashed: str, **fields: Any) -> User:
     """Make a user of the account.
 
+    :param hashed: the hash of its password (``passwords.hashed``).
     :param fields: further columns; a ``uuid`` of None is a random one.
-    :raises BadParameter: the domain has a user of this name, or the password does not meet the policy.
+    :raises BadParameter: the domain has a user of this name.
     """
     refuse_taken_username(session, account.domain_id, username)
     wanted = fields.pop("uuid", None)
@@ -41,7 +43,7 @@ def new_user(session: Session, account: Account, *, username: str, password: str
         raise BadParameter(f"Invalid parameter userid value={wanted}: another user has this id.")
     user = User(
         username=username,
-        password=passwords.hashed(session, password, username, account.domain_id),
+        password=hashed,
         account_id=account.id,
         domain_id=account.domain_id,
         **fields,
@@ -80,6 +82,11 @@ class CreateUser(Command, name="createUser", answer=one("user", user_views), rol
     timezone: str | None = optional(check=names.timezone)
     userid: str | None = optional(check=names.new_id, description="the UUID that it gets; a random one by default")
 
+    def prepare(self, ctx: Context) -> None:
+        """Hash the password, which takes long."""
+        domain = self.domainid.id if self.domainid else ctx.caller.domain_id
+        self.hashed = passwords.hashed(ctx.session, self.password, self.username, domain)
+
     def run(self, ctx: Context) -> User:
         """Check that the caller stands above the account, and add the row."""
         account = account_named(ctx, self.account, self.domainid)
@@ -88,7 +95,7 @@ class CreateUser(Command, name="createUser", answer=one("user", user_views), rol
             ctx.session,
             account,
             username=self.username,
-            password=self.password,
+            hashed=self.hashed,
             firstname=self.firstname,
             lastname=self.lastname,
             email=self.email,
@@ -118,8 +125,21 @@ class UpdateUser(
     userapikey: str | None = optional(admin=True, description="an API key of one's own making, with usersecretkey")
     usersecretkey: str | None = optional(admin=True)
 
+    def prepare(self, ctx: Context) -> None:
+        """Check and hash the passwords, which takes long."""
+        user = self.id
+        require_user(ctx, user)
+        if self.password is None:
+            return
+        if self.currentpassword is not None:
+            if not password_fits(user, self.currentpassword):
+                raise BadParameter("Invalid parameter currentpassword: it is not the user's password.")
+        elif user.id == ctx.caller.user_id and not ctx.caller.is_admin:
+            raise BadParameter("Invalid parameter currentpassword: it is needed to change your own password.")
+        self.hashed = passwords.hashed(ctx.session, self.password, self.username or user.username, user.domain_id)
+
     def run(self, ctx: Context) -> User:
-        """Change what was given."""
+        """Change what was given; a new password ends the user's sessions."""
         user = self.id
         require_user(ctx, user)
         if self.username is not None and self.username != user.username:
@@ -130,26 +150,11 @@ class UpdateUser(
             if getattr(self, field) is not None:
                 setattr(user, field, getattr(self, field))
         if self.password is not None:
-            self._change_password(ctx, user, self.password)
+            user.password = self.hashed
+            end_sessions(ctx.session, user.id)
         if self.userapikey is not None or self.usersecretkey is not None:
             set_keys(ctx.session, user, self.userapikey, self.usersecretkey)
         return user
-
-    def _change_password(self, ctx: Context, user: User, password: str) -> None:
-        if self.currentpassword is None:
-            if user.id == ctx.caller.user_id and not ctx.caller.is_admin:
-                raise BadParameter("Invalid parameter currentpassword: it is needed to change your own password.")
-        elif not passwords.matches(self.currentpassword, user.password):
-            raise BadParameter("Invalid parameter currentpassword: it is not the user's password.")
-        user.password = passwords.hashed(ctx.session, password, user.username, user.domain_id)
-        end_sessions(ctx.session, user)
-
-
-def end_sessions(session: Session, user: User) -> None:
-    """End what the user is logged in with: its password is another one, or it may no longer come in."""
-    from controlplane.identity import sessions
-
-    sessions.end_sessions(session, user.id)
 
 
 class _UserState(Command):
@@ -165,12 +170,14 @@ class _UserState(Command):
             refuse_default(user, self.verb)
             if user.id == ctx.caller.user_id:
                 raise BadParameter(f"You cannot be {self.verb} by yourself: ask another admin to do it.")
-            end_sessions(ctx.session, user)
+            end_sessions(ctx.session, user.id)
         user.state = self.state
         return user
 
 
-class EnableUser(_UserState, name="enableUser", answer=one("user", user_views), roles=DOMAIN_ADMINS, event="USER.ENABLE"):
+class EnableUser(
+    _UserState, name="enableUser", answer=one("user", user_views), roles=DOMAIN_ADMINS, event="USER.ENABLE"
+):
     """Let a user in again."""
 
     state, verb = "enabled", "enabled"
@@ -213,7 +220,7 @@ class DeleteUser(Command, name="deleteUser", answer=success(), roles=DOMAIN_ADMI
 
 def remove_user(session: Session, user: User) -> None:
     """Mark a user as removed: its name is free again, its password and keys are gone."""
-    end_sessions(session, user)
+    end_sessions(session, user.id)
     user.removed, user.removed_key, user.state = now(), user.id, "disabled"
     user.password, user.api_key, user.secret_key = "!", None, None
 
