@@ -49,11 +49,14 @@ def add_serve(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def serve(chosen: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to end."""
     from controlplane import server
+    from controlplane.app import FIRST_LOGIN, prepare
 
-    prepared = server.prepare(settings)
-    if prepared.admin_password:
-        print(f"The password of user admin is {prepared.admin_password}: it is shown only this once.")
-    server.serve(settings, prepared, user=chosen.user, proxies=chosen.proxy)
+    password = settings.folder / FIRST_LOGIN
+    known = password.exists()
+    database = prepare(settings)
+    if password.exists() and not known:
+        print(f"The first admin's password is in {password}.")
+    server.serve(settings, database, user=chosen.user, proxies=chosen.proxy)
     return 0
 
 

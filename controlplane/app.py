@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import select, text
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 
+from controlplane import catalogue, rooms
 from controlplane.api.http import PATHS, QueryApi
+from controlplane.db.base import Base
+from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
+from controlplane.identity.accounts import Account
 from controlplane.identity.authentication import Authentication
 from controlplane.reconcile.door import Door, routes
+from controlplane.settings import Settings
 
 Stop = Callable[[], None]
 Duty = Callable[[], Stop]
 """Begins something that goes on beside the requests, and returns how it is ended."""
 
+FIRST_LOGIN = "admin-password"
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Netspine</title></head>
 <body><h1>Netspine</h1>
 <p>The control plane is running. Its API is at <a href="/client/api?command=listCapabilities">/client/api</a>.</p>
 </body></html>
 """
+
+
+def prepare(settings: Settings, admin_password: str = "") -> Database:
+    """Open the database, with its tables and the standard catalogue; repeatable.
+
+    :param admin_password: of the first admin, ignored when there is one. Where none is given, one is made and left in
+        the folder's file ``admin-password``.
+    """
+    rooms.enter()
+    os.umask(0o077)  # what is written from now on is for this process's user only
+    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    load_key(settings.folder / "key")
+    database = Database(settings.database_url)
+    Base.metadata.create_all(database.engine)
+    with database.write() as session:
+        if not admin_password and session.scalar(select(Account.id).limit(1)) is None:
+            admin_password = secrets.token_urlsafe(12)
+            (settings.folder / FIRST_LOGIN).write_text(f"{admin_password}\n")
+        catalogue.fill(session, admin_password)
+    return database
 
 
 def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> FastAPI:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import uvicorn
-from sqlalchemy import select
 
-from controlplane import catalogue, rooms
 from controlplane.app import Duty, Stop, create_app
-from controlplane.db import secrets as keys
-from controlplane.db.base import Base
 from controlplane.db.session import Database
-from controlplane.identity.accounts import Account
 from controlplane.settings import Settings
 from controlplane.work import workflows
 
@@ -33,33 +26,7 @@ LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A database that is ready to be served.
-
-    :param admin_password: of the admin who has just been made; empty when there was one.
-    """
-
-    database: Database
-    admin_password: str = ""
-
-
-def prepare(settings: Settings) -> Prepared:
-    """Open the database, with its tables and the standard catalogue; repeatable."""
-    rooms.enter()
-    os.umask(0o077)  # what is written here is for this process only
-    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keys.load_key(settings.folder / "key")
-    database = Database(settings.database_url)
-    Base.metadata.create_all(database.engine)
-    password = secrets.token_urlsafe(12)
-    with database.write() as session:
-        fresh = session.scalar(select(Account.id).limit(1)) is None
-        catalogue.fill(session, password)
-    return Prepared(database, password if fresh else "")
-
-
-def serve(settings: Settings, prepared: Prepared, *, user: str = "", proxies: Sequence[str] = ()) -> None:
+def serve(settings: Settings, database: Database, *, user: str = "", proxies: Sequence[str] = ()) -> None:
     """Answer requests until the process is told to end (SIGTERM, SIGINT).
 
     :param user: root becomes this user once the sockets and files are open; empty changes nothing.
@@ -72,8 +39,8 @@ def serve(settings: Settings, prepared: Prepared, *, user: str = "", proxies: Se
         sockets.append(listen(LOOPBACK, settings.integration_port))
     if user and os.geteuid() == 0:
         become(user, settings.folder)
-    duties: list[Duty] = [partial(_engine, settings, prepared.database), *_background(prepared.database)]
-    app = create_app(prepared.database, integration_port=settings.integration_port, duties=duties)
+    duties: list[Duty] = [partial(_engine, settings, database), *_background(database)]
+    app = create_app(database, integration_port=settings.integration_port, duties=duties)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -85,7 +52,7 @@ def serve(settings: Settings, prepared: Prepared, *, user: str = "", proxies: Se
         backlog=BACKLOG,
     )
     uvicorn.Server(config).run(sockets)
-    prepared.database.close()
+    database.close()
 
 
 def listen(address: str, port: int) -> socket.socket:
