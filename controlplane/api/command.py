@@ -87,7 +87,7 @@ class Command:
     :cvar writes: it changes rows; list commands do not and run on a read snapshot.
     """
 
-    name: ClassVar[str] = ""
+    command: ClassVar[str] = ""
     answer: ClassVar[Answer]
     job: ClassVar[bool] = False
     creates: ClassVar[bool] = False
@@ -107,7 +107,7 @@ class Command:
             setattr(cls, option, value)
         if name:
             assert answer is not None, f"{name} must say what it answers"
-            cls.name, cls.answer = name, answer
+            cls.command, cls.answer = name, answer
             cls.envelope = cls.envelope or f"{name.lower()}response"
             if name in REGISTRY:
                 raise TypeError(f"{name} is described twice: by {REGISTRY[name].__name__} and {cls.__name__}.")

@@ -99,12 +99,12 @@ def build(
     """Make the command with its parameters read, resolved and checked."""
     for name in command_class.unsupported:
         if name in plain or name in maps:
-            raise BadParameter(f"Parameter {name} of {command_class.name} is not supported by Netspine: leave it out.")
+            raise BadParameter(f"Parameter {name} of {command_class.command} is not supported by Netspine: leave it out.")
     parameters = command_class.parameters()
     for parameter in parameters.values():
         if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
             raise MissingParameter(
-                f"Unable to execute API command {command_class.name.lower()} due to missing parameter {parameter.name}"
+                f"Unable to execute API command {command_class.command.lower()} due to missing parameter {parameter.name}"
             )
     command = command_class()
     for parameter in parameters.values():
@@ -147,7 +147,7 @@ def _job(command: Command, ctx: Context, result: Any) -> Job:
         account_id=ctx.caller.account_id,
         domain_id=ctx.caller.domain_id,
         user_id=ctx.caller.user_id,
-        command=command.name,
+        command=command.command,
         parameters=ctx.arguments,
         instance_type=command.instance,
         instance_uuid=subject.uuid if subject is not None else "",
