@@ -99,13 +99,13 @@ def build(
     """Make the command with its parameters read, resolved and checked."""
     for name in command_class.unsupported:
         if name in plain or name in maps:
-            raise BadParameter(f"Parameter {name} of {command_class.command} is not supported by Netspine: leave it out.")
-    parameters = command_class.parameters()
+            raise BadParameter(
+                f"Parameter {name} of {command_class.command} is not supported by Netspine: leave it out."
+            )
+    parameters, lowered = command_class.parameters(), command_class.command.lower()
     for parameter in parameters.values():
         if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
-            raise MissingParameter(
-                f"Unable to execute API command {command_class.command.lower()} due to missing parameter {parameter.name}"
-            )
+            raise MissingParameter(f"Unable to execute API command {lowered} due to missing parameter {parameter.name}")
     command = command_class()
     for parameter in parameters.values():
         setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))

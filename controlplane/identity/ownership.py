@@ -110,7 +110,7 @@ def owner_of_new(
     return owner
 
 
-def owner_fields(ctx: Context, rows: Sequence[Any]) -> dict[int, dict[str, str]]:
+def owner_fields(ctx: Context, rows: Sequence[Any]) -> dict[int, dict[str, Any]]:
     """Return, by account number, the response fields that say whose each of these rows is.
 
     ``account``, ``domain``, ``domainid`` and ``domainpath``: ready to be passed on as ``**fields[row.account_id]``.
