@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from controlplane.compute.choice import ALGORITHMS, RANDOM, Candidate, Choice, Want, choose
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Base
-from controlplane.db.configuration import Setting, define
+from controlplane.db.configuration import SETTINGS, define
 from controlplane.errors import NoCapacity
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
@@ -30,8 +30,6 @@ ALGORITHM = define(
     scopes=("Zone",),
     choices=ALGORITHMS,
 )
-CPU_FACTOR = define("cpu.overprovisioning.factor", "1.0", "CPU that may be promised, as a multiple of what there is")
-MEMORY_FACTOR = define("mem.overprovisioning.factor", "1.0", "Memory that may be promised, as a multiple")
 ROUTER_MHZ, ROUTER_MEMORY = 500, 256
 _HOLDS = VirtualMachine.host_id.is_not(None), VirtualMachine.running | (VirtualMachine.state == "Stopping")
 
@@ -108,7 +106,7 @@ def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     pods: dict[int, int] = {}
     for host in hosts:
         pods[host.pod_id] = pods.get(host.pod_id, 0) + own.get(host.id, 0)
-    factors = _factor(session, CPU_FACTOR), _factor(session, MEMORY_FACTOR)
+    factors = _factor(session, "cpu.overprovisioning.factor"), _factor(session, "mem.overprovisioning.factor")
     return [_candidate(host, used.get(host.id, (0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors) for host in hosts]
 
 
@@ -152,8 +150,9 @@ def _ratio(details: dict[str, str], name: str, otherwise: float) -> float:
         return otherwise
 
 
-def _factor(session: Session, setting: Setting) -> float:
-    return _ratio({setting.name: setting.text(session)}, setting.name, 1.0)
+def _factor(session: Session, name: str) -> float:
+    setting = SETTINGS.get(name)
+    return _ratio({name: setting.text(session)}, name, 1.0) if setting else 1.0
 
 
 def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]]:
