@@ -85,9 +85,11 @@ class Command:
     :cvar event: the type of the event that each call leaves; empty leaves none.
     :cvar unsupported: parameters of CloudStack's command that are refused by name.
     :cvar writes: it changes rows; list commands do not and run on a read snapshot.
+    :cvar authenticated: it needs to be known who calls; false for what comes before the login.
+    :cvar post: it may not be sent by GET, so that its parameters stay out of logs.
     """
 
-    name: ClassVar[str] = ""
+    command: ClassVar[str] = ""
     answer: ClassVar[Answer]
     job: ClassVar[bool] = False
     creates: ClassVar[bool] = False
@@ -98,6 +100,7 @@ class Command:
     envelope: ClassVar[str] = ""
     writes: ClassVar[bool] = True
     authenticated: ClassVar[bool] = True
+    post: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str = "", answer: Answer | None = None, **options: Any) -> None:
         super().__init_subclass__()
@@ -107,7 +110,7 @@ class Command:
             setattr(cls, option, value)
         if name:
             assert answer is not None, f"{name} must say what it answers"
-            cls.name, cls.answer = name, answer
+            cls.command, cls.answer = name, answer
             cls.envelope = cls.envelope or f"{name.lower()}response"
             if name in REGISTRY:
                 raise TypeError(f"{name} is described twice: by {REGISTRY[name].__name__} and {cls.__name__}.")
@@ -126,6 +129,12 @@ class Command:
                 elif name in found:
                     del found[name]  # a subclass may take a common parameter away by setting it to None
         return found
+
+    def prepare(self, ctx: Context) -> None:
+        """Do what takes long and changes nothing (hash a password, ask another server), before the transaction begins.
+
+        The parameters are there; what it finds out it keeps on the command. Rows are read again before ``run``.
+        """
 
     def run(self, ctx: Context) -> Any:
         """Check, write rows, and return what the answer needs.

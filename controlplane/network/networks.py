@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Network
+from typing import Any
 
-from sqlalchemy import ForeignKey, String, select
-from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy import ForeignKey, Select, String, select
+from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
+from controlplane.api import dispatch
+from controlplane.api.caller import EVERYONE
+from controlplane.api.command import many
+from controlplane.api.context import Context
+from controlplane.api.parameters import matching, optional
+from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Removable, Row
+from controlplane.errors import Unsupported
+from controlplane.identity.ownership import OwnedListing, owner_fields
+from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile.targets import Target
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.zones import Zone
+from drivers import registry
 
 
 class Network(Created, Removable, Owned, Row):
@@ -19,6 +33,7 @@ class Network(Created, Removable, Owned, Row):
 
     :ivar state: ``Allocated`` (no VNI, no router), ``Implementing``, ``Implemented``, ``Shutdown``, ``Destroy``.
     :ivar vnet: its VLAN or VNI while it is implemented.
+    :ivar start_ip: first address that guests may get, ``end_ip`` the last; None is the network's first and last.
     :ivar dns: the resolvers its guests are told, instead of the router; empty is the router.
     :ivar restart_required: its offering or settings changed in a way that only a restart brings about.
     """
@@ -34,13 +49,17 @@ class Network(Created, Removable, Owned, Row):
     state: Mapped[str] = mapped_column(String(20), default="Allocated", index=True)
     cidr: Mapped[str | None] = mapped_column(String(40))
     gateway: Mapped[str | None] = mapped_column(String(40))
+    start_ip: Mapped[str | None] = mapped_column(String(40))
+    end_ip: Mapped[str | None] = mapped_column(String(40))
     vnet: Mapped[int | None]
     network_domain: Mapped[str] = mapped_column(String(255), default="")
     dns: Mapped[list[str]] = mapped_column(default=list)
     mtu: Mapped[int] = mapped_column(default=1500)
+    public_mtu: Mapped[int] = mapped_column(default=1500)
     acl_type: Mapped[str] = mapped_column(String(20), default="Account")
     display: Mapped[bool] = mapped_column(default=True)
     restart_required: Mapped[bool] = mapped_column(default=False)
+    idle_since: Mapped[datetime | None]
     details: Mapped[dict[str, str]] = mapped_column(default=dict)
     zone: Mapped[Zone] = relationship()
     physical_network: Mapped[PhysicalNetwork] = relationship()
@@ -51,3 +70,217 @@ class Network(Created, Removable, Owned, Row):
         from controlplane.network.routers import Router
 
         return list(session.scalars(select(Target).join(Router).where(Router.network_id == self.id)))
+
+
+def services_of(network: Network) -> dict[str, list[str]]:
+    """Return the network's services and who provides each of them."""
+    return network.offering.services
+
+
+def require_service(network: Network, service: str) -> None:
+    """Make sure that the network has the service.
+
+    :raises Unsupported: it has not; the sentence names its offering.
+    """
+    if service not in services_of(network):
+        raise Unsupported(
+            f"Network {network.name} does not have the service {service}: "
+            f"its offering {network.offering.name} does not include it."
+        )
+
+
+@dataclass(kw_only=True)
+class CapabilityResponse(Response):
+    """What a service can do on a network."""
+
+    name: str
+    value: str
+
+
+@dataclass(kw_only=True)
+class ProviderResponse(Response):
+    """Who provides a service."""
+
+    name: str
+
+
+@dataclass(kw_only=True)
+class ServiceResponse(Response):
+    """A service of a network."""
+
+    name: str
+    capability: list[CapabilityResponse]
+    provider: list[ProviderResponse]
+
+
+@dataclass(kw_only=True)
+class NetworkResponse(Response):
+    """A guest network, as the API shows it."""
+
+    id: str
+    name: str
+    displaytext: str
+    broadcastdomaintype: str
+    traffictype: str
+    gateway: str | None = None
+    netmask: str | None = None
+    cidr: str | None = None
+    zoneid: str
+    zonename: str
+    networkofferingid: str
+    networkofferingname: str
+    networkofferingdisplaytext: str
+    networkofferingconservemode: bool
+    networkofferingavailability: str
+    issystem: bool = False
+    state: str
+    related: str
+    broadcasturi: str | None = None
+    dns1: str
+    dns2: str | None = None
+    type: str
+    vlan: str | None = None
+    acltype: str
+    account: str
+    domain: str
+    domainid: str
+    domainpath: str
+    isdefault: bool = False
+    service: list[ServiceResponse]
+    networkdomain: str | None = None
+    physicalnetworkid: str
+    restartrequired: bool
+    specifyipranges: bool
+    specifyvlan: bool
+    canusefordeploy: bool = True
+    ispersistent: bool
+    tags: list[TagResponse]
+    details: dict[str, str] | None = None
+    strechedl2subnet: bool = False
+    redundantrouter: bool = False
+    supportsvmautoscaling: bool = False
+    created: datetime
+    displaynetwork: bool | None = None
+    egressdefaultpolicy: bool
+    privatemtu: int
+    publicmtu: int
+    hasannotations: bool = False
+
+
+def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse]:
+    """Show networks; the VLAN or VNI is the root admin's to see."""
+    numbers = [row.id for row in rows]
+    eager = joinedload(Network.zone), joinedload(Network.physical_network), joinedload(Network.offering)
+    ctx.session.scalars(select(Network).where(Network.id.in_(numbers)).options(*eager)).all()
+    owners, tags = owner_fields(ctx, rows), tags_of(ctx, "Network", rows)
+    return [_view(ctx, row, owners[row.account_id], tags[row.id]) for row in rows]
+
+
+def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagResponse]) -> NetworkResponse:
+    offering, admin = row.offering, ctx.caller.is_admin
+    scheme = row.physical_network.isolation.lower()
+    dns = [*row.dns, row.zone.dns1, row.zone.dns2 or ""]
+    return NetworkResponse(
+        id=row.uuid,
+        name=row.name,
+        displaytext=row.display_text,
+        broadcastdomaintype=scheme.capitalize(),
+        traffictype="Guest",
+        gateway=row.gateway,
+        netmask=str(IPv4Network(row.cidr).netmask) if row.cidr else None,
+        cidr=row.cidr,
+        zoneid=row.zone.uuid,
+        zonename=row.zone.name,
+        networkofferingid=offering.uuid,
+        networkofferingname=offering.name,
+        networkofferingdisplaytext=offering.display_text,
+        networkofferingconservemode=offering.conserve_mode,
+        networkofferingavailability=offering.availability,
+        state=row.state,
+        related=row.uuid,
+        broadcasturi=f"{scheme}://{row.vnet}" if admin and row.vnet is not None else None,
+        vlan=str(row.vnet) if admin and row.vnet is not None else None,
+        dns1=dns[0],
+        dns2=dns[1] or None,
+        type=row.guest_type,
+        acltype=row.acl_type,
+        service=[_service(name, who, offering.capabilities) for name, who in sorted(services_of(row).items())],
+        networkdomain=row.network_domain or None,
+        physicalnetworkid=row.physical_network.uuid,
+        restartrequired=row.restart_required,
+        specifyipranges=offering.specify_ip_ranges,
+        specifyvlan=offering.specify_vlan,
+        ispersistent=offering.persistent,
+        tags=tags,
+        details=row.details or None,
+        created=row.created,
+        displaynetwork=row.display if admin else None,
+        egressdefaultpolicy=offering.egress_allow,
+        privatemtu=row.mtu,
+        publicmtu=row.public_mtu,
+        **owner,
+    )
+
+
+def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]]) -> ServiceResponse:
+    installed = registry.network_providers()
+    known = {
+        capability: value
+        for provider in providers
+        if provider in installed
+        for capability, value in installed[provider].capabilities.get(name, {}).items()
+    }
+    return ServiceResponse(
+        name=name,
+        capability=[CapabilityResponse(name=key, value=value) for key, value in (known | chosen.get(name, {})).items()],
+        provider=[ProviderResponse(name=provider) for provider in providers],
+    )
+
+
+class ListNetworks(OwnedListing, name="listNetworks", answer=many("network", network_views), roles=EVERYONE,
+                   unsupported=("associatednetworkid", "vpcid", "showicon", "networkfilter")):  # fmt: skip
+    """List guest networks."""
+
+    table = Network
+    keywords = (Network.name, Network.display_text)
+    taggable = "Network"
+
+    id: Network | None = matching(Network.id)
+    name: str | None = matching(Network.name)
+    zoneid: Zone | None = matching(Network.zone_id)
+    physicalnetworkid: PhysicalNetwork | None = matching(Network.physical_network_id)
+    networkofferingid: NetworkOffering | None = matching(Network.offering_id)
+    type: str | None = matching(Network.guest_type, choices=("Isolated", "Shared", "L2"))
+    acltype: str | None = matching(Network.acl_type, choices=("Account", "Domain"))
+    restartrequired: bool | None = matching(Network.restart_required)
+    displaynetwork: bool | None = matching(Network.display, admin=True)
+    traffictype: str | None = optional(choices=("Guest", "Public", "Management", "Storage", "Control"))
+    issystem: bool | None = optional()
+    forvpc: bool | None = optional()
+    vlan: str | None = optional(admin=True)
+    specifyipranges: bool | None = optional()
+    canusefordeploy: bool | None = optional()
+    supportedservices: list[str] | None = optional()
+    retrieveonlyresourcecount: bool | None = optional()
+
+    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
+        """Keep what the offering and the traffic type let through."""
+        if self.traffictype not in (None, "Guest") or self.issystem or self.canusefordeploy is False:
+            return query.where(Network.id.is_(None))
+        if self.vlan is not None:
+            query = query.where(Network.vnet == int(self.vlan) if self.vlan.isdigit() else Network.id.is_(None))
+        wanted = []
+        if self.forvpc is not None:
+            wanted.append(NetworkOffering.for_vpc == self.forvpc)
+        if self.specifyipranges is not None:
+            wanted.append(NetworkOffering.specify_ip_ranges == self.specifyipranges)
+        if self.supportedservices:
+            asked = set(self.supportedservices)
+            offerings = ctx.session.execute(select(NetworkOffering.id, NetworkOffering.services))
+            wanted.append(NetworkOffering.id.in_([number for number, services in offerings if asked <= set(services)]))
+        if wanted:
+            query = query.join(NetworkOffering).where(*wanted)
+        return query
+
+
+dispatch.JOB_TABLES["Network"] = Network

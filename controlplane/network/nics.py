@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+import secrets
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ForeignKey, String, UniqueConstraint, delete, select
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.db.base import Base, Created, Row
+from controlplane.errors import BadParameter, NoAddress
+from controlplane.network.addressing import first_free, guest_range, mac_of
 from controlplane.network.networks import Network
+
+if TYPE_CHECKING:
+    from controlplane.compute.virtual_machines import VirtualMachine
+    from controlplane.network.routers import Router
 
 
 class NetworkAddress(Base):
@@ -53,3 +62,78 @@ class SecondaryAddress(Created, Row):
     nic_id: Mapped[int] = mapped_column(ForeignKey("nics.id", ondelete="CASCADE"), index=True)
     network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"))
     address: Mapped[str] = mapped_column(String(40))
+
+
+def allocate(
+    session: Session,
+    network: Network,
+    *,
+    address: str = "",
+    mac: str = "",
+    vm: VirtualMachine | None = None,
+    router: Router | None = None,
+    device: int = 0,
+    default: bool = False,
+) -> Nic:
+    """Make a NIC on a guest network, with an address of it.
+
+    :param address: the wanted one; empty takes the lowest that is free.
+    :param mac: the wanted one; empty makes one.
+    :raises BadParameter: the wanted address or MAC is not to be had.
+    :raises NoAddress: the network has none left.
+    """
+    nic = Nic(
+        vm_id=vm.id if vm else None,
+        router_id=router.id if router else None,
+        network_id=network.id,
+        mac=mac.lower() or new_mac(),
+        device=device,
+        default=default,
+    )
+    if mac and session.scalar(select(Nic.id).where(Nic.mac == nic.mac)) is not None:
+        raise BadParameter(f"Invalid parameter macaddress value={mac}: another interface has it.")
+    session.add(nic)
+    session.flush()
+    if network.cidr:
+        nic.address = take_address(session, network, address, nic)
+    return nic
+
+
+def take_address(session: Session, network: Network, address: str, nic: Nic) -> str:
+    """Take an address of the network for the NIC: the wanted one, or the lowest that is free.
+
+    :raises BadParameter: the wanted address is outside the network or taken.
+    :raises NoAddress: the network has none left.
+    """
+    taken = set(session.scalars(select(NetworkAddress.address).where(NetworkAddress.network_id == network.id)))
+    assert network.cidr is not None
+    first, last = guest_range(network.cidr, network.start_ip, network.end_ip)
+    chosen = address or first_free(first, last, taken | {network.gateway or ""})
+    if chosen is None:
+        raise NoAddress(f"Network {network.name} has no free address left in {first}-{last}.")
+    if address:
+        _must_be_free(network, address, taken)
+    session.add(NetworkAddress(network_id=network.id, address=chosen, nic_id=nic.id))
+    session.flush()
+    return chosen
+
+
+def _must_be_free(network: Network, address: str, taken: set[str]) -> None:
+    try:
+        guest_range(network.cidr or "", address, address)
+    except ValueError:
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: it must lie in {network.cidr}.") from None
+    if address in taken:
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: it is taken on network {network.name}.")
+
+
+def release(session: Session, nic: Nic) -> None:
+    """Remove a NIC and free its addresses; whatever leads to it must have been removed before."""
+    session.execute(delete(NetworkAddress).where(NetworkAddress.nic_id == nic.id))
+    session.delete(nic)
+    session.flush()
+
+
+def new_mac() -> str:
+    """Return a random locally administered MAC; the unique index of the table keeps two from being the same."""
+    return mac_of(secrets.randbits(40))

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Network
+from typing import Any
 
-from sqlalchemy import ForeignKey, String
-from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy import ForeignKey, Select, String, select
+from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
+from controlplane.api import dispatch
+from controlplane.api.caller import DOMAIN_ADMINS
+from controlplane.api.command import many
+from controlplane.api.context import Context
+from controlplane.api.parameters import matching, optional
+from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Removable, Row
+from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.network.networks import Network
-from controlplane.reconcile.targets import Target
+from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.reconcile.targets import Found, Target
+from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
+from controlplane.zone.pods import Pod
+from controlplane.zone.zones import Zone
 
 
 class Router(Created, Removable, Owned, Row):
@@ -35,6 +50,8 @@ class Router(Created, Removable, Owned, Row):
     running: Mapped[bool] = mapped_column(default=True)
     boot: Mapped[int] = mapped_column(default=0)
     network: Mapped[Network | None] = relationship()
+    zone: Mapped[Zone] = relationship()
+    service_offering: Mapped[ServiceOffering | None] = relationship()
     host: Mapped[Host | None] = relationship()
     target: Mapped[Target | None] = relationship()
 
@@ -44,3 +61,211 @@ class Router(Created, Removable, Owned, Row):
         if self.host_id:
             found += session.get_one(Host, self.host_id).targets(session)
         return found
+
+
+@dataclass(kw_only=True)
+class RouterNicResponse(Response):
+    """An interface of a router."""
+
+    id: str
+    deviceid: str
+    networkid: str | None = None
+    networkname: str | None = None
+    ipaddress: str | None = None
+    netmask: str | None = None
+    gateway: str | None = None
+    macaddress: str
+    traffictype: str
+    isdefault: bool
+
+
+@dataclass(kw_only=True)
+class HealthResponse(Response):
+    """One thing that was looked at when the router was last read back."""
+
+    checkname: str
+    checktype: str
+    success: bool
+    details: str
+    lastupdated: datetime
+
+
+@dataclass(kw_only=True)
+class RouterResponse(Response):
+    """A virtual router, as the API shows it."""
+
+    id: str
+    name: str
+    role: str = "VIRTUAL_ROUTER"
+    state: str
+    created: datetime
+    account: str
+    domain: str
+    domainid: str
+    domainpath: str
+    zoneid: str
+    zonename: str
+    dns1: str
+    dns2: str | None = None
+    hostid: str | None = None
+    hostname: str | None = None
+    podid: str | None = None
+    podname: str | None = None
+    hypervisor: str | None = None
+    serviceofferingid: str | None = None
+    serviceofferingname: str | None = None
+    guestnetworkid: str | None = None
+    guestnetworkname: str | None = None
+    guestipaddress: str | None = None
+    guestmacaddress: str | None = None
+    guestnetmask: str | None = None
+    gateway: str | None = None
+    publicip: str | None = None
+    publicmacaddress: str | None = None
+    publicnetmask: str | None = None
+    networkdomain: str | None = None
+    isredundantrouter: bool = False
+    redundantstate: str = "UNKNOWN"
+    requiresupgrade: bool = False
+    version: str
+    softwareversion: str
+    healthchecksfailed: bool
+    healthcheckresults: list[HealthResponse] | None = None
+    nic: list[RouterNicResponse]
+    hasannotations: bool = False
+
+
+def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
+    """Show routers with their interfaces and what was last found on them."""
+    from controlplane.network.nics import Nic
+    from controlplane.network.public_ips import VlanRange
+
+    numbers = [row.id for row in rows]
+    where = joinedload(Router.host).joinedload(Host.cluster).joinedload(Cluster.pod)
+    eager = joinedload(Router.network), joinedload(Router.zone), joinedload(Router.service_offering), where
+    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager)).all()
+    found = select(Found).where(Found.target_id.in_([row.target_id for row in rows if row.target_id]))
+    seen = {item.target_id: item for item in ctx.session.scalars(found)}
+    owners = owner_fields(ctx, rows)
+    plugged: dict[int, list[Nic]] = {number: [] for number in numbers}
+    for nic in ctx.session.scalars(select(Nic).where(Nic.router_id.in_(numbers)).order_by(Nic.device)):
+        plugged[nic.router_id or 0].append(nic)
+    used = {nic.range_id for nics in plugged.values() for nic in nics if nic.range_id}
+    ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
+    source_nat = _source_nat_addresses(ctx, rows)
+    views = []
+    for row in rows:
+        nics = [_nic_view(row, nic, ranges.get(nic.range_id or 0), source_nat) for nic in plugged[row.id]]
+        views.append(_view(row, owners[row.account_id], nics, seen.get(row.target_id or 0)))
+    return views
+
+
+def _source_nat_addresses(ctx: Context, rows: Sequence[Router]) -> dict[int | None, str]:
+    from controlplane.network.public_ips import PublicIp
+
+    networks = [row.network_id for row in rows]
+    query = select(PublicIp.network_id, PublicIp.address).where(PublicIp.network_id.in_(networks), PublicIp.source_nat)
+    return {network: address for network, address in ctx.session.execute(query)}
+
+
+def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[int | None, str]) -> RouterNicResponse:
+    network = row.network
+    public = nic.range_id is not None
+    netmask = vlan.netmask if vlan else str(IPv4Network(network.cidr).netmask) if network and network.cidr else None
+    return RouterNicResponse(
+        id=nic.uuid,
+        deviceid=str(nic.device),
+        networkid=network.uuid if network and not public else None,
+        networkname=network.name if network and not public else None,
+        ipaddress=(source_nat.get(row.network_id) if public else nic.address) or None,
+        netmask=netmask,
+        gateway=vlan.gateway if vlan else None,
+        macaddress=nic.mac,
+        traffictype=nic.traffic,
+        isdefault=public,
+    )
+
+
+def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], seen: Found | None) -> RouterResponse:
+    from systemvm import VERSION
+
+    guest = next((nic for nic in nics if nic.traffictype == "Guest"), None)
+    public = next((nic for nic in nics if nic.traffictype == "Public"), None)
+    health = [
+        HealthResponse(checkname=name, checktype="basic", success=not reason, details=reason, lastupdated=seen.at)
+        for name, reason in sorted(seen.health.items())
+    ] if seen else []  # fmt: skip
+    host, network, offering = row.host, row.network, row.service_offering
+    return RouterResponse(
+        id=row.uuid,
+        name=row.name,
+        state=row.state,
+        created=row.created,
+        zoneid=row.zone.uuid,
+        zonename=row.zone.name,
+        dns1=row.zone.dns1,
+        dns2=row.zone.dns2,
+        hostid=host.uuid if host else None,
+        hostname=host.name if host else None,
+        podid=host.cluster.pod.uuid if host else None,
+        podname=host.cluster.pod.name if host else None,
+        hypervisor=host.hypervisor if host else None,
+        serviceofferingid=offering.uuid if offering else None,
+        serviceofferingname=offering.name if offering else None,
+        guestnetworkid=network.uuid if network else None,
+        guestnetworkname=network.name if network else None,
+        guestipaddress=guest.ipaddress if guest else None,
+        guestmacaddress=guest.macaddress if guest else None,
+        guestnetmask=guest.netmask if guest else None,
+        gateway=public.gateway if public else None,
+        publicip=public.ipaddress if public else None,
+        publicmacaddress=public.macaddress if public else None,
+        publicnetmask=public.netmask if public else None,
+        networkdomain=network.network_domain if network else None,
+        version=VERSION,
+        softwareversion=VERSION,
+        healthchecksfailed=any(not check.success for check in health),
+        healthcheckresults=health or None,
+        nic=nics,
+        **owner,
+    )
+
+
+class ListRouters(OwnedListing, name="listRouters", answer=many("router", router_views), roles=DOMAIN_ADMINS,
+                  unsupported=("arch", "version", "vpcid")):  # fmt: skip
+    """List virtual routers."""
+
+    table = Router
+    keywords = (Router.name,)
+    tags = None
+
+    id: Router | None = matching(Router.id)
+    name: str | None = matching(Router.name)
+    state: str | None = matching(Router.state)
+    networkid: Network | None = matching(Router.network_id)
+    zoneid: Zone | None = matching(Router.zone_id)
+    hostid: Host | None = matching(Router.host_id, admin=True)
+    clusterid: Cluster | None = optional(admin=True)
+    podid: Pod | None = optional(admin=True)
+    forvpc: bool | None = optional()
+    fetchhealthcheckresults: bool | None = optional()
+    healthchecksfailed: bool | None = optional()
+
+    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
+        """Keep the routers of a cluster, a pod, or with a failed check."""
+        if self.forvpc:
+            query = query.where(Router.id.is_(None))
+        if self.clusterid or self.podid:
+            query = query.join(Host, Router.host_id == Host.id)
+        if self.clusterid:
+            query = query.where(Host.cluster_id == self.clusterid.id)
+        if self.podid:
+            query = query.where(Host.pod_id == self.podid.id)
+        if self.healthchecksfailed is not None:
+            seen = ctx.session.execute(select(Found.target_id, Found.health))
+            bad = [number for number, health in seen if any(health.values())]
+            query = query.where(Router.target_id.in_(bad) == self.healthchecksfailed)
+        return query
+
+
+dispatch.JOB_TABLES["DomainRouter"] = Router

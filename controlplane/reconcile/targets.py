@@ -40,6 +40,7 @@ class Target(Created, Row):
 
     :ivar kind: ``router``, ``host`` …: names the driver (``drivers.registry.by_kind``) and the facts.
     :ivar agent_id: who pulls for it; None when the control plane itself applies its bundles.
+    :ivar applier: without an agent: the kind whose hosted driver applies the bundles; empty is the target's own kind.
     :ivar failed_generation: the newest generation that could not be brought about, with ``reason``.
     :ivar failures: of the applied generation: unit (a guest's UUID) → reason.
     :ivar absent: it is to be taken down; the row goes when that is done.
@@ -50,6 +51,7 @@ class Target(Created, Row):
     kind: Mapped[str] = mapped_column(String(40), index=True)
     name: Mapped[str] = mapped_column(String(255))
     agent_id: Mapped[int | None] = mapped_column(ForeignKey("agents.id"), index=True)
+    applier: Mapped[str] = mapped_column(String(40), default="")
     desired_generation: Mapped[int] = mapped_column(default=1)
     applied_generation: Mapped[int] = mapped_column(default=0)
     failed_generation: Mapped[int] = mapped_column(default=0)
@@ -80,7 +82,9 @@ class Found(Base):
 
 Facts = ApplianceFacts | HostFacts
 _loaders: dict[str, Callable[[Session, Target], Facts]] = {}
-_removers: dict[str, Callable[[Session, Target], None]] = {}
+Listener = Callable[[Session, Target], None]
+_removers: dict[str, Listener] = {}
+_settled: dict[str, list[Listener]] = {}
 
 
 def facts_of(kind: str) -> Callable[[Callable[[Session, Target], Facts]], Callable[[Session, Target], Facts]]:
@@ -98,10 +102,20 @@ def load_facts(session: Session, target: Target) -> Facts:
     return _loaders[target.kind](session, target)
 
 
-def on_gone(kind: str) -> Callable[[Callable[[Session, Target], None]], Callable[[Session, Target], None]]:
+def on_settled(kind: str) -> Callable[[Listener], Listener]:
+    """Register, as a decorator, what learns that a target of this kind stands at its desired generation."""
+
+    def register(listener: Listener) -> Listener:
+        _settled.setdefault(kind, []).append(listener)
+        return listener
+
+    return register
+
+
+def on_gone(kind: str) -> Callable[[Listener], Listener]:
     """Register, as a decorator, what is done with the rows behind a target of this kind once it has been taken down."""
 
-    def register(remover: Callable[[Session, Target], None]) -> Callable[[Session, Target], None]:
+    def register(remover: Listener) -> Listener:
         _removers[kind] = remover
         return remover
 
@@ -133,8 +147,11 @@ def settle(session: Session, target: Target, outcome: Outcome) -> None:
         target.failures = {failure.unit: failure.reason for failure in outcome.failures}
         if target.failed_generation <= outcome.generation:
             target.reason = ""
+        newest = outcome.generation >= target.desired_generation
+        for listener in _settled.get(target.kind, ()) if newest else ():
+            listener(session, target)
         jobs.reached(session, target.id, outcome.generation)
-        if target.absent and outcome.generation >= target.desired_generation:
+        if target.absent and newest:
             remove = _removers.get(target.kind)
             if remove is not None:
                 remove(session, target)

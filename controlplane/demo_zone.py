@@ -1,0 +1,224 @@
+"""The zone that ``netspine run`` makes: an ordinary API script, through an ordinary client, as an operator would.
+
+Each function finds what is there by its name and makes only what is missing, so a second run finds the same cloud.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cs import CloudStack
+
+ZONE, NETWORK, TEMPLATE = "zone-1", "example", "busybox"
+GUESTS = ("web-1", "web-2")
+VNIS, PUBLIC_START, PUBLIC_END = "5001-5999", "203.0.113.10", "203.0.113.250"
+NOW = {"fetch_result": True}
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A host to be added: its name, and the token that its agent shows."""
+
+    name: str
+    token: str
+
+
+def ensure(items: dict[str, Any], key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the one item of a list answer, or what ``make`` makes.
+
+    :param key: the item's key in both answers.
+    """
+    found: list[dict[str, Any]] = items.get(key, [])
+    if found:
+        return found[0]
+    made = make()[key]
+    return made[0] if isinstance(made, list) else made
+
+
+def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dict[str, Any]:
+    """Make an advanced zone that isolates its guest networks by VXLAN, with its hosts and the guests' template."""
+    zone = ensure(
+        cloud.listZones(name=ZONE),
+        "zone",
+        lambda: cloud.createZone(
+            name=ZONE,
+            networktype="Advanced",
+            dns1="203.0.113.1",
+            internaldns1="203.0.113.1",
+            guestcidraddress="10.1.1.0/24",
+            localstorageenabled=True,
+        ),
+    )
+    physical = ensure(
+        cloud.listPhysicalNetworks(zoneid=zone["id"]),
+        "physicalnetwork",
+        lambda: cloud.createPhysicalNetwork(
+            zoneid=zone["id"], name="physical-1", isolationmethods="VXLAN", vlan=VNIS, **NOW
+        ),
+    )
+    _ensure_services(cloud, physical["id"])
+    pod = ensure(
+        cloud.listPods(zoneid=zone["id"]),
+        "pod",
+        lambda: cloud.createPod(
+            zoneid=zone["id"],
+            name="pod-1",
+            gateway="172.31.254.1",
+            netmask="255.255.255.0",
+            startip="172.31.254.10",
+            endip="172.31.254.99",
+        ),
+    )
+    if not cloud.listVlanIpRanges(zoneid=zone["id"]):
+        cloud.createVlanIpRange(
+            zoneid=zone["id"],
+            forvirtualnetwork=True,
+            vlan="untagged",
+            gateway="203.0.113.1",
+            netmask="255.255.255.0",
+            startip=PUBLIC_START,
+            endip=PUBLIC_END,
+        )
+    _ensure_hosts(cloud, zone["id"], pod["id"], hosts)
+    wait_for_hosts(cloud, zone["id"], len(hosts))
+    _ensure_template(cloud, zone["id"], template)
+    if zone["allocationstate"] != "Enabled":
+        cloud.updateZone(id=zone["id"], allocationstate="Enabled")
+    return zone
+
+
+def _ensure_services(cloud: CloudStack, physical: str) -> None:
+    present = {row["traffictype"] for row in cloud.listTrafficTypes(physicalnetworkid=physical).get("traffictype", [])}
+    for traffic in ("Management", "Guest", "Public"):
+        if traffic not in present:
+            cloud.addTrafficType(physicalnetworkid=physical, traffictype=traffic, **NOW)
+    providers = cloud.listNetworkServiceProviders(physicalnetworkid=physical, name="VirtualRouter")
+    provider = providers["networkserviceprovider"][0]
+    if provider["state"] != "Enabled":
+        elements = cloud.listVirtualRouterElements(nspid=provider["id"])
+        element = elements["virtualrouterelement"][0]
+        cloud.configureVirtualRouterElement(id=element["id"], enabled=True, **NOW)
+        cloud.updateNetworkServiceProvider(id=provider["id"], state="Enabled", **NOW)
+    if cloud.listPhysicalNetworks(id=physical)["physicalnetwork"][0]["state"] != "Enabled":
+        cloud.updatePhysicalNetwork(id=physical, state="Enabled", **NOW)
+
+
+def _ensure_hosts(cloud: CloudStack, zone: str, pod: str, hosts: list[HostSpec]) -> None:
+    cluster = ensure(
+        cloud.listClusters(zoneid=zone),
+        "cluster",
+        lambda: cloud.addCluster(
+            zoneid=zone, podid=pod, clustername="cluster-1", clustertype="CloudManaged", hypervisor="LXC"
+        ),
+    )
+    for host in hosts:
+        if not cloud.listHosts(name=host.name):
+            where = {"zoneid": zone, "podid": pod, "clusterid": cluster["id"]}
+            cloud.addHost(url=f"http://{host.name}", username="agent", password=host.token, hypervisor="LXC", **where)
+
+
+def wait_for_hosts(cloud: CloudStack, zone: str, wanted: int, seconds: float = 30.0) -> None:
+    """Wait until so many hosts of the zone are Up: their agents have said hello.
+
+    :raises TimeoutError: they have not in this time.
+    """
+    deadline = time.monotonic() + seconds
+    while len(cloud.listHosts(zoneid=zone, state="Up", type="Routing").get("host", [])) < wanted:
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"The agents of {wanted} hosts have not said hello within {seconds:.0f} s: see their logs."
+            )
+        time.sleep(0.1)
+
+
+def _ensure_template(cloud: CloudStack, zone: str, template: Path) -> None:
+    if cloud.listTemplates(templatefilter="all", name=TEMPLATE, zoneid=zone):
+        return
+    os_types = cloud.listOsTypes(description="Other Linux (64-bit)")["ostype"]
+    cloud.registerTemplate(
+        name=TEMPLATE,
+        displaytext="BusyBox, which answers HTTP on port 80 with its host name",
+        format="TAR",
+        hypervisor="LXC",
+        ostypeid=os_types[0]["id"],
+        url=template.absolute().as_uri(),
+        zoneid=zone,
+        ispublic=True,
+        isfeatured=True,
+        passwordenabled=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What the example consists of, for people to try: addresses by what they are for."""
+
+    network: str
+    balancer: str
+    guests: dict[str, str]
+    router: str
+
+
+def ensure_example(cloud: CloudStack, zone: str) -> Example:
+    """Make a network with two guests behind a load balancer, open on port 80."""
+    offering = cloud.listNetworkOfferings(name="DefaultIsolatedNetworkOfferingWithSourceNatService")["networkoffering"]
+    network = ensure(
+        cloud.listNetworks(name=NETWORK, zoneid=zone),
+        "network",
+        lambda: cloud.createNetwork(
+            name=NETWORK, displaytext="The example", zoneid=zone, networkofferingid=offering[0]["id"]
+        ),
+    )
+    guests = [_ensure_guest(cloud, zone, network["id"], name) for name in GUESTS]
+    _ensure_egress(cloud, network["id"])
+    rule = _ensure_balancer(cloud, zone, network["id"], [guest["id"] for guest in guests])
+    routers = cloud.listRouters(networkid=network["id"], listall=True)["router"]
+    addresses = {guest["name"]: guest["nic"][0]["ipaddress"] for guest in guests}
+    return Example(NETWORK, rule["publicip"], addresses, routers[0]["name"])
+
+
+def _ensure_guest(cloud: CloudStack, zone: str, network: str, name: str) -> dict[str, Any]:
+    template = cloud.listTemplates(templatefilter="all", name=TEMPLATE, zoneid=zone)["template"][0]
+    offering = cloud.listServiceOfferings(name="Small Instance")["serviceoffering"][0]
+    return ensure(
+        cloud.listVirtualMachines(name=name, networkid=network),
+        "virtualmachine",
+        lambda: cloud.deployVirtualMachine(
+            name=name,
+            zoneid=zone,
+            templateid=template["id"],
+            serviceofferingid=offering["id"],
+            networkids=network,
+            **NOW,
+        ),
+    )
+
+
+def _ensure_egress(cloud: CloudStack, network: str) -> None:
+    if not cloud.listEgressFirewallRules(networkid=network):
+        cloud.createEgressFirewallRule(networkid=network, protocol="all", cidrlist="10.1.1.0/24", **NOW)
+
+
+def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[str]) -> dict[str, Any]:
+    found = cloud.listLoadBalancerRules(networkid=network).get("loadbalancerrule")
+    if found:
+        rule: dict[str, Any] = found[0]
+        return rule
+    address = cloud.associateIpAddress(zoneid=zone, networkid=network, **NOW)["ipaddress"]
+    made = cloud.createLoadBalancerRule(
+        publicipid=address["id"],
+        networkid=network,
+        name="web",
+        algorithm="roundrobin",
+        publicport=80,
+        privateport=80,
+        openfirewall=True,
+        **NOW,
+    )["loadbalancer"]
+    cloud.assignToLoadBalancerRule(id=made["id"], virtualmachineids=",".join(guests), **NOW)
+    rule = made
+    return rule

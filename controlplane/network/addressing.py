@@ -1,0 +1,62 @@
+"""Addresses and numbers: pure choices. Nothing here reads a row; who calls brings what is taken."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+
+def subnet(gateway: str, netmask: str) -> IPv4Network:
+    """Return the network that a gateway and a netmask mean.
+
+    :raises ValueError: they are no IPv4 addresses, or the gateway is not one of the network's usable addresses.
+    """
+    try:
+        network = ipaddress.IPv4Network(f"{gateway}/{netmask}", strict=False)
+        address = ipaddress.IPv4Address(gateway)
+    except ValueError:
+        raise ValueError(
+            f"gateway {gateway} and netmask {netmask} must be IPv4, such as 10.1.1.1 and 255.255.255.0"
+        ) from None
+    if not 8 <= network.prefixlen <= 29:
+        raise ValueError(f"a guest network is /8 to /29 large, and {network} is /{network.prefixlen}")
+    if address in (network.network_address, network.broadcast_address):
+        raise ValueError(f"gateway {gateway} must not be the first or the last address of {network}")
+    return network
+
+
+def guest_range(cidr: str, start: str | None, end: str | None) -> tuple[IPv4Address, IPv4Address]:
+    """Return the first and the last address that guests may get.
+
+    :raises ValueError: the range does not lie in the network, or ends before it begins.
+    """
+    network = ipaddress.IPv4Network(cidr)
+    first = ipaddress.IPv4Address(start) if start else network.network_address + 1
+    last = ipaddress.IPv4Address(end) if end else network.broadcast_address - 1
+    if not network.network_address < first <= last < network.broadcast_address:
+        raise ValueError(f"the range {first}-{last} must lie inside {network} and end after it begins")
+    return first, last
+
+
+def first_free(first: IPv4Address, last: IPv4Address, taken: Collection[str]) -> str | None:
+    """Return the lowest address of the range that is not taken, or None."""
+    for number in range(int(first), int(last) + 1):
+        address = str(ipaddress.IPv4Address(number))
+        if address not in taken:
+            return address
+    return None
+
+
+def lowest_number(ranges: Iterable[list[int]], taken: Collection[int]) -> int | None:
+    """Return the lowest number in the ranges ``[first, last]`` that is not taken, or None."""
+    for first, last in sorted(ranges):
+        for number in range(first, last + 1):
+            if number not in taken:
+                return number
+    return None
+
+
+def mac_of(number: int) -> str:
+    """Return the locally administered unicast MAC address that these 40 bits make."""
+    return ":".join(f"{byte:02x}" for byte in b"\x02" + number.to_bytes(5, "big"))

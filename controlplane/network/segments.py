@@ -1,0 +1,53 @@
+"""Segments: the broadcast domains that a host must carry for what runs on it."""
+
+from __future__ import annotations
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, joinedload
+
+from controlplane.compute.virtual_machines import VirtualMachine
+from controlplane.network.networks import Network
+from controlplane.network.nics import Nic
+from controlplane.network.public_ips import VlanRange
+from controlplane.network.routers import Router
+from controlplane.zone.hosts import Host
+from controlplane.zone.physical_networks import PhysicalNetwork
+from drivers.vocabulary import Segment
+
+
+def public_segment_id(zone_id: int, vlan: str) -> str:
+    """Return the name of the segment that carries a zone's public addresses of this VLAN."""
+    return f"public-{zone_id}-{vlan}"
+
+
+def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
+    """Return the segments of all guests and routers on the host."""
+    here = or_(VirtualMachine.host_id == host.id, Router.host_id == host.id)
+    query = select(Nic).outerjoin(VirtualMachine, Nic.vm_id == VirtualMachine.id)
+    query = query.outerjoin(Router, Nic.router_id == Router.id).where(here)
+    nics = session.scalars(query.options(joinedload(Nic.network).joinedload(Network.physical_network))).all()
+    networks = {nic.network.id: nic.network for nic in nics if nic.network is not None}
+    ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
+    found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
+    found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
+    return tuple(sorted(found))
+
+
+def _guest_segment(network: Network, hypervisor: str) -> Segment:
+    physical = network.physical_network
+    scheme = "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
+    label = _label(physical, "Guest", hypervisor)
+    return Segment(network.uuid, f"{scheme}://{network.vnet}", "Guest", label, network.mtu)
+
+
+def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:
+    physical = session.get_one(PhysicalNetwork, row.physical_network_id)
+    uri = f"vlan://{row.vlan}"
+    return Segment(public_segment_id(row.zone_id, row.vlan), uri, "Public", _label(physical, "Public", hypervisor))
+
+
+def _label(physical: PhysicalNetwork, traffic: str, hypervisor: str) -> str:
+    for row in physical.traffic_types:
+        if row.traffic == traffic:
+            return row.labels.get(hypervisor.lower(), "")
+    return ""

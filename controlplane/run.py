@@ -1,0 +1,298 @@
+"""``netspine run``: a whole cloud on this machine, in the foreground, in network namespaces of its own.
+
+It plays the operator: it lays the cables (:mod:`systemvm.fabric`), starts the control plane without root and an agent
+for each host with it, and then asks for everything else through the API. Ctrl-C takes all of it down but the folder;
+the next run finds the same cloud there.
+"""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+from cs import CloudStack
+from sqlalchemy import select
+
+from controlplane import demo_zone
+from controlplane.app import prepare
+from controlplane.identity.users import User
+from controlplane.settings import Settings
+from systemvm import guest_image
+from systemvm.fabric import Fabric
+
+PREFIX = "ns-"
+PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
+PATIENCE = 30.0
+UNPRIVILEGED = "nobody"
+
+
+class Refused(Exception):
+    """The cloud cannot be run here; the sentence says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everything of this cloud lies."""
+
+    folder: Path
+
+    @property
+    def control(self) -> Path:
+        """The control plane's own folder: the only one that it may write."""
+        return self.folder / "control"
+
+    @property
+    def template(self) -> Path:
+        """The guests' template."""
+        return self.folder / "templates" / "busybox.tar.gz"
+
+    @property
+    def ini(self) -> Path:
+        """The admin's endpoint, key and secret, as the ``cs`` client reads them."""
+        return self.folder / "cloudstack.ini"
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a process."""
+        return self.folder / "log" / f"{name}.log"
+
+    def token(self, host: str) -> Path:
+        """Return the file with the token of a host's agent."""
+        return self.folder / "agents" / f"{host}.token"
+
+    def state(self, host: str) -> Path:
+        """Return the folder of a host's agent."""
+        return self.folder / "agents" / host
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A cloud that runs.
+
+    :ivar client: calls it as the root admin.
+    :ivar password: the admin's, as it was first made.
+    :ivar processes: the control plane, then the agents.
+    """
+
+    settings: Settings
+    place: Place
+    fabric: Fabric
+    client: CloudStack
+    password: str
+    processes: list[subprocess.Popen[bytes]]
+
+
+def run(settings: Settings, *, example: bool) -> int:
+    """Run the cloud until Ctrl-C; return the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    place = Place(settings.folder.absolute())
+    try:
+        _check_machine()
+        with standing(settings, place, Fabric(PREFIX)) as cloud:
+            zone = demo_zone.ensure_zone(cloud.client, _specs(cloud), place.template)
+            made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
+            print(_welcome(cloud, made), flush=True)
+            _watch(cloud.processes)
+    except Refused as refused:
+        print(refused, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+@contextmanager
+def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Standing]:
+    """Hold a cloud up for the length of the block: the fabric, the control plane and the hosts' agents.
+
+    :param settings: address and ports; its folder is not looked at, ``place`` says where everything lies.
+    """
+    own = replace(settings, folder=place.control)
+    processes: list[subprocess.Popen[bytes]] = []
+    with _alone_in(place):
+        _clean(place, fabric)  # what a killed run left
+        try:
+            fabric.ensure()
+            guest_image.build(place.template)
+            password = _prepare(own, place)
+            processes.append(_start_control(own, place))
+            _wait_until_up(own, processes[0])
+            processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
+            yield Standing(own, place, fabric, client_of(place), password, processes)
+        finally:
+            for process in reversed(processes):
+                _end(process)
+            _clean(place, fabric)
+
+
+def _specs(cloud: Standing) -> list[demo_zone.HostSpec]:
+    return [demo_zone.HostSpec(host, cloud.place.token(host).read_text().strip()) for host in cloud.fabric.hosts]
+
+
+def _check_machine() -> None:
+    if os.geteuid():
+        raise Refused("netspine run makes network namespaces: run it as root. The control plane itself drops root.")
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        raise Refused(f"These programs are missing: {', '.join(missing)}. `make setup` installs them.")
+
+
+@contextmanager
+def _alone_in(place: Place) -> Iterator[None]:
+    """Hold the folder; a second run in it is refused."""
+    for folder in (place.folder, place.control, place.template.parent, place.folder / "log", place.folder / "agents"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (place.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"Another netspine run has {place.folder}: stop that one first, or set NETSPINE_DIR."
+            ) from None
+        yield
+
+
+def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Stay until Ctrl-C, or until one of the processes ends by itself."""
+    while True:
+        for process in processes:
+            if process.poll() is not None:
+                raise Refused(f"{process.args!r} ended with {process.returncode}: its log says why.")
+        time.sleep(0.5)
+
+
+def _prepare(settings: Settings, place: Place) -> str:
+    """Make or open the database, give the admin keys, and hand the folder to the unprivileged user.
+
+    :return: the admin's password, as it was first made.
+    """
+    kept = place.folder / "admin-password"
+    if not kept.exists():
+        _write_secret(kept, secrets.token_urlsafe(12))
+    password = kept.read_text().strip()
+    database = prepare(settings, password)
+    with database.write() as session:
+        admin = session.scalars(select(User).where(User.username == "admin", User.removed.is_(None))).one()
+        admin.api_key = admin.api_key or secrets.token_urlsafe(64)
+        admin.secret_key = admin.secret_key or secrets.token_urlsafe(64)
+        keys = admin.api_key, admin.secret_key
+    database.close()
+    ini = configparser.ConfigParser()
+    endpoint = f"http://{settings.address}:{settings.port}/client/api"
+    ini["cloudstack"] = {"endpoint": endpoint, "key": keys[0], "secret": keys[1], "timeout": "60"}
+    _write_secret(place.ini, "")
+    with place.ini.open("w") as out:
+        ini.write(out)
+    return password
+
+
+def _write_secret(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text)
+
+
+def client_of(place: Place) -> CloudStack:
+    """Return a client that calls the cloud as its ini file says."""
+    ini = configparser.ConfigParser()
+    ini.read(place.ini)
+    section = ini["cloudstack"]
+    return CloudStack(section["endpoint"], section["key"], section["secret"], timeout=60, poll_interval=0.1)
+
+
+def _start_control(settings: Settings, place: Place) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "NETSPINE_DIR": str(settings.folder),
+        "NETSPINE_ADDRESS": settings.address,
+        "NETSPINE_PORT": str(settings.port),
+        "NETSPINE_INTEGRATION_PORT": str(settings.integration_port),
+    }
+    account = pwd.getpwnam(UNPRIVILEGED)
+    for path in (settings.folder, *settings.folder.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid)
+    argv = [sys.executable, "-m", "controlplane", "serve", "--user", UNPRIVILEGED]
+    return _start(argv, place.log("control"), environment)
+
+
+def _start_agent(settings: Settings, place: Place, fabric: Fabric, host: str) -> subprocess.Popen[bytes]:
+    file = place.token(host)
+    if not file.exists():
+        _write_secret(file, secrets.token_urlsafe(32))
+    own = fabric.settings(host, place.state(host))
+    uplinks = [word for traffic, device in own.uplinks.items() for word in ("--uplink", f"{traffic}={device}")]
+    argv = [sys.executable, "-m", "systemvm", "--server", f"http://{settings.address}:{settings.port}"]
+    argv += ["--host", host, "--token-file", str(file), "--state", str(own.state), "--tunnel", own.tunnel]
+    argv += ["--namespace", own.namespace, "--prefix", own.prefix, *uplinks]
+    return _start(argv, place.log(f"agent-{host}"), dict(os.environ))
+
+
+def _start(argv: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        # its own session: Ctrl-C reaches this process only, which then ends the others in their order
+        return subprocess.Popen(argv, stdout=out, stderr=out, env=environment, start_new_session=True)
+
+
+def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise Refused(f"The control plane ended with {process.returncode}; see log/control.log in its folder.")
+        try:
+            if httpx.get(f"http://{settings.address}:{settings.port}/healthz", timeout=1).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise Refused(f"The control plane does not answer on port {settings.port} after {PATIENCE:.0f} s.")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _clean(place: Place, fabric: Fabric) -> None:
+    """Take down what the agents made, and the fabric; the guests' disks and the database stay."""
+    for host in fabric.hosts:
+        own = fabric.settings(host, place.state(host))
+        if own.state.exists():
+            argv = [sys.executable, "-m", "systemvm", "--clean", "--host", host, "--state", str(own.state)]
+            subprocess.run([*argv, "--namespace", own.namespace, "--prefix", own.prefix], check=False, timeout=120)
+    fabric.ensure_no()
+
+
+def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:
+    settings = cloud.settings
+    lines = [
+        "",
+        f"Netspine is up: http://{settings.address}:{settings.port}/client/api",
+        f"  admin's login   admin / {cloud.password}",
+        f"  for clients     CLOUDSTACK_CONFIG={cloud.place.ini} cs listZones",
+    ]
+    if made is not None:
+        guests = ", ".join(f"{name} {address}" for name, address in made.guests.items())
+        lines += [
+            f"  network         {made.network}: {guests}, router {made.router}",
+            f"  load balancer   http://{made.balancer}/ on the zone's own internet",
+            "Try it:",
+            f"  .venv/bin/netspine exec internet -- curl -s http://{made.balancer}/",
+            f"  .venv/bin/netspine exec vm/{next(iter(made.guests))} -- ip addr",
+            f"  .venv/bin/netspine exec router/{made.router} -- nft list ruleset",
+        ]
+    return "\n".join([*lines, "Ctrl-C takes it down; the next run finds it again.", ""])
