@@ -174,10 +174,6 @@ class ListDiskOfferings(
         if self.volumeid is not None:
             query = query.where(offering.id != self.volumeid.disk_offering_id)
         if self.storageid is not None:
-            fitting = [
-                row.id
-                for row in ctx.session.scalars(query)
-                if set(row.tags) <= set(self.storageid.tags)
-            ]
+            fitting = [row.id for row in ctx.session.scalars(query) if set(row.tags) <= set(self.storageid.tags)]
             query = query.where(offering.id.in_(fitting))
         return query

@@ -141,7 +141,9 @@ class CreateNetworkOffering(
     def _refuse_contradictions(self, services: dict[str, list[str]]) -> None:
         kind = self.guestiptype
         if kind == "Shared" and not self.specifyipranges:
-            raise BadParameter("Invalid parameter specifyipranges value=false: Shared networks have ranges of their own.")
+            raise BadParameter(
+                "Invalid parameter specifyipranges value=false: Shared networks have ranges of their own."
+            )
         if kind == "Isolated" and self.specifyipranges and "SourceNat" in services:
             raise BadParameter(
                 "Invalid parameter specifyipranges value=true: an Isolated network with SourceNat has none."

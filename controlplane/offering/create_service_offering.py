@@ -31,7 +31,9 @@ def checked_details(value: dict[str, str]) -> dict[str, str]:
         try:
             syntax.tag(name)
         except ValueError:
-            raise BadParameter(f"Invalid parameter details: the name {name!r} has other than letters and digits.") from None
+            raise BadParameter(
+                f"Invalid parameter details: the name {name!r} has other than letters and digits."
+            ) from None
         if any(ord(letter) < ord(" ") for letter in text):
             raise BadParameter(f"Invalid parameter details: the value of {name} must be on one line.")
     return value
