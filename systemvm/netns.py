@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +44,19 @@ def ensure(name: str) -> bool:
     """Make the namespace, with its loopback up, unless it is there; return whether it was made now."""
     if exists(name):
         return False
-    _netns.create(name)
-    with entered(name), IPRoute() as ip:
-        ip.link("set", index=1, state="up")
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own leaves its namespace behind when it ends
+        pool.submit(_make, name).result()
     return True
+
+
+def _make(name: str) -> None:
+    """Make the namespace from inside it and give it its name: a process that has threads could not safely fork here."""
+    if _libc.unshare(_CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, f"Cannot make {name}: {os.strerror(number)}")
+    with IPRoute() as ip:
+        ip.link("set", index=1, state="up")
+    _netns.attach(name, threading.get_native_id())
 
 
 def ensure_no(name: str) -> None:
