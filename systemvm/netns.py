@@ -52,14 +52,15 @@ def ensure(name: str) -> bool:
 
 
 def _make(name: str) -> None:
+    """Make the namespace from inside it, and name it last: what has a name is whole."""
+    _call(f"Cannot make namespace {name}", _libc.unshare(_CLONE_NEWNET))
+    with IPRoute() as ip:
+        ip.link("set", index=1, state="up")
     path = f"{FOLDER}/{name}"
     os.makedirs(FOLDER, exist_ok=True)  # noqa: PTH103 - these paths are names that the kernel is given
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
-    _call(f"Cannot make namespace {name}", _libc.unshare(_CLONE_NEWNET))
     source = b"/proc/thread-self/ns/net"
     _call(f"Cannot keep namespace {name}", _libc.mount(source, path.encode(), b"none", ctypes.c_ulong(_MS_BIND), None))
-    with IPRoute() as ip:
-        ip.link("set", index=1, state="up")
 
 
 def ensure_no(name: str) -> None:
