@@ -76,7 +76,10 @@ def tagged(table: Any, resource_type: str, wanted: Sequence[dict[str, str]]) -> 
 
 
 def pairs_of(records: Sequence[dict[str, str]]) -> list[tuple[str, str | None]]:
-    """Read tags in either form of a map: ``[0].key=env&[0].value=prod``, also without the value, or ``[0].env=prod``."""
+    """Read tags in either form of a map: ``[0].key=env&[0].value=prod``, or ``[0].env=prod``.
+
+    :return: key and value of each; None is any value.
+    """
     pairs: list[tuple[str, str | None]] = []
     for record in records:
         pairs.extend([(record["key"], record.get("value"))] if "key" in record else record.items())
