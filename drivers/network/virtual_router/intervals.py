@@ -16,7 +16,7 @@ Box = tuple[Interval, ...]
 Piece = tuple[Box, int]
 """A box and the rank of the rule that it belongs to."""
 
-LIMIT = 2_000_000
+LIMIT = 300_000
 """Steps after which a rule set is refused: only rules made to cut each other into shreds come near it."""
 
 
