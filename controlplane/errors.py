@@ -59,7 +59,7 @@ class Forbidden(ApiError):
 class LoginFailed(ApiError):
     """Wrong credentials."""
 
-    status, cause = 531, 4290
+    status, cause = 531, 0
 
 
 class LimitReached(ApiError):

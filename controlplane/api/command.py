@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from controlplane.api.caller import ADMINS, Role
 from controlplane.api.parameters import Declared, Parameter, describe
@@ -85,6 +85,8 @@ class Command:
     :cvar event: the type of the event that each call leaves; empty leaves none.
     :cvar unsupported: parameters of CloudStack's command that are refused by name.
     :cvar writes: it changes rows; list commands do not and run on a read snapshot.
+    :cvar authenticated: it needs to be known who calls; false for what comes before the login.
+    :cvar post: it may not be sent by GET, so that its parameters stay out of logs.
     """
 
     command: ClassVar[str] = ""
@@ -98,6 +100,7 @@ class Command:
     envelope: ClassVar[str] = ""
     writes: ClassVar[bool] = True
     authenticated: ClassVar[bool] = True
+    post: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str = "", answer: Answer | None = None, **options: Any) -> None:
         super().__init_subclass__()
@@ -126,6 +129,20 @@ class Command:
                 elif name in found:
                     del found[name]  # a subclass may take a common parameter away by setting it to None
         return found
+
+    def prepare(self, ctx: Context) -> None:
+        """Do what takes long and changes nothing (hash a password, ask another server), before the transaction begins.
+
+        The parameters are there; what it finds out it keeps on the command. Rows are read again before ``run``.
+        """
+
+    @classmethod
+    def given(cls, **values: Any) -> Self:
+        """Return the command with these parameters, the others left out: for code that does what a caller could."""
+        command = cls()
+        for parameter in cls.parameters().values():
+            setattr(command, parameter.name, values.get(parameter.name, parameter.declared.default))
+        return command
 
     def run(self, ctx: Context) -> Any:
         """Check, write rows, and return what the answer needs.

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, false, select, true
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Caller, Role
+from controlplane.api.visit import Visit
 from controlplane.db.base import Base, Owned, Row, now
 from controlplane.errors import BadParameter
 from controlplane.reconcile.targets import Target
@@ -34,6 +35,7 @@ class Context:
     :ivar workflow: name of the durable function that goes on with the work, ``arguments`` what it is given.
     :ivar serial: what the workflow must not share with another job at the same time (an object's UUID).
     :ivar instance: the row that the job is about; a command with ``creates`` need not set it.
+    :ivar visit: the HTTP request, for the commands that begin or end a session.
     """
 
     session: Session
@@ -44,6 +46,7 @@ class Context:
     arguments: dict[str, Any] = field(default_factory=dict)
     serial: str = ""
     instance: Row | None = None
+    visit: Visit = field(default_factory=Visit)
 
     def touch(self, *rows: Touchable) -> None:
         """Say that the desired state of whatever these rows are on has changed."""

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Caller
 from controlplane.api.command import REGISTRY, Command
-from controlplane.api.context import Context
+from controlplane.api.context import Context, entity_name
 from controlplane.api.parameters import Parameter, Records, as_pairs, read_maps
 from controlplane.api.responses import Response
+from controlplane.api.visit import Visit
 from controlplane.db.base import Row
 from controlplane.db.session import Database
 from controlplane.errors import ApiError, BadParameter, InUse, MissingParameter, Unauthenticated
@@ -28,6 +30,9 @@ from controlplane.work import jobs, workflows
 from controlplane.work.jobs import Job
 
 log = logging.getLogger(__name__)
+ATTEMPTS = 5
+SERIALIZATION_FAILURES = ("40001", "40P01")
+"""PostgreSQL's SQLSTATEs of transactions that would do well when run again (serialization failure, deadlock)."""
 JOB_PATIENCE = timedelta(hours=1)
 COMMON = {
     "command",
@@ -64,22 +69,44 @@ class Dispatcher:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def dispatch(self, caller: Caller, raw: Mapping[str, str]) -> Reply:
+    def dispatch(self, caller: Caller, raw: Mapping[str, str], visit: Visit | None = None) -> Reply:
         """Run the command that the parameters name.
 
+        :param visit: the HTTP request, where there is one.
         :raises ApiError: it is refused; nothing has been changed.
         """
+        command = command_for(named(raw, "command"), caller)()
         plain, maps = read_maps(raw)
-        command_class = command_for(plain.get("command", ""), caller)
-        with (self.database.write if command_class.writes else self.database.read)() as session:
-            ctx = Context(session, caller)
-            command = build(command_class, ctx, plain, maps)
-            try:
+        visit = visit or Visit()
+        if type(command).prepare is not Command.prepare:
+            with self.database.read() as session:
+                ctx = Context(session, caller, visit=visit)
+                fill(command, ctx, plain, maps)
+                command.prepare(ctx)
+
+        def transaction() -> dict[str, Any]:
+            with (self.database.write if command.writes else self.database.read)() as session:
+                ctx = Context(session, caller, visit=visit)
+                fill(command, ctx, plain, maps)
                 body = _run(command, ctx)
                 session.flush()
-            except IntegrityError as error:
-                raise _conflict(error) from error
-        return Reply(command_class.envelope, body)
+                return body
+
+        return Reply(command.envelope, _again_if_others_won(transaction))
+
+
+def _again_if_others_won(transaction: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a transaction, again where the database could not put it in order with others that ran beside it."""
+    for _ in range(ATTEMPTS):
+        try:
+            return transaction()
+        except IntegrityError as error:
+            raise _conflict(error) from error
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") not in SERIALIZATION_FAILURES:
+                raise
+            log.info("Others changed the same rows: %s", error.orig)
+    raise InUse(f"Others changed the same things at the same moment, {ATTEMPTS} times over: try again.")
 
 
 def command_for(name: str, caller: Caller) -> type[Command]:
@@ -88,28 +115,40 @@ def command_for(name: str, caller: Caller) -> type[Command]:
     :raises Unauthenticated: there is none, or the caller's role does not allow it; one text for both.
     """
     command = REGISTRY.get(name)
-    if command is None or not caller.may(name, command.roles):
+    if command is None or (command.authenticated and not caller.may(name, command.roles)):
         raise Unauthenticated(f"The given command '{name}' either does not exist or is not available for user.")
     return command
 
 
-def build(
-    command_class: type[Command], ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]
-) -> Command:
-    """Make the command with its parameters read, resolved and checked."""
-    for name in command_class.unsupported:
+def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]) -> None:
+    """Give the command its parameters: read, resolved and checked."""
+    for name in command.unsupported:
         if name in plain or name in maps:
-            raise BadParameter(
-                f"Parameter {name} of {command_class.command} is not supported by Netspine: leave it out."
-            )
-    parameters, lowered = command_class.parameters(), command_class.command.lower()
+            raise BadParameter(f"Parameter {name} of {command.command} is not supported by Netspine: leave it out.")
+    parameters, lowered = command.parameters(), command.command.lower()
+    if "page" in parameters:
+        check_paging(plain)
     for parameter in parameters.values():
         if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
             raise MissingParameter(f"Unable to execute API command {lowered} due to missing parameter {parameter.name}")
-    command = command_class()
     for parameter in parameters.values():
         setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))
-    return command
+
+
+def check_paging(plain: Mapping[str, str]) -> None:
+    """Check that ``page`` and ``pagesize`` come together; a page size of -1 (all) stands alone.
+
+    :raises BadParameter: one of them is missing.
+    """
+    page, size = plain.get("page", "").strip(), plain.get("pagesize", "").strip()
+    if bool(page) != bool(size) and (page or size != "-1"):
+        missing = "pagesize" if page else "page"
+        raise BadParameter(f"Invalid parameter {missing}: page and pagesize go together, so give {missing}, too.")
+
+
+def named(raw: Mapping[str, str], wanted: str) -> str:
+    """Return the parameter whose name is this in lower case; empty when it is not there."""
+    return next((value for name, value in raw.items() if name.lower() == wanted), "")
 
 
 def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[dict[str, str]] | None) -> Any:
@@ -133,7 +172,7 @@ def _run(command: Command, ctx: Context) -> dict[str, Any]:
     job = _job(command, ctx, result) if command.job else None
     if command.writes and not command.job:
         touch(ctx.session, ctx.touched)
-    for recorder in _recorders if command.event else ():
+    for recorder in _recorders if command.event and ctx.caller.user_id else ():
         recorder(ctx, command, job)
     if job is None:
         return render(command, ctx, result)
@@ -187,15 +226,22 @@ def render(command: Command, ctx: Context, result: Any) -> dict[str, Any]:
 
 
 def render_job(session: Session, job: Job) -> dict[str, Any]:
-    """Return the result of a job that went well: the command's answer about the object, as it is now."""
+    """Return the result of a job that went well: the command's answer about the object, as it is now.
+
+    :raises InUse: the object is gone.
+    """
     command_class = REGISTRY[job.command]
     answer = command_class.answer
     if answer.kind == "success":
         return {"success": True}
     assert answer.view is not None
     table = JOB_TABLES[command_class.instance]
-    row = session.query(table).filter_by(uuid=job.instance_uuid).one()
+    row = session.scalar(select(table).where(table.uuid == job.instance_uuid))
+    if row is None:
+        raise InUse(f"The {entity_name(table)} was deleted before the change was in force.")
     (response,) = answer.view(Context(session, _caller_of(job)), [row])
+    if answer.kind == "many":
+        return {"count": 1, answer.key: [response.to_json()]}
     return {answer.key: response.to_json()}
 
 

@@ -1,0 +1,92 @@
+"""The application: the query API, the agents' door, and what a browser or a load balancer asks for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy import select, text
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+
+from controlplane import catalogue, rooms
+from controlplane.api.http import PATHS, QueryApi
+from controlplane.db.base import Base
+from controlplane.db.secrets import load_key
+from controlplane.db.session import Database
+from controlplane.identity.accounts import Account
+from controlplane.identity.authentication import Authentication
+from controlplane.reconcile.door import Door, routes
+from controlplane.settings import Settings
+
+Stop = Callable[[], None]
+Duty = Callable[[], Stop]
+"""Begins something that goes on beside the requests, and returns how it is ended."""
+
+FIRST_LOGIN = "admin-password"
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Netspine</title></head>
+<body><h1>Netspine</h1>
+<p>The control plane is running. Its API is at <a href="/client/api?command=listCapabilities">/client/api</a>.</p>
+</body></html>
+"""
+
+
+def prepare(settings: Settings, admin_password: str = "") -> Database:
+    """Open the database, with its tables and the standard catalogue; repeatable.
+
+    :param admin_password: of the first admin, ignored when there is one. Where none is given, one is made and left in
+        the folder's file ``admin-password``.
+    """
+    rooms.enter()
+    os.umask(0o077)  # what is written from now on is for this process's user only
+    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    load_key(settings.folder / "key")
+    database = Database(settings.database_url)
+    Base.metadata.create_all(database.engine)
+    with database.write() as session:
+        if not admin_password and session.scalar(select(Account.id).limit(1)) is None:
+            admin_password = secrets.token_urlsafe(12)
+            (settings.folder / FIRST_LOGIN).write_text(f"{admin_password}\n")
+        catalogue.fill(session, admin_password)
+    return database
+
+
+def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> FastAPI:
+    """Return the application.
+
+    :param integration_port: connections that arrive on this port need no authentication; bind it to loopback only.
+    :param duties: begun before the first request and ended after the last, in reverse order.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        stops = [await run_in_threadpool(duty) for duty in duties]
+        yield
+        for stop in reversed(stops):
+            await run_in_threadpool(stop)
+
+    app = FastAPI(title="Netspine", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+    api = QueryApi(database, Authentication(database), integration_port)
+    for path in PATHS:
+        app.add_route(path, api.respond, methods=["GET", "POST"], include_in_schema=False)
+    app.include_router(routes(Door(database)))
+
+    @app.get("/healthz", response_class=PlainTextResponse)
+    def healthz() -> str:
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+        return "ok\n"
+
+    @app.get("/client/", response_class=HTMLResponse)
+    def client() -> str:
+        return PAGE
+
+    @app.get("/")
+    def root() -> RedirectResponse:
+        return RedirectResponse("/client/")
+
+    return app
