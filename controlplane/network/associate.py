@@ -17,8 +17,11 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.limits import take
 from controlplane.identity.ownership import owner_of_new
 from controlplane.network.address_views import TAGGABLE, address_views
+from controlplane.network.implement import ensure_public_nics
 from controlplane.network.networks import Network, services_of
+from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
+from controlplane.network.routers import Router
 from controlplane.network.rules import set_custom_id
 from controlplane.zone.zones import Zone
 
@@ -60,6 +63,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
         ip = acquire(ctx.session, network, owner, address=self.ipaddress)
         ip.display = self.fordisplay is not False
         ctx.touch(ip)
+        _plug_routers(ctx, network)
         return ip
 
     def _only_network(self, ctx: Context, owner: Account) -> Network:
@@ -78,6 +82,20 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
                 f"networks in zone {self.zoneid.name}; give networkid to say which one."
             )
         return networks[0]
+
+
+def _plug_routers(ctx: Context, network: Network) -> None:
+    """Give the network's routers an interface on the address's VLAN where they have none; their hosts are told then."""
+    routers = ctx.session.scalars(
+        select(Router).where(Router.network_id == network.id, Router.target_id.is_not(None), Router.removed.is_(None))
+    ).all()
+    if not routers:
+        return
+    theirs = select(Nic.id).where(Nic.router_id.in_([router.id for router in routers]))
+    before = set(ctx.session.scalars(theirs))
+    ensure_public_nics(ctx.session, network)
+    if set(ctx.session.scalars(theirs)) != before:
+        ctx.touch(*routers)
 
 
 def _must_take_addresses(ctx: Context, network: Network) -> None:

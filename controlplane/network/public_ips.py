@@ -19,6 +19,7 @@ from controlplane.identity.limits import give_back, take
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.rules import remove_tags
+from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target, on_settled
 from controlplane.zone.zones import Zone
 from drivers import vocabulary
@@ -253,6 +254,16 @@ def free_released(session: Session, target: Target) -> None:
     networks = select(Router.network_id).where(Router.target_id == target.id)
     let_go = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.in_(networks))
     session.execute(let_go.values(state=FREE, network_id=None))
+
+
+@duty(30)
+def free_stranded(session: Session) -> None:
+    """Free the released addresses whose router is gone without having said so."""
+    from controlplane.network.routers import Router
+
+    answering = select(Router.network_id).where(Router.target_id.is_not(None), Router.network_id.is_not(None))
+    stranded = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.not_in(answering))
+    session.execute(stranded.values(state=FREE, network_id=None))
 
 
 def forget_nic(session: Session, nic: Nic) -> list[Target]:
