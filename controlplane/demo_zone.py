@@ -35,8 +35,9 @@ def ensure(items: dict[str, Any], key: str, make: Callable[[], dict[str, Any]]) 
     found: list[dict[str, Any]] = items.get(key, [])
     if found:
         return found[0]
-    made = make()[key]
-    return made[0] if isinstance(made, list) else made
+    made: Any = make()[key]
+    item: dict[str, Any] = made[0] if isinstance(made, list) else made
+    return item
 
 
 def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[st
         rule: dict[str, Any] = found[0]
         return rule
     address = cloud.associateIpAddress(zoneid=zone, networkid=network, **NOW)["ipaddress"]
-    made = cloud.createLoadBalancerRule(
+    made: dict[str, Any] = cloud.createLoadBalancerRule(
         publicipid=address["id"],
         networkid=network,
         name="web",
@@ -220,5 +221,4 @@ def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[st
         **NOW,
     )["loadbalancer"]
     cloud.assignToLoadBalancerRule(id=made["id"], virtualmachineids=",".join(guests), **NOW)
-    rule = made
-    return rule
+    return made

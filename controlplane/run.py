@@ -101,7 +101,7 @@ def run(settings: Settings, *, example: bool) -> int:
     try:
         _check_machine()
         with standing(settings, place, Fabric(PREFIX)) as cloud:
-            zone = demo_zone.ensure_zone(cloud.client, _specs(cloud), place.template)
+            zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), place.template)
             made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
             print(_welcome(cloud, made), flush=True)
             _watch(cloud.processes)
@@ -125,7 +125,7 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
         _clean(place, fabric)  # what a killed run left
         try:
             fabric.ensure()
-            guest_image.build(place.template)
+            guest_image.pack(place.template)
             password = _prepare(own, place)
             processes.append(_start_control(own, place))
             _wait_until_up(own, processes[0])
@@ -137,7 +137,8 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
             _clean(place, fabric)
 
 
-def _specs(cloud: Standing) -> list[demo_zone.HostSpec]:
+def specs_of(cloud: Standing) -> list[demo_zone.HostSpec]:
+    """Return the hosts of the cloud as they are to be added."""
     return [demo_zone.HostSpec(host, cloud.place.token(host).read_text().strip()) for host in cloud.fabric.hosts]
 
 

@@ -11,6 +11,7 @@ import ctypes
 import os
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
@@ -27,6 +28,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def exists(name: str) -> bool:
     """Tell whether the namespace is there."""
     return os.path.ismount(f"{FOLDER}/{name}")
+
+
+def inode(name: str) -> int:
+    """Return what tells one making of the namespace from the next of the same name.
+
+    :raises OSError: there is no such namespace.
+    """
+    return Path(f"{FOLDER}/{name}" if name else "/proc/thread-self/ns/net").stat().st_ino
 
 
 def ensure(name: str) -> bool:

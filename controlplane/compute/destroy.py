@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from controlplane.api.caller import EVERYONE, Role
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
@@ -64,7 +63,9 @@ class ExpungeVirtualMachine(Command, name="expungeVirtualMachine", answer=succes
         vm = self.id
         check_may_expunge(ctx, vm)
         if vm.state not in ("Destroyed", "Expunging", "Error"):
-            raise BadParameter(f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}; destroy it first.")
+            raise BadParameter(
+                f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}; destroy it first."
+            )
         ctx.go_on("destroyMachine", vm, expunge=True)
 
 
@@ -79,7 +80,9 @@ class RecoverVirtualMachine(Command, name="recoverVirtualMachine", answer=one("v
         vm = self.id
         check_may_expunge(ctx, vm)
         if vm.state != "Destroyed":
-            raise BadParameter(f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}, not Destroyed.")
+            raise BadParameter(
+                f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}, not Destroyed."
+            )
         networks = networks_of(ctx.session, vm)
         check_name(ctx, vm.hostname, networks, but=vm)
         vm.state, vm.updated = "Stopped", now()
@@ -93,9 +96,5 @@ def check_may_expunge(ctx: Context, vm: VirtualMachine) -> None:
 
     :raises Forbidden: it may not.
     """
-    from controlplane.api.caller import Role
-
     if ctx.caller.role is Role.USER and not USERS_MAY.flag(ctx.session, account=vm.account_id):
         raise Forbidden("Only admins may expunge and recover machines here (allow.user.expunge.recover.vm is false).")
-
-

@@ -69,7 +69,9 @@ def listed(ctx: Context, records: Records) -> list[Wish]:
     for record in records:
         for name in record:
             if name not in ("networkid", "ip", "mac"):
-                raise BadParameter(f"Invalid parameter iptonetworklist: {name} is not supported; use networkid, ip, mac.")
+                raise BadParameter(
+                    f"Invalid parameter iptonetworklist: {name} is not supported; use networkid, ip, mac."
+                )
         network = ctx.find(Network, record.get("networkid", ""), "iptonetworklist.networkid")
         assert isinstance(network, Network)
         wishes.append(Wish(network, _checked("ip", record, ipv4), _checked("mac", record, mac)))
@@ -124,7 +126,9 @@ def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: Vi
     )
     name = ctx.session.scalar(query.limit(1))
     if name is not None:
-        raise BadParameter(f"Invalid parameter name value={hostname}: network {name} has a machine of this name already.")
+        raise BadParameter(
+            f"Invalid parameter name value={hostname}: network {name} has a machine of this name already."
+        )
 
 
 def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
@@ -148,7 +152,7 @@ def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
 
 
 def _new_network(ctx: Context, zone: Zone, owner: Account) -> Network:
-    from controlplane.network.create_network import make_network
+    from controlplane.network.network_changes import make_network
 
     query = select(NetworkOffering).where(
         NetworkOffering.availability == "Required",
@@ -158,7 +162,9 @@ def _new_network(ctx: Context, zone: Zone, owner: Account) -> Network:
     )
     offering = ctx.session.scalar(query.order_by(NetworkOffering.id).limit(1))
     if offering is None:
-        raise BadParameter("Parameter networkids is missing, and there is no Required network offering to make one from.")
+        raise BadParameter(
+            "Parameter networkids is missing, and there is no Required network offering to make one from."
+        )
     return make_network(ctx, owner, zone, offering, f"{owner.name}-network")
 
 
@@ -190,8 +196,8 @@ def option_numbers(options: dict[str, str]) -> dict[str, str]:
         if not number.isdigit() or not 1 <= int(number) <= _LAST_OPTION or not number.isascii():
             raise BadParameter(f"Invalid parameter dhcpoptions: {name} must be dhcp:1 to dhcp:{_LAST_OPTION}.")
         if not all(_OPTION_VALUE.fullmatch(part) for part in value.split(",")):
-            raise BadParameter(f"Invalid parameter dhcpoptions: the value of {name} has characters that are not allowed.")
+            raise BadParameter(
+                f"Invalid parameter dhcpoptions: the value of {name} has characters that are not allowed."
+            )
         found[str(int(number))] = value
     return found
-
-

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.compute.guests import guest_facts, see_guests
-from controlplane.network.routers import shell_facts
 from controlplane.network.segments import segment_facts
+from controlplane.network.shells import shell_facts
 from controlplane.reconcile.hosted import reached_at
 from controlplane.reconcile.observations import on_observation
 from controlplane.reconcile.targets import Target, facts_of

@@ -132,5 +132,3 @@ class ListVirtualMachines(OwnedListing, name="listVirtualMachines", answer=many(
         if self.userdata is not None:
             found.append(VirtualMachine.user_data.is_not(None) == self.userdata)
         return found
-
-

@@ -156,7 +156,9 @@ class _Around:
         """Read it all, one query a table."""
         session = ctx.session
         loading = (joinedload(VirtualMachine.offering), selectinload(VirtualMachine.keypairs))
-        session.scalars(select(VirtualMachine).where(VirtualMachine.id.in_([vm.id for vm in rows])).options(*loading)).all()
+        session.scalars(
+            select(VirtualMachine).where(VirtualMachine.id.in_([vm.id for vm in rows])).options(*loading)
+        ).all()
         templates = _by_id(ctx, Template, {vm.template_id for vm in rows})
         guest_os = {vm.os_type_id for vm in rows} | {template.os_type_id for template in templates.values()}
         return cls(
@@ -326,4 +328,3 @@ def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) ->
             for code, value in sorted(vm.dhcp_options.get(network.uuid, {}).items(), key=lambda item: int(item[0]))
         ],
     )
-

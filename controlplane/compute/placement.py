@@ -107,7 +107,9 @@ def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     for host in hosts:
         pods[host.pod_id] = pods.get(host.pod_id, 0) + own.get(host.id, 0)
     factors = _factor(session, "cpu.overprovisioning.factor"), _factor(session, "mem.overprovisioning.factor")
-    return [_candidate(host, used.get(host.id, (0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors) for host in hosts]
+    return [
+        _candidate(host, used.get(host.id, (0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors) for host in hosts
+    ]
 
 
 def _candidate(host: Any, used: tuple[int, int], own: tuple[int, int], factors: tuple[float, float]) -> Candidate:
@@ -163,7 +165,10 @@ def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]
         func.sum(VirtualMachine.memory),
     )
     machines = machines.where(VirtualMachine.zone_id == zone_id, *_HOLDS, VirtualMachine.uuid != but)
-    used = {host: (int(mhz), int(memory)) for host, mhz, memory in session.execute(machines.group_by(VirtualMachine.host_id))}
+    used = {
+        host: (int(mhz), int(memory))
+        for host, mhz, memory in session.execute(machines.group_by(VirtualMachine.host_id))
+    }
     mhz = func.sum(func.coalesce(ServiceOffering.cpus * ServiceOffering.mhz, ROUTER_MHZ))
     memory = func.sum(func.coalesce(ServiceOffering.memory, ROUTER_MEMORY))
     routers = (

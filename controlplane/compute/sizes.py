@@ -108,9 +108,7 @@ def _offered_to(ctx: Context, offering: ServiceOffering, owner: Account) -> bool
     return bool(uuids & set(offering.domain_uuids))
 
 
-def root_size(
-    template: Template, offering: ServiceOffering, disk: DiskOffering | None, wanted_gib: int | None
-) -> int:
+def root_size(template: Template, offering: ServiceOffering, disk: DiskOffering | None, wanted_gib: int | None) -> int:
     """Return the root disk's size in bytes.
 
     :param disk: the disk offering that overrides the compute offering's disk.

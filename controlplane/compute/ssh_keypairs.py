@@ -182,7 +182,7 @@ def public_key(text: str) -> str:
         plain = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[union-attr]
     except (ValueError, UnsupportedAlgorithm, AttributeError):
         raise BadParameter("Invalid parameter publickey: it must be a public key such as ssh-ed25519 AAAA….") from None
-    comment = parts[2] if len(parts) > 2 and not text.lstrip().startswith("-----") else ""  # noqa: PLR2004
+    comment = parts[2] if len(parts) > 2 and not text.lstrip().startswith("-----") else ""
     if any(not letter.isprintable() for letter in comment):
         raise BadParameter("Invalid parameter publickey: it must be one key on one line.")
     return f"{plain.decode()} {comment}".strip()

@@ -70,4 +70,6 @@ class RebootVirtualMachine(Command, name="rebootVirtualMachine", answer=one("vir
 
 def _refuse_gone(vm: VirtualMachine, what: str) -> None:
     if vm.state in GONE:
-        raise BadParameter(f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}, and cannot be {what}.")
+        raise BadParameter(
+            f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}, and cannot be {what}."
+        )

@@ -116,7 +116,9 @@ def give_user_data(
 
 def _rename(ctx: Context, vm: VirtualMachine, uuid: str) -> None:
     if vm.state != "Stopped" or vm.host_id is not None:
-        raise BadParameter("Invalid parameter customid: the id can change only while no host has anything of the machine.")
+        raise BadParameter(
+            "Invalid parameter customid: the id can change only while no host has anything of the machine."
+        )
     if uuid != vm.uuid and ctx.session.scalar(select(VirtualMachine.id).where(VirtualMachine.uuid == uuid)) is not None:
         raise BadParameter(f"Invalid parameter customid value={uuid}: another machine has this id.")
     mine = ResourceTag.resource_type == "UserVm", ResourceTag.resource_id == vm.id

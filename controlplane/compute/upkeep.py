@@ -20,9 +20,7 @@ from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target
 from controlplane.work.jobs import PENDING, Job
 
-EXPUNGE_DELAY = define(
-    "expunge.delay", 86400, "Seconds after which a destroyed machine is expunged", within=(0, None)
-)
+EXPUNGE_DELAY = define("expunge.delay", 86400, "Seconds after which a destroyed machine is expunged", within=(0, None))
 EXPUNGE_INTERVAL = define(
     "expunge.interval", 86400, "Seconds between two looks for destroyed machines to expunge", within=(1, None)
 )

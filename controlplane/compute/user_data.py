@@ -60,7 +60,12 @@ def user_data_views(ctx: Context, rows: Sequence[UserData]) -> list[UserDataResp
         owner = {name: owners[row.account_id][name] for name in ("account", "domain", "domainid")}
         views.append(
             UserDataResponse(
-                id=row.uuid, name=row.name, userdata=row.data, params=row.params, accountid=uuids[row.account_id], **owner
+                id=row.uuid,
+                name=row.name,
+                userdata=row.data,
+                params=row.params,
+                accountid=uuids[row.account_id],
+                **owner,
             )
         )
     return views
@@ -116,9 +121,7 @@ class DeleteUserData(Command, name="deleteUserData", answer=success(), roles=EVE
         """Remove it unless something uses it."""
         row = of_owner(ctx, self.id, self.account, self.domainid, self.projectid)
         used = ctx.session.scalar(
-            select(VirtualMachine.name).where(
-                VirtualMachine.user_data_id == row.id, VirtualMachine.removed.is_(None)
-            )
+            select(VirtualMachine.name).where(VirtualMachine.user_data_id == row.id, VirtualMachine.removed.is_(None))
         ) or ctx.session.scalar(select(Template.name).where(Template.userdata_id == row.id, Template.removed.is_(None)))
         if used is not None:
             raise InUse(f"User data {row.name} is used by {used}: give that other user data first.")

@@ -16,7 +16,6 @@ from controlplane.reconcile.targets import Target
 from controlplane.storage.templates import Template
 from controlplane.zone.hosts import Host
 
-
 HOLDING = ("Starting", "Running", "Stopping", "Migrating")
 """States in which a machine holds its host's processors and memory."""
 GONE = ("Destroyed", "Expunging", "Error")

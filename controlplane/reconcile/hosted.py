@@ -100,12 +100,12 @@ class Hosted:
                 self._woken.set()
 
     def _apply(self, number: int, bundle: Bundle) -> None:
-        driver = registry.by_kind()[bundle.kind]
-        assert isinstance(driver, HostedDriver)
         with self._database.read() as session:
             target = session.get(Target, number)
             if target is None:
                 return
+            driver = registry.by_kind()[target.applier or target.kind]
+            assert isinstance(driver, HostedDriver)
             address, settings = _reaches[target.kind](session, target)
         seen = None
         try:
