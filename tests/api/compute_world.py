@@ -160,11 +160,20 @@ def _account(session: Any, name: str) -> None:
 
 
 def _zone(session: Any, count: int) -> dict[str, Any]:
-    zone = Zone(name="z1", network_type="Advanced", allocation_state="Enabled", dns1="192.0.2.53", internal_dns1="192.0.2.53")
+    zone = Zone(
+        name="z1", network_type="Advanced", allocation_state="Enabled", dns1="192.0.2.53", internal_dns1="192.0.2.53"
+    )
     session.add(zone)
     session.flush()
     physical = PhysicalNetwork(name="p", zone_id=zone.id, state="Enabled", isolation="VXLAN", vnets=[[5000, 5999]])
-    pod = Pod(name="pod", zone_id=zone.id, gateway="10.0.0.1", netmask="255.255.255.0", start_ip="10.0.0.9", end_ip="10.0.0.99")
+    pod = Pod(
+        name="pod",
+        zone_id=zone.id,
+        gateway="10.0.0.1",
+        netmask="255.255.255.0",
+        start_ip="10.0.0.9",
+        end_ip="10.0.0.99",
+    )
     session.add_all([physical, pod])
     session.flush()
     cluster = Cluster(name="c", zone_id=zone.id, pod_id=pod.id, hypervisor="LXC")

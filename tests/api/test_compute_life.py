@@ -37,7 +37,13 @@ def test_a_deployed_machine_runs_with_its_address_on_one_host(there):
     assert guest["running"] is True
     assert guest["image"] == "/images/box.tar"
     assert [port["mac"] for port in guest["ports"]] == [vm["nic"][0]["macaddress"]]
-    assert counts(there) | {"primary_storage": 0} == {"user_vm": 1, "cpu": 1, "memory": 128, "volume": 1, "primary_storage": 0}
+    assert counts(there) | {"primary_storage": 0} == {
+        "user_vm": 1,
+        "cpu": 1,
+        "memory": 128,
+        "volume": 1,
+        "primary_storage": 0,
+    }
 
 
 def test_a_deploy_takes_less_than_a_second_beside_its_agent(there):
