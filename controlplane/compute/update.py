@@ -59,7 +59,7 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
         if self.userdata is not None or self.userdataid is not None:
             give_user_data(ctx, vm, self.userdata, self.userdataid, self.userdatadetails)
         if self.dhcpoptionsnetworklist:
-            options = guest_networks.dhcp_options(ctx, self.dhcpoptionsnetworklist, networks_of(ctx.session, vm))
+            options = guest_networks.dhcp_options(self.dhcpoptionsnetworklist, networks_of(ctx.session, vm))
             vm.dhcp_options = vm.dhcp_options | options
             ctx.touch(*networks_of(ctx.session, vm))
         vm.updated = now()
