@@ -124,7 +124,9 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
         "NETSPINE_NAME": settings.name,
     }
     with (settings.folder / "log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "-m", "controlplane", "serve"], env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-m", "controlplane", "serve"], env=environment, stdout=log, stderr=log
+        )
 
 
 def _wait_until_up(server: Server) -> None:

@@ -226,7 +226,9 @@ def clear_nic(session: Session, nic: Nic) -> list[Network]:
     return found
 
 
-def balancer_facts(session: Session, network_id: int, rule_id: int | None = None) -> tuple[vocabulary.LoadBalancer, ...]:
+def balancer_facts(
+    session: Session, network_id: int, rule_id: int | None = None
+) -> tuple[vocabulary.LoadBalancer, ...]:
     """Return the network's load balancer rules, or just one of them; their number costs no further query.
 
     :param rule_id: the only rule wanted.

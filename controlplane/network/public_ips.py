@@ -97,7 +97,8 @@ class PublicIp(Row):
         """The addresses of the caller's realm, and the free ones that its account could have."""
         theirs = or_(
             VlanRange.account_id == caller.account_id,
-            VlanRange.account_id.is_(None) & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
+            VlanRange.account_id.is_(None)
+            & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
         )
         open_to_them = select(VlanRange.id).where(_for_tenants(), theirs)
         return or_(owned_by(cls, caller), (cls.state == FREE) & cls.range_id.in_(open_to_them))
@@ -224,7 +225,7 @@ def release(session: Session, ip: PublicIp) -> None:
         clear(session, ip)
     if ip.account_id is not None:
         give_back(session, ip.account_id, "public_ip")
-    remove_tags(session, "PublicIpAddress", select(PublicIp.id).where(PublicIp.id == ip.id))
+    remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
     ip.state = RELEASING if ip.targets(session) else FREE
     ip.network_id = ip.network_id if ip.state == RELEASING else None
     ip.account_id = ip.domain_id = ip.allocated = None

@@ -80,7 +80,11 @@ def test_xml_of_lists_and_errors(server):
     assert list(empty) == []
     answer = server.http.get(server.integration_url, params={"command": "listAsyncJobs", "page": "1"})
     root = ET.fromstring(answer.content)
-    assert (root.tag, root.findtext("errorcode"), root.findtext("cserrorcode")) == ("listasyncjobsresponse", "431", "4350")
+    assert (root.tag, root.findtext("errorcode"), root.findtext("cserrorcode")) == (
+        "listasyncjobsresponse",
+        "431",
+        "4350",
+    )
     assert root.find("uuidList") is None
 
 
@@ -98,7 +102,9 @@ def test_an_error_says_what_is_wrong_twice(server):
 
 @pytest.mark.parametrize("character", ["\x00", "\x01", "\t", "\x1f", "\x7f"])
 def test_control_characters_are_refused_before_anything_else(server, character):
-    answer = server.http.get(server.url, params={"command": "listAsyncJobs", "response": "json", "name": f"a{character}b"})
+    answer = server.http.get(
+        server.url, params={"command": "listAsyncJobs", "response": "json", "name": f"a{character}b"}
+    )
     assert error(answer) == ("listasyncjobsresponse", error(answer)[1] | {"errorcode": 431})
 
 

@@ -146,7 +146,10 @@ def test_a_logout_ends_it_at_once(server, method):
         kept = dict(browser.cookies)
         answer = browser.request(method, server.url, params={"command": "logout", "response": "json"})
         assert answer.json() == {"logoutresponse": {"description": "success"}}
-        assert {header.split("=")[0] for header in answer.headers.get_list("set-cookie")} == {"JSESSIONID", "sessionkey"}
+        assert {header.split("=")[0] for header in answer.headers.get_list("set-cookie")} == {
+            "JSESSIONID",
+            "sessionkey",
+        }
         assert all("Max-Age=0" in header for header in answer.headers.get_list("set-cookie"))
     assert httpx.get(server.url, params=ASK, cookies=kept).status_code == 401
 

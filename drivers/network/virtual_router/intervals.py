@@ -51,7 +51,7 @@ def _disjoint(boxes: Sequence[Piece], steps: list[int]) -> list[Piece]:
 
 def _cluster(boxes: list[Piece], steps: list[int]) -> list[Piece]:
     """Cut boxes that hang together along the first dimension."""
-    if len(boxes) < 2:  # noqa: PLR2004
+    if len(boxes) < 2:
         return boxes
     if len(boxes[0][0]) == 1:
         return _line(boxes)

@@ -126,7 +126,7 @@ def _sysctls(interfaces: Sequence[Interface], ways: Mapping[tuple[str, str], Upl
         "net.ipv4.conf.all.arp_announce": "2",
         "net.ipv4.conf.all.accept_redirects": "0",
         "net.ipv4.conf.all.send_redirects": "0",
-        "net.ipv4.conf.all.rp_filter": _STRICT if len(ways) < 2 else _LOOSE,  # noqa: PLR2004
+        "net.ipv4.conf.all.rp_filter": _STRICT if len(ways) < 2 else _LOOSE,
         "net.ipv6.conf.all.disable_ipv6": "1",
     }
     for interface in interfaces:
