@@ -21,6 +21,7 @@ class Account(Created, Removable, Row):
 
     :ivar type: 0 user, 1 root admin, 2 domain admin, 3 resource admin, 5 project.
     :ivar state: ``enabled``, ``disabled`` or ``locked``.
+    :ivar cleanup_required: it was to be deleted, and something of it is still there.
     """
 
     __tablename__ = "accounts"
@@ -34,6 +35,7 @@ class Account(Created, Removable, Row):
     network_domain: Mapped[str | None] = mapped_column(String(255))
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
     default: Mapped[bool] = mapped_column(default=False)
+    cleanup_required: Mapped[bool] = mapped_column(default=False)
     removed_key: Mapped[int] = mapped_column(default=0)
     domain: Mapped[Domain] = relationship(lazy="joined")
     role: Mapped[RoleRow] = relationship()

@@ -6,13 +6,12 @@ from sqlalchemy.orm import Session
 
 from controlplane.api import dispatch
 from controlplane.api.caller import Caller, Role
+from controlplane.identity.roles import ENABLED
 from controlplane.identity.users import User
-
-SYSTEM_RULES = (("*", True),)
 
 
 def caller_of(session: Session, user_id: int) -> Caller:
-    """Return what the user with this number is allowed, as a value."""
+    """Return what the user with this number is allowed, as a value; who has a disabled role may call nothing."""
     user = session.get_one(User, user_id)
     account = user.account
     return Caller(
@@ -21,7 +20,7 @@ def caller_of(session: Session, user_id: int) -> Caller:
         domain_id=account.domain_id,
         domain_path=account.domain.path,
         role=Role(account.role.type),
-        rules=tuple((rule.rule, rule.permission.lower() == "allow") for rule in account.role.rules),
+        rules=account.role.pairs() if account.role.state == ENABLED else (("*", False),),
     )
 
 

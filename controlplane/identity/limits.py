@@ -1,16 +1,23 @@
 """Limits and counts: how much an account and each domain above it have, and may have.
 
 Whatever makes or removes a counted thing says so here, in its own transaction. The counts are rows that are locked
-while they change, so that parallel creates end exactly at the limit.
+while they change, always from ROOT down to the account, so that parallel creates end exactly at the limit.
+Whoever counts a kind also says how it is counted from the rows, so that ``updateResourceCount`` can put a count right::
+
+    counted_by("network", rows_of(Network, Network.removed.is_(None)))
 """
 
 from __future__ import annotations
 
-from sqlalchemy import String, UniqueConstraint, select
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, String, UniqueConstraint, and_, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.db.base import Base
-from controlplane.db.configuration import define
+from controlplane.db.configuration import Setting, define
 from controlplane.errors import LimitReached
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
@@ -31,16 +38,26 @@ KINDS = {
     "primary_storage": 10,
     "secondary_storage": 11,
 }
-"""CloudStack's kinds of limited resources and their numbers; memory is in MiB, storage in bytes."""
+"""CloudStack's kinds of limited resources and their numbers; memory is counted in MiB, storage in bytes."""
+GIB = 1 << 30
 
-_DEFAULTS = {
-    kind: define(
-        f"max.account.{name}",
-        default,
-        f"How many {name.replace('.', ' ')} an account may have; -1 is unlimited",
-        category="Account Defaults",
-    )
-    for kind, name, default in (
+
+def _settings(owner: str, defaults: Sequence[tuple[str, str, int]]) -> dict[str, Setting]:
+    return {
+        kind: define(
+            f"max.{owner}.{name}",
+            default,
+            f"How many {name.replace('.', ' ')} {owner}s may have unless a limit of their own is set; -1 is unlimited",
+            category=f"{owner.title()} Defaults",
+            within=(UNLIMITED, None),
+        )
+        for kind, name, default in defaults
+    }
+
+
+_ACCOUNT_DEFAULTS = _settings(
+    "account",
+    (
         ("user_vm", "user.vms", 20),
         ("public_ip", "public.ips", 20),
         ("volume", "volumes", 20),
@@ -53,9 +70,25 @@ _DEFAULTS = {
         ("memory", "memory", 40960),
         ("primary_storage", "primary.storage", 200),
         ("secondary_storage", "secondary.storage", 400),
-    )
-}
-GIB = 1 << 30
+    ),
+)
+_DOMAIN_DEFAULTS = _settings(
+    "domain",
+    (
+        ("user_vm", "user.vms", 40),
+        ("public_ip", "public.ips", 40),
+        ("volume", "volumes", 40),
+        ("snapshot", "snapshots", 40),
+        ("template", "templates", 40),
+        ("project", "projects", 50),
+        ("network", "networks", 40),
+        ("vpc", "vpcs", 40),
+        ("cpu", "cpus", 80),
+        ("memory", "memory", 81920),
+        ("primary_storage", "primary.storage", 400),
+        ("secondary_storage", "secondary.storage", 800),
+    ),
+)
 
 
 class ResourceCount(Base):
@@ -68,11 +101,14 @@ class ResourceCount(Base):
     owner: Mapped[str] = mapped_column(String(10))
     owner_id: Mapped[int]
     kind: Mapped[str] = mapped_column(String(30))
-    count: Mapped[int] = mapped_column(default=0)
+    count: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class ResourceLimit(Base):
-    """How much of a kind an account or a domain may have (updateResourceLimit); -1 is unlimited."""
+    """How much of a kind an account or a domain may have (updateResourceLimit).
+
+    :ivar max: as the API has it: storage in GiB; -1 is unlimited.
+    """
 
     __tablename__ = "resource_limits"
     __table_args__ = (UniqueConstraint("owner", "owner_id", "kind"),)
@@ -81,63 +117,171 @@ class ResourceLimit(Base):
     owner: Mapped[str] = mapped_column(String(10))
     owner_id: Mapped[int]
     kind: Mapped[str] = mapped_column(String(30))
-    max: Mapped[int]
+    max: Mapped[int] = mapped_column(BigInteger)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who is counted and limited: an account, or a domain with its whole tree.
+
+    :param exempt: it has no limit unless one is set: ROOT, and the accounts of root admins.
+    """
+
+    owner: str
+    number: int
+    name: str
+    exempt: bool
+
+    @classmethod
+    def of(cls, row: Account | Domain) -> Holder:
+        """Return the holder that a row is."""
+        if isinstance(row, Domain):
+            return cls(DOMAIN, row.id, row.name_path, row.parent_id is None)
+        return cls(ACCOUNT, row.id, row.name, row.type == 1)
 
 
 def take(session: Session, account_id: int, kind: str, amount: int = 1) -> None:
     """Count what an account gets, for it and for each domain above it.
 
+    :param amount: pieces; MiB of memory, bytes of storage.
     :raises LimitReached: the account or one of its domains may not have so much.
     """
-    for owner, number, name in _owners(session, account_id):
-        row = _row(session, owner, number, kind)
-        most = limit_of(session, owner, number, kind)
-        if most != UNLIMITED and row.count + amount > most:
+    holders = holders_of(session, account_id)
+    rows = locked_counts(session, holders, kind)
+    most = limits_of(session, holders, kind)
+    for holder in holders:
+        allowed, row = most[holder], rows[holder]
+        if allowed != UNLIMITED and row.count + amount > allowed:
             raise LimitReached(
-                f"Maximum amount of resources of Type = '{kind}' for {owner} {name} is {most}: "
+                f"Maximum amount of resources of Type = '{kind}' for {holder.owner} {holder.name} is {allowed}: "
                 f"it has {row.count}, and {amount} more were asked for."
             )
+    for row in rows.values():
         row.count += amount
     session.flush()
 
 
 def give_back(session: Session, account_id: int, kind: str, amount: int = 1) -> None:
     """Count what an account no longer has."""
-    for owner, number, _ in _owners(session, account_id):
-        row = _row(session, owner, number, kind)
+    for row in locked_counts(session, holders_of(session, account_id), kind).values():
         row.count = max(0, row.count - amount)
     session.flush()
 
 
 def limit_of(session: Session, owner: str, number: int, kind: str) -> int:
-    """Return how much the owner may have: its own limit, or an account's default; root admins are not limited."""
-    found = session.scalar(
-        select(ResourceLimit.max).where(
-            ResourceLimit.owner == owner, ResourceLimit.owner_id == number, ResourceLimit.kind == kind
+    """Return how much the owner may have, -1 for any amount: its own limit, or the default for its kind of owner."""
+    holder = Holder.of(session.get_one(Domain, number) if owner == DOMAIN else session.get_one(Account, number))
+    return limits_of(session, [holder], kind)[holder]
+
+
+def limits_of(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, int]:
+    """Return how much each of the holders may have, in the unit that the kind is counted in."""
+    return {holder: counted(kind, most) for holder, most in shown_limits(session, holders, kind).items()}
+
+
+def shown_limits(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, int]:
+    """Return how much each of the holders may have, as the API has it: storage in GiB."""
+    found = {
+        (owner, number): most
+        for owner, number, most in session.execute(
+            select(ResourceLimit.owner, ResourceLimit.owner_id, ResourceLimit.max).where(
+                ResourceLimit.kind == kind, _any_of(ResourceLimit, holders)
+            )
         )
-    )
-    if found is not None:
-        return found
-    if owner == DOMAIN or session.get_one(Account, number).type == 1:
-        return UNLIMITED
-    value = _DEFAULTS[kind].number(session)
-    return value * GIB if kind.endswith("storage") and value != UNLIMITED else value
+    }
+    defaults: dict[str, int] = {}
+
+    def most(holder: Holder) -> int:
+        own = found.get((holder.owner, holder.number))
+        if own is not None or holder.exempt:
+            return UNLIMITED if own is None else own
+        if holder.owner not in defaults:
+            defaults[holder.owner] = default_of(session, holder.owner, kind)
+        return defaults[holder.owner]
+
+    return {holder: most(holder) for holder in holders}
 
 
-def _owners(session: Session, account_id: int) -> list[tuple[str, int, str]]:
+def default_of(session: Session, owner: str, kind: str) -> int:
+    """Return what owners of this kind may have when nothing else is set, as the API has it."""
+    return (_ACCOUNT_DEFAULTS if owner == ACCOUNT else _DOMAIN_DEFAULTS)[kind].number(session)
+
+
+def counted(kind: str, amount: int) -> int:
+    """Turn an amount as the API has it into the unit that is counted: GiB of storage into bytes."""
+    return amount * GIB if kind.endswith("storage") and amount != UNLIMITED else amount
+
+
+def holders_of(session: Session, account_id: int) -> list[Holder]:
+    """Return the domains above an account from ROOT down, and the account."""
     account = session.get_one(Account, account_id)
-    numbers = [int(part) for part in account.domain.path.split("/") if part]
-    domains = session.execute(select(Domain.id, Domain.name_path).where(Domain.id.in_(numbers)).order_by(Domain.level))
-    return [*((DOMAIN, number, path) for number, path in domains), (ACCOUNT, account.id, account.name)]
+    return [*holders_above(session, account), Holder.of(account)]
 
 
-def _row(session: Session, owner: str, number: int, kind: str) -> ResourceCount:
-    query = select(ResourceCount).where(
-        ResourceCount.owner == owner, ResourceCount.owner_id == number, ResourceCount.kind == kind
-    )
-    row = session.scalar(query.with_for_update())
-    if row is None:
-        row = ResourceCount(owner=owner, owner_id=number, kind=kind, count=0)
-        session.add(row)
+def holders_above(session: Session, row: Account | Domain) -> list[Holder]:
+    """Return the domains above an account or a domain, from ROOT down."""
+    path = row.path.removesuffix(f"{row.id}/") if isinstance(row, Domain) else row.domain.path
+    numbers = [int(part) for part in path.split("/") if part]
+    domains = session.scalars(select(Domain).where(Domain.id.in_(numbers)).order_by(Domain.level))
+    return [Holder.of(domain) for domain in domains]
+
+
+def locked_counts(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, ResourceCount]:
+    """Return the count of each holder, locked until the transaction ends; those that are missing are made."""
+    query = select(ResourceCount).where(ResourceCount.kind == kind, _any_of(ResourceCount, holders))
+    found = {
+        (row.owner, row.owner_id): row for row in session.scalars(query.order_by(ResourceCount.id).with_for_update())
+    }
+    for holder in holders:
+        if (holder.owner, holder.number) not in found:
+            row = ResourceCount(owner=holder.owner, owner_id=holder.number, kind=kind, count=0)
+            session.add(row)
+            found[holder.owner, holder.number] = row
+    session.flush()
+    return {holder: found[holder.owner, holder.number] for holder in holders}
+
+
+def _any_of(table: type[ResourceCount | ResourceLimit], holders: Sequence[Holder]) -> ColumnElement[bool]:
+    numbers = {owner: [holder.number for holder in holders if holder.owner == owner] for owner in (ACCOUNT, DOMAIN)}
+    return or_(*(and_(table.owner == owner, table.owner_id.in_(found)) for owner, found in numbers.items()))
+
+
+Counter = Callable[[Session, Sequence[int]], Mapping[int, int]]
+"""Counts from the rows: how much each of these accounts has, by account number; who has nothing may be left out."""
+_counters: dict[str, Counter] = {}
+
+
+def counted_by(kind: str, counter: Counter) -> None:
+    """Say how a kind is counted from the rows, for ``updateResourceCount``."""
+    assert kind in KINDS, f"{kind} is no kind of resource"
+    assert kind not in _counters, f"{kind} is counted by two rooms"
+    _counters[kind] = counter
+
+
+def rows_of(table: Any, *conditions: ColumnElement[bool], amount: Any = None) -> Counter:
+    """Return a counter that counts the table's rows that meet the conditions.
+
+    :param amount: a column (or expression) that is summed up, instead of the number of rows.
+    """
+
+    def counter(session: Session, accounts: Sequence[int]) -> Mapping[int, int]:
+        total = func.count() if amount is None else func.coalesce(func.sum(amount), 0)
+        query = select(table.account_id, total).where(table.account_id.in_(accounts), *conditions)
+        return {number: int(count) for number, count in session.execute(query.group_by(table.account_id))}
+
+    return counter
+
+
+def recount(session: Session, row: Account | Domain, kind: str) -> int:
+    """Put a count right from the rows and return it; a kind that no room counts keeps its count."""
+    holder = Holder.of(row)
+    count = locked_counts(session, [holder], kind)[holder]
+    counter = _counters.get(kind)
+    if counter is not None:
+        accounts: Sequence[int] = [row.id]
+        if isinstance(row, Domain):
+            tree = select(Domain.id).where(Domain.path.startswith(row.path, autoescape=True))
+            accounts = session.scalars(select(Account.id).where(Account.domain_id.in_(tree))).all()
+        count.count = sum(counter(session, accounts).values())
         session.flush()
-    return row
+    return count.count

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
-from controlplane.api.context import Context, visible
+from controlplane.api.context import Context, owned_by, visible
 from controlplane.api.listing import ListCommand
 from controlplane.api.parameters import Records, Uuid, optional
-from controlplane.db.base import Owned
 from controlplane.errors import BadParameter, Forbidden
 from controlplane.identity.accounts import PROJECT, Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.tags import tagged
+from controlplane.reconcile.targets import Target
 
 NO_PROJECT = "no project with this id exists, or it is not yours to use"
 
@@ -49,7 +50,6 @@ class OwnedListing(ListCommand):
     def owners(self, ctx: Context) -> Any:
         """Return the condition on the owner; None is everything that the caller may see."""
         table: Any = self.table
-        assert issubclass(table, Owned)
         if self.projectid is not None:
             return self._of_projects(ctx)
         if self.account is not None:
@@ -122,3 +122,60 @@ def owner_fields(ctx: Context, rows: Sequence[Any]) -> dict[int, dict[str, Any]]
         number: {"account": name, "domain": domain, "domainid": uuid, "domainpath": path}
         for number, name, domain, uuid, path in found
     }
+
+
+STAGES = MACHINES, RULES, NETWORKS, ADDRESSES, DISKS, IMAGES, REST = (
+    "machines",
+    "rules",
+    "networks",
+    "addresses",
+    "disks",
+    "images",
+    "rest",
+)
+"""The stages in which what a removed account owns is taken away, in their order."""
+
+Remover = Callable[[Session, Account], Sequence[Target]]
+"""Takes away (or stops) what an account has; returns the targets that it touched. It may be called again."""
+Objection = Callable[[Session, Account], Sequence[str]]
+"""Returns the reasons why an account cannot be removed now, as ends of a sentence; none is fine."""
+REMOVERS: dict[str, list[Remover]] = {stage: [] for stage in STAGES}
+STOPPERS: list[Remover] = []
+OBJECTIONS: list[Objection] = []
+
+
+def on_account_removed(remover: Remover, stage: str = REST) -> None:
+    """Have a room take away what a removed account owns of it; the next stage waits until its targets have done so."""
+    REMOVERS[stage].append(remover)
+
+
+def on_account_disabled(stopper: Remover) -> None:
+    """Have a room stop what a disabled account runs."""
+    STOPPERS.append(stopper)
+
+
+def objects_to_removal(objection: Objection) -> None:
+    """Have a room say why an account cannot be removed now."""
+    OBJECTIONS.append(objection)
+
+
+def stop_all(session: Session, account: Account) -> list[Target]:
+    """Have every room stop what the account runs."""
+    return [target for stopper in STOPPERS for target in stopper(session, account)]
+
+
+def objections(session: Session, account: Account) -> list[str]:
+    """Return why the account cannot go now, in every room's words."""
+    return [reason for objection in OBJECTIONS for reason in objection(session, account)]
+
+
+def require_owned(ctx: Context, row: Any, parameter: str) -> None:
+    """Refuse to change a row that the caller may see but that is not in its realm; what no account owns is an admin's.
+
+    :raises Forbidden: it is somebody else's.
+    """
+    table = type(row)
+    owned = select(table.id).where(table.id == row.id, owned_by(table, ctx.caller))
+    mine = ctx.caller.is_admin if not hasattr(table, "account_id") else ctx.session.scalar(owned) is not None
+    if not mine:
+        raise Forbidden(f"Invalid parameter {parameter} value={row.uuid}: it belongs to somebody else.")

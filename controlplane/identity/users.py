@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, select
+from sqlalchemy import ColumnElement, String, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from controlplane.api.caller import Caller
-from controlplane.db.base import Created, Removable, Row
+from controlplane.db.base import Created, Owned, Removable, Row
 from controlplane.db.secrets import Secret
 from controlplane.identity.accounts import Account
 
 
-class User(Created, Removable, Row):
+class User(Created, Removable, Owned, Row):
     """A user.
 
     :ivar password: its hash, never the password.
@@ -23,8 +23,6 @@ class User(Created, Removable, Row):
 
     username: Mapped[str] = mapped_column(String(255))
     password: Mapped[str] = mapped_column(String(255))
-    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), index=True)
-    domain_id: Mapped[int] = mapped_column(ForeignKey("domains.id"))
     firstname: Mapped[str] = mapped_column(String(255), default="")
     lastname: Mapped[str] = mapped_column(String(255), default="")
     email: Mapped[str] = mapped_column(String(255), default="")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,15 @@ from systemvm.bundle import Bundle, Observation, Outcome
 
 MOST_BUNDLES = 32
 LONGEST_WAIT = 55.0
+
+Hello = Callable[[Session, Agent], None]
+_greeters: list[Hello] = []
+
+
+def on_hello(listener: Hello) -> Hello:
+    """Have the listener called, as a decorator, in the transaction of each hello, once the inventory is stored."""
+    _greeters.append(listener)
+    return listener
 
 
 def digest_of(token: str) -> str:
@@ -59,6 +69,8 @@ class Door:
             agent.inventory, agent.seen = body.get("inventory", {}), now()
             for target in session.scalars(select(Target).where(Target.agent_id == agent_id)):
                 _believe(session, target, ledger.get(target.uuid))
+            for greet in _greeters:
+                greet(session, agent)
             host = select(Target.uuid).where(Target.agent_id == agent_id, Target.name == agent.name)
             return {"target": session.scalar(host)}
 
