@@ -143,7 +143,9 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
     forvirtualnetwork: bool | None = optional(description="of a public range, not of a shared network's")
     forloadbalancing: bool | None = optional(description="a load balancer rule uses it")
     forsystemvms: bool | None = optional()
-    forprovider: bool | None = optional(description="of a range that an outside network provider manages: there is none")
+    forprovider: bool | None = optional(
+        description="of a range that an outside network provider manages: there is none"
+    )
     retrieveonlyresourcecount: bool | None = optional()
 
     def owners(self, ctx: Context) -> Any:

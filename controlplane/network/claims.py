@@ -9,7 +9,6 @@ from controlplane.db.base import Base
 from controlplane.errors import RuleConflict
 from controlplane.network.rule_text import ports_text
 
-
 PORT_FORWARDING, BALANCING, IP_FORWARDING = "port forwarding rule", "load balancer rule", "IP forwarding rule"
 """The purposes of claims."""
 

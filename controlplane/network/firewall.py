@@ -138,7 +138,9 @@ class Traffic(Command):
         :raises BadParameter: they contradict each other.
         """
         if self.type == "system":
-            raise BadParameter("Invalid parameter type value=system: system rules are made by the system; leave it out.")
+            raise BadParameter(
+                "Invalid parameter type value=system: system rules are made by the system; leave it out."
+            )
         rule = FirewallRule(protocol=rule_text.protocol(self.protocol, allowed), display=self.fordisplay is not False)
         ports = {"startport": self.startport, "endport": self.endport}
         kinds = {"icmptype": self.icmptype, "icmpcode": self.icmpcode}
@@ -191,7 +193,9 @@ def must_not_conflict(session: Session, rule: FirewallRule) -> None:
     if rule.protocol == "icmp":
         same += [FirewallRule.icmp_type == rule.icmp_type, FirewallRule.icmp_code == rule.icmp_code]
     elif rule.start is not None:
-        same.append(FirewallRule.start.is_(None) | ((FirewallRule.start <= rule.end) & (FirewallRule.end >= rule.start)))
+        same.append(
+            FirewallRule.start.is_(None) | ((FirewallRule.start <= rule.end) & (FirewallRule.end >= rule.start))
+        )
     columns = FirewallRule.uuid, FirewallRule.start, FirewallRule.end, FirewallRule.sources, FirewallRule.destinations
     for other in session.execute(select(*columns).where(*same)):
         common = sorted(set(rule.sources) & set(other.sources))
@@ -346,7 +350,14 @@ def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.Ingress
     rule = FirewallRule
     query = (
         select(
-            rule.uuid, PublicIp.address, rule.protocol, rule.start, rule.end, rule.icmp_type, rule.icmp_code, rule.sources
+            rule.uuid,
+            PublicIp.address,
+            rule.protocol,
+            rule.start,
+            rule.end,
+            rule.icmp_type,
+            rule.icmp_code,
+            rule.sources,
         )
         .join(PublicIp, rule.public_ip_id == PublicIp.id)
         .where(rule.network_id == network_id)

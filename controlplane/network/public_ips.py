@@ -97,7 +97,8 @@ class PublicIp(Row):
         """The addresses of the caller's realm, and the free ones that its account could have."""
         theirs = or_(
             VlanRange.account_id == caller.account_id,
-            VlanRange.account_id.is_(None) & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
+            VlanRange.account_id.is_(None)
+            & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
         )
         open_to_them = select(VlanRange.id).where(_for_tenants(), theirs)
         return or_(owned_by(cls, caller), (cls.state == FREE) & cls.range_id.in_(open_to_them))
@@ -128,7 +129,7 @@ def clears_network(function: NetworkClearer) -> NetworkClearer:
 
 
 def clears_nic(function: NicClearer) -> NicClearer:
-    """Register, as a decorator, what removes one kind of rule that leads to a NIC; it returns the networks concerned."""
+    """Register, as a decorator, what removes one kind of rule that leads to a NIC, and returns the networks."""
     _nic_clearers.append(function)
     return function
 

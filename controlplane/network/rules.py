@@ -28,7 +28,7 @@ def remove_rows(session: Session, table: type[Row], taggable: str, *conditions: 
     session.execute(delete(table).where(*conditions))
 
 
-def remove_tags(session: Session, taggable: str, numbers: Select[tuple[int]]) -> None:
+def remove_tags(session: Session, taggable: str, numbers: Select[Any]) -> None:
     """Delete the tags of the rows whose numbers the query gives."""
     theirs = ResourceTag.resource_type == taggable, ResourceTag.resource_id.in_(numbers)
     session.execute(delete(ResourceTag).where(*theirs))
