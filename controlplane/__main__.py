@@ -94,7 +94,8 @@ def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
     os.execvp(command[0], command)
 
 
-SUBCOMMANDS: list[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]] = [add_serve, add_run, add_exec]
+Add = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+SUBCOMMANDS: list[Add] = [add_serve, add_run, add_exec]
 """Each adds one subcommand: a parser whose ``run`` default is called with the arguments and the settings."""
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from controlplane.compute.choice import ALGORITHMS, RANDOM, Candidate, Choice, Want, choose
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Base
-from controlplane.db.configuration import SETTINGS, define
+from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.zone.capacity import CPU_FACTOR, MEMORY_FACTOR
 from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
 from controlplane.zone.pods import Pod
@@ -31,6 +32,26 @@ ALGORITHM = define(
     choices=ALGORITHMS,
 )
 ROUTER_MHZ, ROUTER_MEMORY = 500, 256
+_COLUMNS = (
+    Host.id,
+    Host.name,
+    Host.pod_id,
+    Host.cluster_id,
+    Host.hypervisor,
+    Host.state,
+    Host.resource_state,
+    Host.cpus,
+    Host.mhz,
+    Host.memory,
+    Host.tags,
+    Host.details,
+    Cluster.name.label("cluster"),
+    Cluster.allocation_state.label("cluster_state"),
+    Cluster.managed_state,
+    Cluster.details.label("cluster_details"),
+    Pod.name.label("pod"),
+    Pod.allocation_state.label("pod_state"),
+)
 _HOLDS = VirtualMachine.host_id.is_not(None), VirtualMachine.running | (VirtualMachine.state == "Stopping")
 
 
@@ -77,26 +98,7 @@ def no_host(session: Session, zone_id: int, choice: Choice) -> str:
 
 def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     hosts = session.execute(
-        select(
-            Host.id,
-            Host.name,
-            Host.pod_id,
-            Host.cluster_id,
-            Host.hypervisor,
-            Host.state,
-            Host.resource_state,
-            Host.cpus,
-            Host.mhz,
-            Host.memory,
-            Host.tags,
-            Host.details,
-            Cluster.name.label("cluster"),
-            Cluster.allocation_state.label("cluster_state"),
-            Cluster.managed_state,
-            Cluster.details.label("cluster_details"),
-            Pod.name.label("pod"),
-            Pod.allocation_state.label("pod_state"),
-        )
+        select(*_COLUMNS)
         .join(Cluster, Host.cluster_id == Cluster.id)
         .join(Pod, Host.pod_id == Pod.id)
         .where(Host.zone_id == zone_id, Host.removed.is_(None))
@@ -106,7 +108,7 @@ def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     pods: dict[int, int] = {}
     for host in hosts:
         pods[host.pod_id] = pods.get(host.pod_id, 0) + own.get(host.id, 0)
-    factors = _factor(session, "cpu.overprovisioning.factor"), _factor(session, "mem.overprovisioning.factor")
+    factors = float(CPU_FACTOR.text(session)), float(MEMORY_FACTOR.text(session))
     return [
         _candidate(host, used.get(host.id, (0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors) for host in hosts
     ]
@@ -150,11 +152,6 @@ def _ratio(details: dict[str, str], name: str, otherwise: float) -> float:
         return float(details.get(name, otherwise))
     except ValueError:
         return otherwise
-
-
-def _factor(session: Session, name: str) -> float:
-    setting = SETTINGS.get(name)
-    return _ratio({name: setting.text(session)}, name, 1.0) if setting else 1.0
 
 
 def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]]:

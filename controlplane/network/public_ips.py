@@ -225,7 +225,7 @@ def release(session: Session, ip: PublicIp) -> None:
         clear(session, ip)
     if ip.account_id is not None:
         give_back(session, ip.account_id, "public_ip")
-    remove_tags(session, "PublicIpAddress", select(PublicIp.id).where(PublicIp.id == ip.id))
+    remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
     ip.state = RELEASING if ip.targets(session) else FREE
     ip.network_id = ip.network_id if ip.state == RELEASING else None
     ip.account_id = ip.domain_id = ip.allocated = None

@@ -13,7 +13,7 @@ from controlplane.api.context import Context
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Row
 from controlplane.errors import BadParameter, Forbidden
-from controlplane.identity.tags import ResourceTag
+from controlplane.identity.tags import ResourceTag, move_tags
 from controlplane.network.claims import PortClaim
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
@@ -24,13 +24,13 @@ GONE = ("Destroyed", "Expunging", "Error")
 
 def remove_rows(session: Session, table: type[Row], taggable: str, *conditions: ColumnElement[bool]) -> None:
     """Delete the rows of a table that meet the conditions, and their tags."""
-    remove_tags(session, taggable, select(table.id).where(*conditions))
+    remove_tags(session, taggable, select(table.uuid).where(*conditions))
     session.execute(delete(table).where(*conditions))
 
 
-def remove_tags(session: Session, taggable: str, numbers: Select[Any]) -> None:
-    """Delete the tags of the rows whose numbers the query gives."""
-    theirs = ResourceTag.resource_type == taggable, ResourceTag.resource_id.in_(numbers)
+def remove_tags(session: Session, taggable: str, uuids: Select[Any]) -> None:
+    """Delete the tags of the rows whose UUIDs the query gives."""
+    theirs = ResourceTag.resource_type == taggable, ResourceTag.resource_uuid.in_(uuids)
     session.execute(delete(ResourceTag).where(*theirs))
 
 
@@ -59,10 +59,8 @@ def set_custom_id(ctx: Context, row: Row, taggable: str, wanted: str | None) -> 
     if ctx.session.scalar(select(table.id).where(table.uuid == uuid, table.id != row.id)) is not None:
         raise BadParameter(f"Invalid parameter customid value={wanted}: another object has this id.")
     _follow(ctx.session, row.uuid, uuid)
+    move_tags(ctx.session, taggable, row.uuid, uuid)
     row.uuid = uuid
-    tags = select(ResourceTag).where(ResourceTag.resource_type == taggable, ResourceTag.resource_id == row.id)
-    for tag in ctx.session.scalars(tags):
-        tag.resource_uuid = uuid
 
 
 def _follow(session: Session, old: str, new: str) -> None:
