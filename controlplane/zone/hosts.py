@@ -13,6 +13,7 @@ from controlplane.db.base import Created, Removable, Row, now
 from controlplane.db.configuration import define
 from controlplane.db.secrets import Secret
 from controlplane.reconcile.door import on_hello
+from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Agent, Target
 from controlplane.zone.clusters import Cluster
 
@@ -89,31 +90,24 @@ def state_of(host: Host, oldest: datetime) -> str:
 
 def is_up(oldest: datetime) -> ColumnElement[bool]:
     """Return the condition that :func:`state_of` would say ``Up``."""
-    seen = select(Target.id).join(Agent, Agent.id == Target.agent_id).where(Agent.seen >= oldest)
-    hosted = select(Target.id).where(Target.agent_id.is_(None))
-    known = or_(Host.target_id.in_(seen), Host.target_id.in_(hosted), Host.target_id.is_(None))
-    return and_(Host.removed.is_(None), Host.state == "Up", known)
+    silent = select(Target.id).join(Agent, Agent.id == Target.agent_id)
+    silent = silent.where(or_(Agent.seen.is_(None), Agent.seen < oldest))
+    unheard = and_(Host.target_id.is_not(None), Host.target_id.in_(silent))
+    return and_(Host.removed.is_(None), Host.state == "Up", ~unheard)
 
 
-def up_hosts(session: Session, zone_id: int) -> list[Host]:
-    """Return the zone's hosts that may be given something new: enabled and up, their cluster and pod enabled too."""
-    from controlplane.zone.pods import Pod
-
-    query = (
-        select(Host)
-        .join(Cluster, Cluster.id == Host.cluster_id)
-        .join(Pod, Pod.id == Host.pod_id)
-        .where(
-            Host.zone_id == zone_id,
-            Host.resource_state == "Enabled",
-            Cluster.allocation_state == "Enabled",
-            Cluster.managed_state == "Managed",
-            Pod.allocation_state == "Enabled",
-            is_up(now() - patience(session)),
-        )
-        .order_by(Host.id)
-    )
-    return list(session.scalars(query))
+@duty(5)
+def notice_silent_hosts(session: Session) -> None:
+    """Write down which hosts have gone silent, and which are heard of again."""
+    oldest = now() - patience(session)
+    heard = select(Target.id).join(Agent, Agent.id == Target.agent_id)
+    gone = or_(Agent.seen.is_(None), Agent.seen < oldest)
+    live = Host.removed.is_(None)
+    for host in session.scalars(select(Host).where(live, Host.state == "Up", Host.target_id.in_(heard.where(gone)))):
+        host.state = "Disconnected"
+    back = select(Host).where(live, Host.state == "Disconnected", Host.target_id.in_(heard.where(Agent.seen >= oldest)))
+    for host in session.scalars(back):
+        host.state = "Up"
 
 
 @on_hello

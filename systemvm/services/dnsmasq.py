@@ -155,7 +155,7 @@ def _contradicted(place: Place, files: dict[str, str]) -> bool:
     """
     owners = _owners(files)
     return any(
-        len(lease) > 2 and owners.get(lease[2], lease[1].lower()) != lease[1].lower()  # noqa: PLR2004 - expiry MAC address
+        len(lease) > 2 and owners.get(lease[2], lease[1].lower()) != lease[1].lower()
         for lease in _leases(place.folder / "run" / "dnsmasq.leases")
     )
 
@@ -163,6 +163,6 @@ def _contradicted(place: Place, files: dict[str, str]) -> bool:
 def _forget_leases(path: Path, files: dict[str, str]) -> None:
     owners = _owners(files)
     leases = _leases(path)
-    kept = [lease for lease in leases if len(lease) < 3 or owners.get(lease[2], lease[1].lower()) == lease[1].lower()]  # noqa: PLR2004
+    kept = [lease for lease in leases if len(lease) < 3 or owners.get(lease[2], lease[1].lower()) == lease[1].lower()]
     if len(kept) != len(leases):
         path.write_text("".join(" ".join(lease) + "\n" for lease in kept), encoding="utf-8")

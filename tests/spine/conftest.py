@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -16,17 +17,16 @@ from tests.spine.world import World
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world() -> Iterator[World]:
     """A zone of two hosts, made through the API by the public ``cs`` client."""
-    folder = tmp_path_factory.mktemp("cloud")
-    for path in (folder, *folder.parents[:3]):
-        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
-            path.chmod(0o755)  # the control plane has dropped root when it opens its own folder below
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    place = run.Place(folder)
     fabric = Fabric(f"t{os.getpid()}-", ("host-1", "host-2"))
-    with run.standing(Settings(port=port), place, fabric) as cloud:
-        zone = demo_zone.ensure_zone(cloud.client, run.specs_of(cloud), place.template)
-        yield World(cloud, zone["id"])
+    with TemporaryDirectory(prefix="netspine-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the control plane has dropped root when it opens its own folder below
+        place = run.Place(folder)
+        with run.standing(Settings(port=port), place, fabric) as cloud:
+            zone = demo_zone.ensure_zone(cloud.client, run.specs_of(cloud), place.template)
+            yield World(cloud, zone["id"])

@@ -157,7 +157,7 @@ def _members(members: Iterable[Member]) -> list[Member]:
 
 
 def _weight(member: Member, what: str) -> int:
-    if not 0 <= member.weight <= 256:  # noqa: PLR2004
+    if not 0 <= member.weight <= 256:
         raise ValueError(f"{what} gives {member.address} the weight {member.weight}: it must be 0 to 256.")
     return member.weight
 
@@ -199,7 +199,7 @@ def _check(health: HealthCheck | None, what: str) -> Check:
         if not 1 <= value <= _LONGEST:
             raise ValueError(f"The health check {name} of {what} is {value}: it must be 1 to {_LONGEST} seconds.")
     for name, value in (("healthy", check.rise), ("unhealthy", check.fall)):
-        if not 1 <= value <= 100:  # noqa: PLR2004
+        if not 1 <= value <= 100:
             raise ValueError(f"The {name} threshold of {what} is {value}: it must be 1 to 100.")
     return check
 

@@ -67,7 +67,7 @@ def _domain(net: Network) -> str:
 def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[str, ...]) -> DhcpRange:
     block = network(net.cidr, f"The CIDR of network {net.id}")
     own = address(nic.address, f"The router's address on network {net.id}")
-    if not 576 <= net.mtu <= 65535:  # noqa: PLR2004
+    if not 576 <= net.mtu <= 65535:
         raise ValueError(f"The MTU of network {net.id} is {net.mtu}: it must be 576 to 65535.")
     return DhcpRange(
         tag=names[net.nic],
@@ -99,7 +99,7 @@ def _special(net: Network, lease: Lease) -> list[SpecialGuest]:
         return []
     what = f"of guest {lease.vm} on network {net.id}"
     for code, value in lease.options:
-        if code in _OWN or not 0 < code < 255:  # noqa: PLR2004
+        if code in _OWN or not 0 < code < 255:
             raise ValueError(f"The DHCP option {code} {what} is refused: it is the DHCP server's own.")
         matched(_VALUE, value, f"The DHCP option {code} {what}", "plain text without quotes or line breaks")
     return [SpecialGuest(lease.mac, f"g{lease.mac.replace(':', '')}", lease.default, tuple(sorted(lease.options)))]
