@@ -91,7 +91,7 @@ def become(user: str, folder: Path) -> None:
     """Give up root for good: the process is this user from now on, and what it wrote so far belongs to it.
 
     :raises LookupError: there is no such user.
-    :raises PermissionError: the folder was not made by this process's kind, and the user may not write it.
+    :raises PermissionError: the user may not read the program; or the folder was not made by this process's kind, and the user may not write it.
     """
     try:
         entry = pwd.getpwnam(user)
@@ -104,6 +104,12 @@ def become(user: str, folder: Path) -> None:
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
+    for module in (os.__file__, __file__):
+        if not os.access(module, os.R_OK):
+            raise PermissionError(
+                f"User {user} may not read {module}: have Python and Netspine where everybody may read them, "
+                "or name another user with --user."
+            )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"User {user} may not write {folder}: give it the folder, or name another with --user.")
 

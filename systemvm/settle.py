@@ -67,7 +67,7 @@ class Index:
         """Build the index."""
         index = cls()
         for each in translations:
-            if each.destinations[0] == each.destinations[1] and each.ports[0] == each.ports[1]:
+            if each.destinations[0] == each.destinations[1] and each.protocol and each.ports[0] == each.ports[1]:
                 key = (each.destinations[0], each.protocol, each.ports[0])
                 index.exact.setdefault(key, []).append(each)
             elif each.destinations[0] == each.destinations[1]:
