@@ -160,7 +160,12 @@ def test_an_empty_domain_goes_without_cleanup(cloud, company):
 def test_a_domain_that_goes_takes_nothing_in(cloud, company):
     labs = company.domain("labs")
     with cloud.database.write() as session:
-        session.execute(Account.metadata.tables["domains"].update().where(Account.metadata.tables["domains"].c.uuid == labs).values(state="Inactive"))
+        session.execute(
+            Account.metadata.tables["domains"]
+            .update()
+            .where(Account.metadata.tables["domains"].c.uuid == labs)
+            .values(state="Inactive")
+        )
     with pytest.raises(Forbidden, match="being deleted"):
         cloud("createDomain", name="late", parentdomainid=labs)
     with pytest.raises(Forbidden, match="being deleted"):
@@ -187,4 +192,12 @@ def test_the_queries_of_a_list_do_not_grow_with_its_rows(cloud, company, command
 
 
 def tag(cloud, account):
-    cloud.raw({"command": "createTags", "resourcetype": "account", "resourceids": account, "tags[0].key": "a", "tags[0].value": "b"})
+    cloud.raw(
+        {
+            "command": "createTags",
+            "resourcetype": "account",
+            "resourceids": account,
+            "tags[0].key": "a",
+            "tags[0].value": "b",
+        }
+    )
