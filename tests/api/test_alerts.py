@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.api.people import Company
 
 from controlplane.errors import BadParameter, Unauthenticated
 from controlplane.events import alerts
 from controlplane.events.alerts import Alert, clear_alert, raise_alert
+from tests.api.people import Company
 
 
 def notice(cloud, what, *arguments, **more):

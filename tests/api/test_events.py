@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests.api.people import Company, done
 
 from controlplane.db.base import now
 from controlplane.errors import ApiError, BadParameter
@@ -13,6 +12,7 @@ from controlplane.events.events import Event, _words
 from controlplane.identity import ownership
 from controlplane.identity.accounts import Account
 from controlplane.reconcile.targets import Target
+from tests.api.people import Company, done
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import select
-from tests.api.people import Company
 
 from controlplane.db.configuration import SETTINGS, define
 from controlplane.errors import BadParameter, Unauthenticated
 from controlplane.identity.configuration import ConfigurationChange
 from controlplane.identity.passwords import MINIMUM_LENGTH
+from tests.api.people import Company
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.api.people import Company, done
 from sqlalchemy import event
 
 from controlplane.errors import ApiError, BadParameter, Forbidden, InUse, Unauthenticated
 from controlplane.identity import limits
 from controlplane.identity.accounts import Account
+from tests.api.people import Company, done
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 from sqlalchemy import event, select
-from tests.api.people import Company
 
 from controlplane.errors import BadParameter, Forbidden, LimitReached, Unauthenticated
 from controlplane.identity import limits
 from controlplane.identity.accounts import Account
 from controlplane.identity.tags import ResourceTag
+from tests.api.people import Company
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.api.people import Company, hire
 
 from controlplane.api.caller import Role
 from controlplane.api.command import REGISTRY
 from controlplane.errors import ApiError, BadParameter, InUse, Unauthenticated
 from controlplane.identity import seed
+from tests.api.people import Company, hire
 
 ROLES = {
     "Root Admin": Role.ADMIN,
@@ -166,7 +166,7 @@ def test_copying_importing_and_changing(cloud, company):
     changed = cloud("updateRole", id=made["id"], name="renamed", type="DomainAdmin", ispublic=False)["role"]
     assert (changed["name"], changed["type"], changed["ispublic"]) == ("renamed", "DomainAdmin", False)
     with_role(cloud, company, "ruth", made["id"])
-    with pytest.raises(InUse, match="accounts have it .ruth."):
+    with pytest.raises(InUse, match=r"accounts have it .ruth."):
         cloud("deleteRole", id=made["id"])
     with pytest.raises(InUse, match="cannot be given another type"):
         cloud("updateRole", id=made["id"], type="User")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import select
-from tests.api.people import Company
 
 from controlplane.api.context import Context
 from controlplane.compute.virtual_machines import SshKeyPair
@@ -13,6 +12,7 @@ from controlplane.identity import tags
 from controlplane.identity.accounts import Account
 from controlplane.identity.tags import tagged, tags_of
 from controlplane.storage.templates import Template
+from tests.api.people import Company
 
 
 @pytest.fixture

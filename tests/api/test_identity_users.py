@@ -6,12 +6,12 @@ import json
 
 import pytest
 from sqlalchemy import select
-from tests.api.people import PASSWORD, PEOPLE, Company, done, hire
 
 from controlplane.errors import ApiError, BadParameter, Forbidden
 from controlplane.identity.sessions import LoginSession, password_fits
 from controlplane.identity.users import User
 from controlplane.work.jobs import Job
+from tests.api.people import PASSWORD, PEOPLE, Company, done, hire
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_the_password_policy(cloud, company):
     assert "samuel" not in refused.value.text
     cloud("updateUser", id=number, password="Correct-horse-42")
     cloud("updateConfiguration", name="password.policy.regex", value="[a-z ]+", domainid=sales)
-    with pytest.raises(BadParameter, match="password.policy.regex"):
+    with pytest.raises(BadParameter, match=r"password\.policy\.regex"):
         cloud("updateUser", id=number, password="Correct-horse-42")
     cloud("updateConfiguration", name="password.policy.regex", value="[", domainid=sales)
     with pytest.raises(BadParameter, match="is no regular expression"):
