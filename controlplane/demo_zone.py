@@ -5,6 +5,7 @@ Each function finds what is there by its name and makes only what is missing, so
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,9 @@ def ensure(items: dict[str, Any], key: str, make: Callable[[], dict[str, Any]]) 
     found: list[dict[str, Any]] = items.get(key, [])
     if found:
         return found[0]
-    made = make()[key]
-    return made[0] if isinstance(made, list) else made
+    made: Any = make()[key]
+    item: dict[str, Any] = made[0] if isinstance(made, list) else made
+    return item
 
 
 def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dic
             endip=PUBLIC_END,
         )
     _ensure_hosts(cloud, zone["id"], pod["id"], hosts)
+    wait_for_hosts(cloud, zone["id"], len(hosts))
     _ensure_template(cloud, zone["id"], template)
     if zone["allocationstate"] != "Enabled":
         cloud.updateZone(id=zone["id"], allocationstate="Enabled")
@@ -117,6 +120,20 @@ def _ensure_hosts(cloud: CloudStack, zone: str, pod: str, hosts: list[HostSpec])
         if not cloud.listHosts(name=host.name):
             where = {"zoneid": zone, "podid": pod, "clusterid": cluster["id"]}
             cloud.addHost(url=f"http://{host.name}", username="agent", password=host.token, hypervisor="LXC", **where)
+
+
+def wait_for_hosts(cloud: CloudStack, zone: str, wanted: int, seconds: float = 30.0) -> None:
+    """Wait until so many hosts of the zone are Up: their agents have said hello.
+
+    :raises TimeoutError: they have not in this time.
+    """
+    deadline = time.monotonic() + seconds
+    while len(cloud.listHosts(zoneid=zone, state="Up", type="Routing").get("host", [])) < wanted:
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"The agents of {wanted} hosts have not said hello within {seconds:.0f} s: see their logs."
+            )
+        time.sleep(0.1)
 
 
 def _ensure_template(cloud: CloudStack, zone: str, template: Path) -> None:
@@ -193,7 +210,7 @@ def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[st
         rule: dict[str, Any] = found[0]
         return rule
     address = cloud.associateIpAddress(zoneid=zone, networkid=network, **NOW)["ipaddress"]
-    made = cloud.createLoadBalancerRule(
+    made: dict[str, Any] = cloud.createLoadBalancerRule(
         publicipid=address["id"],
         networkid=network,
         name="web",
@@ -204,5 +221,4 @@ def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[st
         **NOW,
     )["loadbalancer"]
     cloud.assignToLoadBalancerRule(id=made["id"], virtualmachineids=",".join(guests), **NOW)
-    rule = made
-    return rule
+    return made

@@ -8,6 +8,7 @@ the next run finds the same cloud there.
 from __future__ import annotations
 
 import configparser
+import fcntl
 import os
 import pwd
 import secrets
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -76,18 +77,69 @@ class Place:
         return self.folder / "agents" / host
 
 
-def run(settings: Settings, *, example: bool, hosts: int = 1) -> int:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A cloud that runs.
+
+    :ivar client: calls it as the root admin.
+    :ivar password: the admin's, as it was first made.
+    :ivar processes: the control plane, then the agents.
+    """
+
+    settings: Settings
+    place: Place
+    fabric: Fabric
+    client: CloudStack
+    password: str
+    processes: list[subprocess.Popen[bytes]]
+
+
+def run(settings: Settings, *, example: bool) -> int:
     """Run the cloud until Ctrl-C; return the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = Place(settings.folder.absolute())
     try:
         _check_machine()
-        fabric = Fabric(PREFIX, tuple(f"host-{number}" for number in range(1, hosts + 1)))
-        with _one_at_a_time(place):
-            _stand(settings, place, fabric, example=example)
+        with standing(settings, place, Fabric(PREFIX)) as cloud:
+            zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), place.template)
+            made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
+            print(_welcome(cloud, made), flush=True)
+            _watch(cloud.processes)
     except Refused as refused:
         print(refused, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 0
     return 0
+
+
+@contextmanager
+def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Standing]:
+    """Hold a cloud up for the length of the block: the fabric, the control plane and the hosts' agents.
+
+    :param settings: address and ports; its folder is not looked at, ``place`` says where everything lies.
+    """
+    own = replace(settings, folder=place.control)
+    processes: list[subprocess.Popen[bytes]] = []
+    with _alone_in(place):
+        _clean(place, fabric)  # what a killed run left
+        try:
+            fabric.ensure()
+            guest_image.pack(place.template)
+            password = _prepare(own, place)
+            processes.append(_start_control(own, place))
+            _wait_until_up(own, place, processes[0])
+            processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
+            yield Standing(own, place, fabric, client_of(place), password, processes)
+        finally:
+            for process in reversed(processes):
+                _end(process)
+            _clean(place, fabric)
+
+
+def specs_of(cloud: Standing) -> list[demo_zone.HostSpec]:
+    """Return the hosts of the cloud as they are to be added."""
+    return [demo_zone.HostSpec(host, cloud.place.token(host).read_text().strip()) for host in cloud.fabric.hosts]
 
 
 def _check_machine() -> None:
@@ -99,67 +151,27 @@ def _check_machine() -> None:
 
 
 @contextmanager
-def _one_at_a_time(place: Place) -> Iterator[None]:
+def _alone_in(place: Place) -> Iterator[None]:
     """Hold the folder; a second run in it is refused."""
-    import fcntl
-
     for folder in (place.folder, place.control, place.template.parent, place.folder / "log", place.folder / "agents"):
         folder.mkdir(parents=True, exist_ok=True)
     with (place.folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(f"Another netspine run has {place.folder}: stop that one first, or set NETSPINE_DIR.") from None
+            raise Refused(
+                f"Another netspine run has {place.folder}: stop that one first, or set NETSPINE_DIR."
+            ) from None
         yield
 
 
-def _stand(settings: Settings, place: Place, fabric: Fabric, *, example: bool) -> None:
-    processes: list[subprocess.Popen[bytes]] = []
-    stopping = _stop_on_signals()
-    _clean(place, fabric)  # what a killed run left
-    try:
-        fabric.ensure()
-        guest_image.build(place.template)
-        own = Settings(place.control, settings.database, settings.address, settings.port, settings.integration_port)
-        password = _prepare(own, place)
-        processes.append(_start_control(own, place))
-        cloud = _client(place)
-        _wait_until_up(own, processes[0])
-        processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
-        specs = [demo_zone.HostSpec(host, place.token(host).read_text().strip()) for host in fabric.hosts]
-        zone = demo_zone.ensure_zone(cloud, specs, place.template)
-        _wait_for_hosts(cloud, len(specs))
-        made = demo_zone.ensure_example(cloud, zone["id"]) if example else None
-        print(_welcome(own, place, password, made), flush=True)
-        _watch(processes, stopping)
-    finally:
-        print("Taking everything down …", flush=True)
-        for process in reversed(processes):
-            _end(process)
-        _clean(place, fabric)
-
-
-def _stop_on_signals() -> list[int]:
-    received: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    return received
-
-
-def _watch(processes: list[subprocess.Popen[bytes]], stopping: list[int]) -> None:
-    """Stay until a signal comes, or one of the processes ends by itself."""
-    try:
-        while not stopping:
-            for process in processes:
-                if process.poll() is not None:
-                    raise Refused(f"{process.args!r} ended with {process.returncode}: its log says why.")
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        return
+def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Stay until Ctrl-C, or until one of the processes ends by itself."""
+    while True:
+        for process in processes:
+            if process.poll() is not None:
+                raise Refused(f"{process.args!r} ended with {process.returncode}: its log says why.")
+        time.sleep(0.5)
 
 
 def _prepare(settings: Settings, place: Place) -> str:
@@ -193,7 +205,8 @@ def _write_secret(file: Path, text: str) -> None:
         out.write(text)
 
 
-def _client(place: Place) -> CloudStack:
+def client_of(place: Place) -> CloudStack:
+    """Return a client that calls the cloud as its ini file says."""
     ini = configparser.ConfigParser()
     ini.read(place.ini)
     section = ini["cloudstack"]
@@ -232,26 +245,18 @@ def _start(argv: list[str], log: Path, environment: dict[str, str]) -> subproces
         return subprocess.Popen(argv, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
-def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_up(settings: Settings, place: Place, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Refused(f"The control plane ended with {process.returncode}; see log/control.log in its folder.")
+            said = place.log("control").read_text(errors="replace").strip().splitlines()[-3:]
+            raise Refused("\n".join(["The control plane ended; its log's last lines are:", *said]))
         try:
             if httpx.get(f"http://{settings.address}:{settings.port}/healthz", timeout=1).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
     raise Refused(f"The control plane does not answer on port {settings.port} after {PATIENCE:.0f} s.")
-
-
-def _wait_for_hosts(cloud: CloudStack, wanted: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if len(cloud.listHosts(state="Up").get("host", [])) >= wanted:
-            return
-        time.sleep(0.1)
-    raise Refused(f"The hosts' agents have not said hello within {PATIENCE:.0f} s; see log/agent-*.log.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -274,12 +279,13 @@ def _clean(place: Place, fabric: Fabric) -> None:
     fabric.ensure_no()
 
 
-def _welcome(settings: Settings, place: Place, password: str, made: demo_zone.Example | None) -> str:
+def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:
+    settings = cloud.settings
     lines = [
         "",
         f"Netspine is up: http://{settings.address}:{settings.port}/client/api",
-        f"  admin's login   admin / {password}",
-        f"  for clients     CLOUDSTACK_CONFIG={place.ini} cs listZones",
+        f"  admin's login   admin / {cloud.password}",
+        f"  for clients     CLOUDSTACK_CONFIG={cloud.place.ini} cs listZones",
     ]
     if made is not None:
         guests = ", ".join(f"{name} {address}" for name, address in made.guests.items())

@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from controlplane.api.caller import ADMINS, Role
 from controlplane.api.parameters import Declared, Parameter, describe
@@ -135,6 +135,14 @@ class Command:
 
         The parameters are there; what it finds out it keeps on the command. Rows are read again before ``run``.
         """
+
+    @classmethod
+    def given(cls, **values: Any) -> Self:
+        """Return the command with these parameters, the others left out: for code that does what a caller could."""
+        command = cls()
+        for parameter in cls.parameters().values():
+            setattr(command, parameter.name, values.get(parameter.name, parameter.declared.default))
+        return command
 
     def run(self, ctx: Context) -> Any:
         """Check, write rows, and return what the answer needs.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, String, Text
+from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.db.base import Base, Created, Owned, Removable, Row
@@ -14,6 +15,22 @@ from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile.targets import Target
 from controlplane.storage.templates import Template
 from controlplane.zone.hosts import Host
+
+HOLDING = ("Starting", "Running", "Stopping", "Migrating")
+"""States in which a machine holds its host's processors and memory."""
+GONE = ("Destroyed", "Expunging", "Error")
+"""States in which a machine is none any more to its networks, though the API may still show it."""
+PASSING = ("Starting", "Stopping", "Migrating", "Expunging")
+"""States that last only as long as somebody works on the machine."""
+
+
+class InstanceGroup(Created, Owned, Row):
+    """A name that machines of an account are shown under (createInstanceGroup)."""
+
+    __tablename__ = "instance_groups"
+    __table_args__ = (UniqueConstraint("account_id", "name"),)
+
+    name: Mapped[str] = mapped_column(String(255))
 
 
 class UserData(Created, Owned, Removable, Row):
@@ -30,6 +47,7 @@ class SshKeyPair(Created, Owned, Row):
     """A public key that guests are given (registerSSHKeyPair)."""
 
     __tablename__ = "ssh_keypairs"
+    __table_args__ = (UniqueConstraint("account_id", "name"),)
 
     name: Mapped[str] = mapped_column(String(255), index=True)
     public_key: Mapped[str] = mapped_column(String(5120))
@@ -54,6 +72,10 @@ class VirtualMachine(Created, Removable, Owned, Row):
     :ivar running: what is wanted of its host; ``boot`` is raised to restart it.
     :ivar host_id: the host that holds it, or held it last; None when no host has anything of it.
     :ivar password: the one that waits to be fetched; None when there is none.
+    :ivar told_password: the same one, until the job that made it has told its caller.
+    :ivar counted: it counts in its account's user_vm, cpu and memory.
+    :ivar user_data_details: values for the variables of its user data; the guest reads them as metadata.
+    :ivar dhcp_options: network UUID → DHCP option number → value.
     """
 
     __tablename__ = "virtual_machines"
@@ -81,15 +103,24 @@ class VirtualMachine(Created, Removable, Owned, Row):
     password: Mapped[str | None] = mapped_column(Secret)
     details: Mapped[dict[str, str]] = mapped_column(default=dict)
     display: Mapped[bool] = mapped_column(default=True)
-    group_name: Mapped[str | None] = mapped_column(String(255))
+    told_password: Mapped[str | None] = mapped_column(Secret)
+    user_data_details: Mapped[dict[str, str]] = mapped_column(default=dict)
+    dhcp_options: Mapped[dict[str, dict[str, str]]] = mapped_column(default=dict)
+    group_id: Mapped[int | None] = mapped_column(ForeignKey("instance_groups.id", ondelete="SET NULL"), index=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    os_type_id: Mapped[int | None] = mapped_column(ForeignKey("os_types.id"))
+    dynamic: Mapped[bool] = mapped_column(default=False)
+    counted: Mapped[bool] = mapped_column(default=False)
+    updated: Mapped[datetime | None]
     ha_enabled: Mapped[bool] = mapped_column(default=False)
     delete_protection: Mapped[bool] = mapped_column(default=False)
-    error: Mapped[str | None] = mapped_column(String(1024))
+    error: Mapped[str | None] = mapped_column(Text)
     template: Mapped[Template] = relationship(foreign_keys=[template_id])
     offering: Mapped[ServiceOffering] = relationship()
     host: Mapped[Host | None] = relationship(foreign_keys=[host_id])
     nics: Mapped[list[Nic]] = relationship(order_by=Nic.device, foreign_keys=[Nic.vm_id])
-    keypairs: Mapped[list[SshKeyPair]] = relationship(secondary="virtual_machine_keypairs")
+    keypairs: Mapped[list[SshKeyPair]] = relationship(secondary="virtual_machine_keypairs", order_by=SshKeyPair.id)
+    group: Mapped[InstanceGroup | None] = relationship()
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the target of the host that holds it."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, UniqueConstraint, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ColumnElement, String, UniqueConstraint, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.api.command import REGISTRY
 from controlplane.api.context import Context
@@ -84,6 +84,12 @@ def pairs_of(records: Sequence[dict[str, str]]) -> list[tuple[str, str | None]]:
     for record in records:
         pairs.extend([(record["key"], record.get("value"))] if "key" in record else record.items())
     return pairs
+
+
+def move_tags(session: Session, resource_type: str, old: str, new: str) -> None:
+    """Have the tags of an object follow it to its new UUID (``customid``)."""
+    its = ResourceTag.resource_type == resource_type, ResourceTag.resource_uuid == old
+    session.execute(update(ResourceTag).where(*its).values(resource_uuid=new))
 
 
 @dataclass(kw_only=True)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String
-from sqlalchemy.orm import Mapped, mapped_column
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
+from sqlalchemy import ColumnElement, ForeignKey, String, and_, true
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from controlplane.api.caller import Caller
+from controlplane.api.context import Context
+from controlplane.api.responses import Response
 from controlplane.db.base import Created, Removable, Row
+from controlplane.offering.scope import scope_fields, usable_by
+from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.offering.services import ServiceResponse, service_responses
 
 
 class NetworkOffering(Created, Removable, Row):
@@ -44,6 +54,76 @@ class NetworkOffering(Created, Removable, Row):
     details: Mapped[dict[str, str]] = mapped_column(default=dict)
     service_offering_id: Mapped[int | None] = mapped_column(ForeignKey("service_offerings.id"))
     sort_key: Mapped[int] = mapped_column(default=0)
+    service_offering: Mapped[ServiceOffering | None] = relationship()
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """Tenants see enabled offerings for everybody or for a domain on their path."""
+        return and_(usable_by(cls, caller), true() if caller.is_admin else cls.state == "Enabled")
+
+
+@dataclass(kw_only=True)
+class NetworkOfferingResponse(Response):
+    """A network offering."""
+
+    id: str
+    name: str
+    displaytext: str
+    guestiptype: str
+    traffictype: str
+    state: str
+    availability: str
+    isdefault: bool
+    specifyvlan: bool
+    specifyipranges: bool
+    conservemode: bool
+    ispersistent: bool
+    egressdefaultpolicy: bool
+    forvpc: bool
+    networkrate: int | None = None
+    maxconnections: int | None = None
+    serviceofferingid: str | None = None
+    tags: str | None = None
+    details: dict[str, str] | None = None
+    domain: str | None = None
+    domainid: str | None = None
+    zone: str | None = None
+    zoneid: str | None = None
+    service: list[ServiceResponse]
+    created: datetime
+
+
+def network_offering_views(ctx: Context, rows: Sequence[NetworkOffering]) -> list[NetworkOfferingResponse]:
+    """Return the responses of these network offerings; tags and details are root admins' business."""
+    scopes = scope_fields(ctx, rows)
+    admin = ctx.caller.is_admin
+    return [
+        NetworkOfferingResponse(
+            id=row.uuid,
+            name=row.name,
+            displaytext=row.display_text,
+            guestiptype=row.guest_type,
+            traffictype=row.traffic,
+            state=row.state,
+            availability=row.availability,
+            isdefault=row.default,
+            specifyvlan=row.specify_vlan,
+            specifyipranges=row.specify_ip_ranges,
+            conservemode=row.conserve_mode,
+            ispersistent=row.persistent,
+            egressdefaultpolicy=row.egress_allow,
+            forvpc=row.for_vpc,
+            networkrate=row.network_rate,
+            maxconnections=row.max_connections,
+            serviceofferingid=row.service_offering.uuid if row.service_offering and admin else None,
+            tags=",".join(row.tags) or None,
+            details=row.details or None,
+            service=service_responses(row.services, row.capabilities),
+            created=row.created,
+            **scopes[row.id],
+        )
+        for row in rows
+    ]
 
 
 class VpcOffering(Created, Removable, Row):
@@ -61,3 +141,8 @@ class VpcOffering(Created, Removable, Row):
     domain_uuids: Mapped[list[str]] = mapped_column(default=list)
     zone_uuids: Mapped[list[str]] = mapped_column(default=list)
     sort_key: Mapped[int] = mapped_column(default=0)
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """Tenants see enabled offerings for everybody or for a domain on their path."""
+        return and_(usable_by(cls, caller), true() if caller.is_admin else cls.state == "Enabled")

@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from threading import Lock
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
 from controlplane.db.session import Database
@@ -78,8 +78,9 @@ def make(session: Session, target: Target) -> Bundle:
 
 
 def waiting(session: Session, agent_id: int | None) -> list[tuple[int, str, str, int]]:
-    """Return (number, uuid, kind, generation) of this agent's targets whose desired generation has no outcome yet."""
-    wanted = Target.id, Target.uuid, Target.kind, Target.desired_generation
+    """Return (number, uuid, applier's kind, generation) of the targets whose desired generation has no outcome yet."""
+    applier = case((Target.applier != "", Target.applier), else_=Target.kind)
+    wanted = Target.id, Target.uuid, applier, Target.desired_generation
     query = select(*wanted).where(
         Target.agent_id == agent_id,
         Target.desired_generation > Target.applied_generation,

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from sqlalchemy import select
@@ -27,6 +28,15 @@ from systemvm.bundle import Bundle, Observation, Outcome
 
 MOST_BUNDLES = 32
 LONGEST_WAIT = 55.0
+
+Hello = Callable[[Session, Agent], None]
+_greeters: list[Hello] = []
+
+
+def on_hello(listener: Hello) -> Hello:
+    """Have the listener called, as a decorator, in the transaction of each hello, once the inventory is stored."""
+    _greeters.append(listener)
+    return listener
 
 
 def digest_of(token: str) -> str:
@@ -59,6 +69,8 @@ class Door:
             agent.inventory, agent.seen = body.get("inventory", {}), now()
             for target in session.scalars(select(Target).where(Target.agent_id == agent_id)):
                 _believe(session, target, ledger.get(target.uuid))
+            for greet in _greeters:
+                greet(session, agent)
             host = select(Target.uuid).where(Target.agent_id == agent_id, Target.name == agent.name)
             return {"target": session.scalar(host)}
 
@@ -115,24 +127,24 @@ def routes(door: Door) -> APIRouter:
             raise HTTPException(401, "No agent has this token: add the host first, with the token as its password.")
         return number
 
-    known = Annotated[int, Depends(agent)]
+    known = Depends(agent)  # as a default: an annotation that names a local variable is not found, and lets all in
 
     @router.post("/hello")
-    def hello(agent_id: known, body: dict[str, Any]) -> dict[str, Any]:
+    def hello(body: dict[str, Any], agent_id: int = known) -> dict[str, Any]:
         return door.hello(agent_id, body)
 
     @router.get("/bundle")
-    async def bundle(agent_id: known, wait: float = 25.0, holding: str = "") -> dict[str, Any]:
+    async def bundle(wait: float = 25.0, holding: str = "", agent_id: int = known) -> dict[str, Any]:
         pairs = (item.partition(":") for item in holding.split(",") if item)
         return await _poll(door, agent_id, {target: int(number) for target, _, number in pairs}, wait)
 
     @router.post("/outcome")
-    def outcome(agent_id: known, body: dict[str, Any]) -> dict[str, Any]:
+    def outcome(body: dict[str, Any], agent_id: int = known) -> dict[str, Any]:
         door.outcomes(agent_id, [Outcome.from_json(item) for item in body["outcomes"]])
         return {}
 
     @router.post("/observation")
-    def observation(agent_id: known, body: dict[str, Any]) -> dict[str, Any]:
+    def observation(body: dict[str, Any], agent_id: int = known) -> dict[str, Any]:
         door.observations(agent_id, [Observation.from_json(item) for item in body["observations"]])
         return {}
 

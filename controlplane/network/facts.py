@@ -1,0 +1,88 @@
+"""Facts of a virtual router: what its network wants of it, as plain values from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from controlplane.compute.guests import lease_facts, metadata_facts
+from controlplane.db.configuration import define
+from controlplane.network.firewall import egress_facts, ingress_facts
+from controlplane.network.load_balancers import balancer_facts
+from controlplane.network.networks import Network, services_of
+from controlplane.network.nics import Nic
+from controlplane.network.port_forwarding import forward_facts
+from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts
+from controlplane.network.routers import Router
+from controlplane.network.shells import nic_fact
+from controlplane.network.static_nat import static_nat_facts
+from controlplane.reconcile.targets import Target, facts_of
+from drivers import vocabulary
+from drivers.vocabulary import ApplianceFacts, PublicAddress
+
+THROTTLING = define(
+    "network.throttling.rate",
+    200,
+    "Mbit/s of a guest network whose offering names no rate; 0 is unlimited",
+    category="Network",
+    scopes=("Zone",),
+    within=(0, None),
+)
+
+
+@facts_of("router")
+def router_facts(session: Session, target: Target) -> ApplianceFacts:
+    """Load the facts of one virtual router."""
+    query = select(Router).where(Router.target_id == target.id).options(joinedload(Router.network))
+    router = session.scalars(query).one()
+    network = router.network
+    assert network is not None
+    nics = session.scalars(select(Nic).where(Nic.router_id == router.id).order_by(Nic.device)).all()
+    addresses = _addresses(session, network, nics)
+    return ApplianceFacts(
+        target=target.uuid,
+        name=router.name,
+        nics=tuple(nic_fact(session, network, nic, addresses) for nic in nics),
+        addresses=addresses,
+        networks=(_network(session, network, router, nics),),
+        dns=tuple(server for server in (network.zone.dns1, network.zone.dns2) if server),
+    )
+
+
+def _addresses(session: Session, network: Network, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:
+    """Put each public address on the router's interface of its VLAN."""
+    ranges = select(VlanRange.id, VlanRange.vlan).where(VlanRange.id.in_([nic.range_id for nic in nics]))
+    vlans = {number: vlan for number, vlan in session.execute(ranges)}
+    macs = {vlans[nic.range_id]: nic.mac for nic in nics if nic.range_id}
+    used = {
+        uuid: vlan
+        for uuid, vlan in session.execute(select(PublicIp.uuid, PublicIp.vlan).where(PublicIp.network_id == network.id))
+    }
+    return tuple(address._replace(nic=macs[used[address.id]]) for address in addresses_facts(session, network))
+
+
+def _network(session: Session, network: Network, router: Router, nics: Sequence[Nic]) -> vocabulary.Network:
+    guest = next(nic for nic in nics if nic.network_id == network.id)
+    services = frozenset(name for name, who in services_of(network).items() if router.provider in who)
+    rate = network.offering.network_rate
+    assert network.cidr is not None
+    return vocabulary.Network(
+        id=network.uuid,
+        cidr=network.cidr,
+        gateway=network.gateway or "",
+        nic=guest.mac,
+        domain=network.network_domain,
+        services=services,
+        egress_allow=network.offering.egress_allow,
+        rate=THROTTLING.number(session, zone=network.zone_id) if rate is None else rate,
+        mtu=network.mtu,
+        leases=lease_facts(session, network),
+        metadata=metadata_facts(session, network) if "UserData" in services else (),
+        egress=egress_facts(session, network.id),
+        ingress=ingress_facts(session, network.id),
+        forwards=forward_facts(session, network.id),
+        static_nats=static_nat_facts(session, network.id),
+        balancers=balancer_facts(session, network.id),
+    )

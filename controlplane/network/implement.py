@@ -1,0 +1,241 @@
+"""Implementing a network: giving it a number, a source NAT address and a router when something is to run on it.
+
+What must stay true: every function here may be repeated; a network is shut down only when nothing runs on it, which is
+decided in the same transaction that shuts it down.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from controlplane.compute import placement
+from controlplane.compute.choice import Want
+from controlplane.compute.virtual_machines import VirtualMachine
+from controlplane.db.base import now
+from controlplane.db.configuration import define
+from controlplane.errors import NoCapacity
+from controlplane.identity.accounts import Account
+from controlplane.network import nics, public_ips
+from controlplane.network.addressing import lowest_number
+from controlplane.network.networks import Network, services_of
+from controlplane.network.nics import Nic
+from controlplane.network.public_ips import PublicIp
+from controlplane.network.routers import Router
+from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.reconcile import targets
+from controlplane.reconcile.sweep import duty
+from controlplane.reconcile.targets import Target
+from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
+from drivers import registry
+
+GC_WAIT = define("network.gc.wait", 600, "Seconds that a network on which nothing runs keeps its router",
+                 category="Network", within=(0, None))  # fmt: skip
+GC_INTERVAL = 10
+GUEST_DEVICE, FIRST_PUBLIC_DEVICE = 0, 2
+LIVE = VirtualMachine.state.in_(("Starting", "Running", "Stopping", "Migrating")) | VirtualMachine.running
+
+
+def ensure_implemented(session: Session, network: Network) -> list[tuple[int, int]]:
+    """Have the network carried and served: its number, its source NAT address and its router.
+
+    :return: what to wait for, as (target number, generation).
+    :raises NoCapacity: no number, no public address or no host is left.
+    """
+    session.refresh(network, with_for_update=True)
+    if network.vnet is None:
+        take_vnet(session, network)
+    if network.state not in ("Implementing", "Implemented"):
+        network.state = "Implementing"
+    if "SourceNat" in services_of(network):
+        ensure_source_nat(session, network)
+    touched: list[Target] = []
+    for provider in router_providers(network):
+        touched.extend(ensure_router(session, network, provider).targets(session))
+    if not touched:
+        network.state = "Implemented"
+    session.flush()
+    return targets.touch(session, touched)
+
+
+def router_providers(network: Network) -> list[str]:
+    """Return the providers of the network that are routers of ours, in a fixed order."""
+    installed = registry.network_providers()
+    named = {provider for providers in services_of(network).values() for provider in providers}
+    return sorted(name for name in named if name in installed and installed[name].kind == "router")
+
+
+def take_vnet(session: Session, network: Network, wanted: int | None = None) -> None:
+    """Give the network a VLAN or VNI: the wanted one, or the lowest that is free.
+
+    :raises NoCapacity: all are taken.
+    """
+    physical = session.get_one(PhysicalNetwork, network.physical_network_id, with_for_update=True)
+    taken = set(session.scalars(select(Vnet.number).where(Vnet.physical_network_id == physical.id)))
+    number = wanted if wanted is not None else lowest_number(physical.vnets, taken)
+    if number is None:
+        raise NoCapacity(f"Physical network {physical.name} has no free VLAN or VNI left: widen its range.")
+    session.add(Vnet(physical_network_id=physical.id, number=number, network_id=network.id))
+    network.vnet = number
+    session.flush()
+
+
+def ensure_source_nat(session: Session, network: Network) -> PublicIp:
+    """Return the address that the network's guests leave with, acquiring one where there is none."""
+    has = PublicIp.network_id == network.id, PublicIp.source_nat.is_(True)
+    found = session.scalar(select(PublicIp).where(*has))
+    if found is not None:
+        return found
+    owner = session.get_one(Account, network.account_id)
+    return public_ips.acquire(session, network, owner, source_nat=True)
+
+
+def ensure_router(session: Session, network: Network, provider: str) -> Router:
+    """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
+    mine = Router.network_id == network.id, Router.provider == provider, Router.removed.is_(None)
+    router = session.scalar(select(Router).where(*mine))
+    if router is None:
+        router = Router(network_id=network.id, zone_id=network.zone_id, provider=provider)
+        router.account_id, router.domain_id = network.account_id, network.domain_id
+        router.service_offering_id = network.offering.service_offering_id or session.scalar(
+            select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
+        )
+        session.add(router)
+        session.flush()
+        router.name = f"r-{router.id}-VM"
+        nics.allocate(session, network, address=network.gateway or "", router=router, device=GUEST_DEVICE)
+    if router.target_id is None:
+        _place(session, router, provider)
+    router.running = True
+    ensure_public_nics(session, network)
+    return router
+
+
+def _place(session: Session, router: Router, provider: str) -> None:
+    want = Want(
+        mhz=placement.ROUTER_MHZ, memory=placement.ROUTER_MEMORY, account_id=router.account_id, machine=router.uuid
+    )
+    host = placement.pick_host(session, router.zone_id, want)
+    serving = session.get_one(Target, host.target_id)
+    kind = registry.network_providers()[provider].kind
+    # an agent serves the routers on its host; a host without one is served by the control plane, routers and all
+    target = Target(kind=kind, name=router.name, agent_id=serving.agent_id, desired_generation=0)
+    target.applier = serving.kind if serving.agent_id is None else ""
+    session.add(target)
+    session.flush()
+    router.host_id, router.target_id, router.state = host.id, target.id, "Starting"
+    router.host, router.target = host, target
+
+
+def ensure_public_nics(session: Session, network: Network) -> None:
+    """Give each router of the network an interface on every VLAN that its public addresses are of, and on no other."""
+    used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(PublicIp.network_id == network.id)
+    vlans = {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
+    for router in session.scalars(select(Router).where(Router.network_id == network.id, Router.removed.is_(None))):
+        present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
+        ranges = {nic.range_id: nic for nic in present if nic.range_id}
+        by_vlan = {session.get_one(public_ips.VlanRange, number).vlan: nic for number, nic in ranges.items()}
+        for vlan in by_vlan.keys() - vlans.keys():
+            session.delete(by_vlan[vlan])
+        devices = {nic.device for nic in present}
+        for vlan in sorted(vlans.keys() - by_vlan.keys()):
+            device = next(number for number in range(FIRST_PUBLIC_DEVICE, 64) if number not in devices)
+            devices.add(device)
+            nic = Nic(router_id=router.id, range_id=vlans[vlan], traffic="Public", mac=nics.new_mac(), device=device)
+            session.add(nic)
+    session.flush()
+
+
+def remove_routers(session: Session, network: Network) -> list[Target]:
+    """Have all routers of the network taken down for good; their rows go when that is done."""
+    found: list[Target] = []
+    for router in session.scalars(select(Router).where(Router.network_id == network.id, Router.removed.is_(None))):
+        found.extend(remove_router(session, router))
+    return found
+
+
+def remove_router(session: Session, router: Router) -> list[Target]:
+    """Have one router taken down for good.
+
+    :return: what it was on, to be touched.
+    """
+    found = list(router.targets(session))
+    router.running, router.state, router.removed = False, "Stopping", now()
+    if router.target_id is not None:
+        session.get_one(Target, router.target_id).absent = True
+    for nic in session.scalars(select(Nic).where(Nic.router_id == router.id)):
+        nics.release(session, nic)
+    session.flush()
+    return found
+
+
+def shut_down(session: Session, network: Network) -> list[Target]:
+    """Take the network's router down; its number is free once the router is gone, its addresses stay its own."""
+    found = remove_routers(session, network)
+    network.state = "Shutdown"
+    if not found:
+        free_vnet(session, network)
+    return found
+
+
+def free_vnet(session: Session, network: Network) -> None:
+    """Give the network's VLAN or VNI back, unless its offering fixes it."""
+    if not network.offering.specify_vlan or network.removed is not None:
+        session.execute(delete(Vnet).where(Vnet.network_id == network.id))
+        network.vnet = None
+    if network.state == "Shutdown":
+        network.state = "Allocated"
+
+
+def is_idle(session: Session, network: Network) -> bool:
+    """Tell whether nothing runs on the network, nor is about to."""
+    query = select(Nic.id).join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
+    return session.scalar(query.where(Nic.network_id == network.id, LIVE).limit(1)) is None
+
+
+@targets.on_settled("router")
+def router_is_up(session: Session, target: Target) -> None:
+    """A router that stands at its generation is running, and its network implemented."""
+    router = session.scalar(select(Router).where(Router.target_id == target.id))
+    if router is None or not router.running or target.absent:
+        return
+    router.state = "Running"
+    network = session.get_one(Network, router.network_id)
+    if network.state == "Implementing":
+        network.state = "Implemented"
+
+
+@targets.on_gone("router")
+def router_is_gone(session: Session, target: Target) -> None:
+    """The rows of a router that was taken down for good go, and its network's number is free."""
+    router = session.scalar(select(Router).where(Router.target_id == target.id))
+    if router is None:
+        session.delete(target)
+        return
+    router.state = "Stopped"
+    if router.removed is None:
+        return
+    router.target_id = None
+    session.flush()
+    session.delete(target)
+    network = session.get_one(Network, router.network_id)
+    if network.state == "Shutdown" or network.removed is not None:
+        free_vnet(session, network)
+
+
+@duty(GC_INTERVAL)
+def collect_idle_networks(session: Session) -> None:
+    """Shut down the networks on which nothing has run for a while; persistent ones stay."""
+    runs = exists().where(Nic.network_id == Network.id, Nic.vm_id == VirtualMachine.id, LIVE)
+    implemented = Network.state == "Implemented", Network.removed.is_(None)
+    session.execute(update(Network).where(*implemented, runs).values(idle_since=None))
+    long_ago = now() - timedelta(seconds=GC_WAIT.number(session))
+    for network in session.scalars(select(Network).where(*implemented, ~runs).with_for_update()):
+        if network.offering.persistent:
+            continue
+        network.idle_since = network.idle_since or now()
+        if network.idle_since <= long_ago:
+            network.idle_since = None
+            targets.touch(session, shut_down(session, network))

@@ -1,0 +1,378 @@
+"""Making, changing, restarting and deleting guest networks."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from controlplane.api.caller import EVERYONE
+from controlplane.api.command import Command, one, success
+from controlplane.api.context import Context
+from controlplane.api.parameters import Uuid, optional, required
+from controlplane.db.base import now
+from controlplane.errors import BadParameter, InUse
+from controlplane.identity import limits
+from controlplane.identity.accounts import Account
+from controlplane.identity.domains import Domain
+from controlplane.identity.ownership import owner_of_new
+from controlplane.network import implement, public_ips
+from controlplane.network.addressing import guest_range, subnet
+from controlplane.network.firewall import FirewallRule
+from controlplane.network.networks import Network, network_views, services_of
+from controlplane.network.nics import NetworkAddress, Nic
+from controlplane.network.public_ips import PublicIp
+from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.reconcile import targets
+from controlplane.work.workflows import Flow, workflow
+from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
+from controlplane.zone.zones import Zone
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
+
+
+def domain_name(text: str) -> str:
+    """Return the text, which must be a DNS domain (RFC 1035 §2.3.1).
+
+    :raises ValueError: it is none.
+    """
+    if len(text) > 190 or not _DOMAIN.fullmatch(text):
+        raise ValueError("it must be a domain name of letters, digits, hyphens and dots, such as cs1.example.org")
+    return text.lower()
+
+
+def ipv4(text: str) -> str:
+    """Return the text, which must be an IPv4 address.
+
+    :raises ValueError: it is none.
+    """
+    try:
+        return str(ipaddress.IPv4Address(text.strip()))
+    except ValueError:
+        raise ValueError("it must be an IPv4 address such as 10.1.1.1") from None
+
+
+def mtu(value: int) -> int:
+    """Return the value, which must be an MTU in bytes (RFC 791: 68 at least).
+
+    :raises ValueError: it is too small or too large.
+    """
+    if not 576 <= value <= 9000:
+        raise ValueError("an MTU is 576 to 9000 bytes here")
+    return value
+
+
+def plain_text(text: str) -> str:
+    """Return the text, which must be one line."""
+    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in text):
+        raise ValueError("it must be one line of text")
+    return text
+
+
+class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
+                    event="NETWORK.CREATE", instance="Network",
+                    unsupported=("aclid", "asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
+                                 "cidrsize", "endipv6", "ip6cidr", "ip6dns1", "ip6dns2", "ip6gateway", "isolatedpvlan",
+                                 "isolatedpvlantype", "routeripv6", "startipv6", "subdomainaccess",
+                                 "tungstenvirtualrouteruuid", "vpcid")):  # fmt: skip
+    """Create a guest network."""
+
+    name: str = required(check=plain_text)
+    networkofferingid: NetworkOffering = required()
+    zoneid: Zone = required()
+    displaytext: str | None = optional(check=plain_text)
+    account: str | None = optional()
+    domainid: Domain | None = optional()
+    projectid: Uuid | None = optional()
+    acltype: str | None = optional(choices=("Account", "Domain"))
+    displaynetwork: bool | None = optional(True, admin=True)
+    dns1: str | None = optional(check=ipv4)
+    dns2: str | None = optional(check=ipv4)
+    gateway: str | None = optional(check=ipv4)
+    netmask: str | None = optional(check=ipv4)
+    startip: str | None = optional(check=ipv4)
+    endip: str | None = optional(check=ipv4)
+    routerip: str | None = optional(check=ipv4)
+    networkdomain: str | None = optional(check=domain_name)
+    physicalnetworkid: PhysicalNetwork | None = optional()
+    privatemtu: int | None = optional(1500, check=mtu)
+    publicmtu: int | None = optional(1500, check=mtu)
+    sourcenatipaddress: str | None = optional(check=ipv4)
+    vlan: str | None = optional(admin=True)
+    externalid: str | None = optional(check=plain_text)
+    hideipaddressusage: bool | None = optional()
+
+    def run(self, ctx: Context) -> Network:
+        """Check, take what it needs, and implement it where its offering is persistent."""
+        return self.make(ctx, owner_of_new(ctx, self.account, self.domainid, self.projectid))
+
+    def make(self, ctx: Context, owner: Account) -> Network:
+        """Make the network for this owner."""
+        offering, physical = self._offering(ctx), self._physical(ctx)
+        limits.take(ctx.session, owner.id, "network")
+        network = Network(
+            name=self.name,
+            display_text=self.displaytext or self.name,
+            zone_id=self.zoneid.id,
+            physical_network_id=physical.id,
+            offering_id=offering.id,
+            guest_type=offering.guest_type,
+            account_id=owner.id,
+            domain_id=owner.domain_id,
+            network_domain=self.networkdomain or _default_domain(owner, self.zoneid),
+            dns=[server for server in (self.dns1, self.dns2) if server],
+            mtu=self.privatemtu,
+            public_mtu=self.publicmtu,
+            acl_type=self.acltype or "Account",
+            display=self.displaynetwork,
+            details=self._details(),
+            offering=offering,
+            zone=self.zoneid,
+            physical_network=physical,
+        )
+        self._address(network)
+        ctx.session.add(network)
+        ctx.session.flush()
+        self._take(ctx, network, owner)
+        if offering.persistent:
+            implement.ensure_implemented(ctx.session, network)
+        return network
+
+    def _offering(self, ctx: Context) -> NetworkOffering:
+        offering = self.networkofferingid
+        if offering.state != "Enabled" or offering.traffic != "Guest":
+            raise BadParameter(
+                f"Invalid parameter networkofferingid value={offering.uuid}: "
+                f"offering {offering.name} is {offering.state}; an enabled guest offering is needed."
+            )
+        if offering.guest_type != "Isolated" or offering.for_vpc:
+            kind = "VPC tier" if offering.for_vpc else offering.guest_type
+            raise BadParameter(
+                f"Invalid parameter networkofferingid value={offering.uuid}: {kind} networks cannot be made yet; "
+                "choose an offering for isolated networks."
+            )
+        if self.zoneid.allocation_state != "Enabled" and not ctx.caller.is_admin:
+            raise BadParameter(
+                f"Invalid parameter zoneid value={self.zoneid.uuid}: zone {self.zoneid.name} is disabled."
+            )
+        if self.vlan is not None and not offering.specify_vlan:
+            raise BadParameter(
+                f"Invalid parameter vlan value={self.vlan}: offering {offering.name} chooses the VLAN itself."
+            )
+        if self.vlan is None and offering.specify_vlan:
+            raise BadParameter(f"Invalid parameter vlan: offering {offering.name} wants one named.")
+        return offering
+
+    def _physical(self, ctx: Context) -> PhysicalNetwork:
+        """Return the physical network asked for, or the zone's first enabled one that has the offering's tags."""
+        tags = set(self.networkofferingid.tags)
+        query = select(PhysicalNetwork).where(PhysicalNetwork.zone_id == self.zoneid.id).order_by(PhysicalNetwork.id)
+        refused = []
+        for row in ctx.session.scalars(query):
+            if self.physicalnetworkid is not None and row.id != self.physicalnetworkid.id:
+                continue
+            if row.state != "Enabled":
+                refused.append(f"{row.name} is {row.state.lower()}")
+            elif not any(traffic.traffic == "Guest" for traffic in row.traffic_types):
+                refused.append(f"{row.name} carries no guest traffic")
+            elif not tags <= set(row.tags):
+                refused.append(f"{row.name} lacks the tags {', '.join(sorted(tags - set(row.tags)))}")
+            else:
+                return row
+        raise BadParameter(
+            f"Invalid parameter physicalnetworkid: no physical network of zone {self.zoneid.name} fits"
+            f"{': ' + '; '.join(refused) if refused else ''}."
+        )
+
+    def _address(self, network: Network) -> None:
+        """Decide gateway, CIDR and the guests' range."""
+        if (self.gateway is None) != (self.netmask is None):
+            raise BadParameter("Invalid parameter gateway: gateway and netmask go together.")
+        try:
+            if self.gateway and self.netmask:
+                cidr, network.gateway = subnet(self.gateway, self.netmask), self.gateway
+            else:
+                cidr = ipaddress.IPv4Network(self.zoneid.guest_cidr or "10.1.1.0/24")
+                network.gateway = str(cidr.network_address + 1)
+            network.cidr = str(cidr)
+            guest_range(network.cidr, self.startip, self.endip or self.startip)
+        except ValueError as error:
+            raise BadParameter(f"Invalid parameter gateway value={self.gateway}: {error}.") from None
+        network.start_ip, network.end_ip = self.startip, self.endip or self.startip
+        if self.routerip not in (None, network.gateway) and "SourceNat" in services_of(network):
+            raise BadParameter(
+                f"Invalid parameter routerip value={self.routerip}: the router of a network with source NAT "
+                f"has the gateway's address, {network.gateway}."
+            )
+
+    def _take(self, ctx: Context, network: Network, owner: Account) -> None:
+        if self.vlan is not None:
+            number = self.vlan.removeprefix("vlan://").removeprefix("vxlan://")
+            if not number.isdigit():
+                raise BadParameter(f"Invalid parameter vlan value={self.vlan}: it must be a VLAN or VNI number.")
+            taken = select(Network.name).join(Vnet, Vnet.network_id == Network.id)
+            mine = (
+                Vnet.physical_network_id == network.physical_network_id,
+                Vnet.number == int(number),
+            )
+            other = ctx.session.scalar(taken.where(*mine))
+            if other is not None:
+                raise InUse(f"Invalid parameter vlan value={self.vlan}: network {other} has it.")
+            implement.take_vnet(ctx.session, network, int(number))
+        if self.sourcenatipaddress is not None:
+            public_ips.acquire(ctx.session, network, owner, source_nat=True, address=self.sourcenatipaddress)
+
+    def _details(self) -> dict[str, str]:
+        details = {"externalid": self.externalid, "hideIpAddressUsage": "true" if self.hideipaddressusage else None}
+        return {key: value for key, value in details.items() if value is not None}
+
+
+def make_network(ctx: Context, owner: Account, zone: Zone, offering: NetworkOffering, name: str) -> Network:
+    """Make a network as createNetwork does, with everything that is not named at its default."""
+    return CreateNetwork.given(name=name, zoneid=zone, networkofferingid=offering).make(ctx, owner)
+
+
+def _default_domain(owner: Account, zone: Zone) -> str:
+    """Return the DNS domain of networks whose creator names none, as CloudStack makes it."""
+    named = owner.network_domain or owner.domain.network_domain or zone.network_domain
+    return named or f"cs{owner.id:x}cloud.internal"
+
+
+class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network_views), roles=EVERYONE, job=True,
+                    event="NETWORK.UPDATE", instance="Network",
+                    unsupported=("guestvmcidr", "ip6dns1", "ip6dns2", "networkofferingid", "changecidr",
+                                 "updateinsequence", "forced")):  # fmt: skip
+    """Update a guest network."""
+
+    id: Network = required()
+    name: str | None = optional(check=plain_text)
+    displaytext: str | None = optional(check=plain_text)
+    displaynetwork: bool | None = optional(admin=True)
+    dns1: str | None = optional(check=ipv4)
+    dns2: str | None = optional(check=ipv4)
+    networkdomain: str | None = optional(check=domain_name)
+    privatemtu: int | None = optional(check=mtu)
+    publicmtu: int | None = optional(check=mtu)
+    sourcenatipaddress: str | None = optional(check=ipv4)
+    hideipaddressusage: bool | None = optional()
+    customid: str | None = optional(admin=True)
+
+    def run(self, ctx: Context) -> Network:
+        """Change what is given; routers learn of it without a restart."""
+        network = self.id
+        network.name = self.name or network.name
+        network.display_text = self.displaytext or network.display_text
+        network.network_domain = self.networkdomain or network.network_domain
+        network.uuid = self.customid or network.uuid
+        network.mtu = self.privatemtu or network.mtu
+        network.public_mtu = self.publicmtu or network.public_mtu
+        if self.displaynetwork is not None:
+            network.display = self.displaynetwork
+        if self.dns1 or self.dns2:
+            network.dns = [server for server in (self.dns1, self.dns2) if server]
+        if self.hideipaddressusage is not None:
+            network.details = network.details | {"hideIpAddressUsage": str(self.hideipaddressusage).lower()}
+        if self.sourcenatipaddress:
+            self._move_source_nat(ctx)
+        ctx.touch(network)
+        return network
+
+    def _move_source_nat(self, ctx: Context) -> None:
+        network, wanted = self.id, self.sourcenatipaddress
+        mine = select(PublicIp).where(PublicIp.network_id == network.id)
+        found = ctx.session.scalar(mine.where(PublicIp.address == wanted))
+        if found is None:
+            raise BadParameter(
+                f"Invalid parameter sourcenatipaddress value={wanted}: acquire it for network {network.name} first."
+            )
+        if found.static_nat:
+            raise BadParameter(f"Invalid parameter sourcenatipaddress value={wanted}: static NAT uses it.")
+        ctx.session.execute(
+            update(PublicIp).where(PublicIp.network_id == network.id, PublicIp.source_nat).values(source_nat=False)
+        )
+        found.source_nat = True
+
+
+class DeleteNetwork(Command, name="deleteNetwork", answer=success(), roles=EVERYONE, job=True,
+                    event="NETWORK.DELETE", instance="Network"):  # fmt: skip
+    """Delete a guest network on which there is no machine."""
+
+    id: Network = required()
+    forced: bool | None = optional(False, admin=True)
+
+    def run(self, ctx: Context) -> None:
+        """Give back everything it has; its router is taken down."""
+        ctx.instance = self.id
+        ctx.touched.extend(delete_network(ctx.session, self.id))
+
+
+def delete_network(session: Session, network: Network) -> list[targets.Target]:
+    """Delete the network with its addresses and rules.
+
+    :return: what it was on, to be touched.
+    :raises InUse: machines have interfaces on it; they are named.
+    """
+    from controlplane.compute.virtual_machines import VirtualMachine
+
+    names = select(VirtualMachine.name).join(Nic, Nic.vm_id == VirtualMachine.id)
+    here = session.scalars(names.where(Nic.network_id == network.id).order_by(VirtualMachine.id).limit(5)).all()
+    if here:
+        raise InUse(f"Network {network.name} cannot be deleted: {', '.join(here)} have interfaces on it.")
+    for rule in session.scalars(select(FirewallRule).where(FirewallRule.network_id == network.id)):
+        session.delete(rule)
+    for address in session.scalars(select(PublicIp).where(PublicIp.network_id == network.id)):
+        public_ips.release(session, address)
+    network.removed, network.state = now(), "Destroy"
+    touched = implement.remove_routers(session, network)
+    if not touched:
+        implement.free_vnet(session, network)
+    session.query(NetworkAddress).filter_by(network_id=network.id).delete()
+    limits.give_back(session, network.account_id, "network")
+    return touched
+
+
+class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVERYONE, job=True,
+                     event="NETWORK.RESTART", instance="Network",
+                     unsupported=("makeredundant", "livepatch")):  # fmt: skip
+    """Bring a network's router to the desired state again; with cleanup, by a new router."""
+
+    id: Network = required()
+    cleanup: bool | None = optional(False)
+
+    def run(self, ctx: Context) -> None:
+        """Touch the router, or hand its replacement to a workflow."""
+        ctx.instance = self.id
+        if self.id.state not in ("Implementing", "Implemented"):
+            raise BadParameter(
+                f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
+            )
+        self.id.restart_required = False
+        if self.cleanup:
+            ctx.go_on("restartNetwork", self.id)
+        else:
+            ctx.touch(self.id)
+
+
+@workflow("restartNetwork")
+def restart_network(flow: Flow) -> None:
+    """Replace the routers of a network: the old ones go, new ones with the same addresses come."""
+    flow.wait(flow.step(_replace_routers, flow.subject))
+    flow.wait(flow.step(_bring_up, flow.subject))
+
+
+def _network(session: Session, uuid: str) -> Network:
+    return session.scalars(select(Network).where(Network.uuid == uuid)).one()
+
+
+def _replace_routers(session: Session, uuid: str) -> list[tuple[int, int]]:
+    return targets.touch(session, implement.remove_routers(session, _network(session, uuid)))
+
+
+def _bring_up(session: Session, uuid: str) -> list[tuple[int, int]]:
+    network = _network(session, uuid)
+    if network.removed is not None:
+        return []
+    return implement.ensure_implemented(session, network)

@@ -1,0 +1,145 @@
+"""Starting, stopping, rebooting and destroying virtual routers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane.api.caller import DOMAIN_ADMINS
+from controlplane.api.command import Command, one
+from controlplane.api.context import Context
+from controlplane.api.parameters import optional, required
+from controlplane.errors import BadParameter
+from controlplane.network import implement
+from controlplane.network.routers import Router, router_views
+from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.reconcile import targets
+from controlplane.reconcile.hosted import reached_at
+from controlplane.reconcile.targets import Target
+from controlplane.work.workflows import Flow, workflow
+from controlplane.zone.hosts import Host
+
+
+def stop(session: Session, router: Router) -> list[Target]:
+    """Have the router's services and shell taken away; its rows and addresses stay."""
+    router.running, router.state = False, "Stopping"
+    if router.target is not None:
+        router.target.absent = True
+    session.flush()
+    return list(router.targets(session))
+
+
+def start(session: Session, router: Router) -> list[Target]:
+    """Have the router come up again in a new shell."""
+    router.running, router.state, router.boot = True, "Starting", router.boot + 1
+    if router.target is not None:
+        router.target.absent = False
+    session.flush()
+    return list(router.targets(session))
+
+
+@reached_at("router")
+def where_it_is(session: Session, target: Target) -> tuple[str, Mapping[str, str]]:
+    """Return where the host of a router without an agent answers: its driver applies the router's bundles, too."""
+    host = session.scalars(
+        select(Host).join(Router, Router.host_id == Host.id).where(Router.target_id == target.id)
+    ).one()
+    return host.url, host.details | {"username": host.username, "password": host.password or ""}
+
+
+class StartRouter(Command, name="startRouter", answer=one("router", router_views), roles=DOMAIN_ADMINS, job=True,
+                  event="ROUTER.START", instance="DomainRouter"):  # fmt: skip
+    """Start a virtual router."""
+
+    id: Router = required()
+
+    def run(self, ctx: Context) -> Router:
+        """Raise the generation of the router and its host."""
+        if self.id.running:
+            raise BadParameter(f"Invalid parameter id value={self.id.uuid}: router {self.id.name} is {self.id.state}.")
+        ctx.touched.extend(start(ctx.session, self.id))
+        return self.id
+
+
+class StopRouter(Command, name="stopRouter", answer=one("router", router_views), roles=DOMAIN_ADMINS, job=True,
+                 event="ROUTER.STOP", instance="DomainRouter"):  # fmt: skip
+    """Stop a virtual router: its network has no services until it is started again."""
+
+    id: Router = required()
+    forced: bool | None = optional(False)
+
+    def run(self, ctx: Context) -> Router:
+        """Raise the generation of the router and its host; a forced stop does not mind that it stands stopped."""
+        if not self.id.running and not self.forced:
+            raise BadParameter(f"Invalid parameter id value={self.id.uuid}: router {self.id.name} is {self.id.state}.")
+        ctx.touched.extend(stop(ctx.session, self.id))
+        return self.id
+
+
+class RebootRouter(Command, name="rebootRouter", answer=one("router", router_views), roles=DOMAIN_ADMINS, job=True,
+                   event="ROUTER.REBOOT", instance="DomainRouter"):  # fmt: skip
+    """Stop a virtual router and start it in a new, empty shell."""
+
+    id: Router = required()
+    forced: bool | None = optional(False)
+
+    def run(self, ctx: Context) -> Router:
+        """Hand it to a workflow; a forced reboot also starts a router that was stopped."""
+        if not self.id.running and not self.forced:
+            raise BadParameter(f"Invalid parameter id value={self.id.uuid}: router {self.id.name} is {self.id.state}.")
+        ctx.go_on("rebootRouter", self.id)
+        return self.id
+
+
+@workflow("rebootRouter")
+def reboot(flow: Flow) -> None:
+    """Take the router's shell away, then have it made again."""
+    flow.wait(flow.step(_stop, flow.subject))
+    flow.wait(flow.step(_start, flow.subject))
+
+
+def _stop(session: Session, uuid: str) -> list[tuple[int, int]]:
+    return targets.touch(session, stop(session, _router(session, uuid)))
+
+
+def _start(session: Session, uuid: str) -> list[tuple[int, int]]:
+    return targets.touch(session, start(session, _router(session, uuid)))
+
+
+def _router(session: Session, uuid: str) -> Router:
+    return session.scalars(select(Router).where(Router.uuid == uuid)).one()
+
+
+class DestroyRouter(Command, name="destroyRouter", answer=one("router", router_views), roles=DOMAIN_ADMINS, job=True,
+                    event="ROUTER.DESTROY", instance="DomainRouter"):  # fmt: skip
+    """Destroy a virtual router; its network gets a new one when it is next needed or restarted."""
+
+    id: Router = required()
+
+    def run(self, ctx: Context) -> Router:
+        """Have it taken down for good."""
+        ctx.touched.extend(implement.remove_router(ctx.session, self.id))
+        return self.id
+
+
+class ChangeServiceForRouter(Command, name="changeServiceForRouter", answer=one("router", router_views),
+                             roles=DOMAIN_ADMINS, event="ROUTER.UPGRADE", instance="DomainRouter"):  # fmt: skip
+    """Give a stopped virtual router another system offering."""
+
+    id: Router = required()
+    serviceofferingid: ServiceOffering = required()
+
+    def run(self, ctx: Context) -> Router:
+        """Check the offering and take it."""
+        del ctx
+        offering = self.serviceofferingid
+        if offering.system_vm_type != "domainrouter":
+            raise BadParameter(
+                f"Invalid parameter serviceofferingid value={offering.uuid}: it must be a system offering for routers."
+            )
+        if self.id.running:
+            raise BadParameter(f"Invalid parameter id value={self.id.uuid}: stop router {self.id.name} first.")
+        self.id.service_offering_id = offering.id
+        return self.id

@@ -1,0 +1,57 @@
+"""Shells: the machines that routers live in, with their interfaces, as their hosts are to hold them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from controlplane.network.networks import Network
+from controlplane.network.nics import Nic
+from controlplane.network.public_ips import VlanRange
+from controlplane.network.routers import Router
+from controlplane.network.segments import public_segment_id
+from controlplane.zone.hosts import Host
+from drivers import vocabulary
+from drivers.vocabulary import PublicAddress, Shell
+
+
+def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
+    """Return the shells of the routers that this host holds."""
+    here = Router.host_id == host.id, Router.running, Router.removed.is_(None)
+    routers = session.scalars(
+        select(Router).where(*here).options(joinedload(Router.network), joinedload(Router.target))
+    )
+    shells = []
+    for router in routers:
+        assert router.network is not None
+        assert router.target is not None
+        nics = session.scalars(select(Nic).where(Nic.router_id == router.id).order_by(Nic.device))
+        facts = tuple(nic_fact(session, router.network, nic) for nic in nics)
+        shells.append(Shell(router.target.uuid, router.name, facts, boot=router.boot))
+    return tuple(sorted(shells, key=lambda shell: shell.name))
+
+
+def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
+    """Return a router's interface as its host and the router itself see it."""
+    if nic.range_id is None:
+        assert network.cidr is not None
+        prefix = IPv4Network(network.cidr).prefixlen
+        return vocabulary.Nic(
+            nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
+        )
+    row = session.get_one(VlanRange, nic.range_id)
+    first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
+    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen
+    return vocabulary.Nic(
+        nic.uuid,
+        nic.mac,
+        public_segment_id(row.zone_id, row.vlan),
+        "Public",
+        first.address if first else "",
+        prefix,
+        row.gateway,
+        nic.device,
+        mtu=network.public_mtu,
+    )

@@ -1,0 +1,252 @@
+"""Commands that make, change and end network offerings."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from controlplane.api.command import Command, one, success
+from controlplane.api.context import Context
+from controlplane.api.parameters import Records, optional, required
+from controlplane.db.base import new_uuid
+from controlplane.errors import BadParameter, InUse
+from controlplane.identity.domains import Domain
+from controlplane.offering import scope
+from controlplane.offering.create_service_offering import checked_details
+from controlplane.offering.network_offerings import NetworkOffering, network_offering_views
+from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.offering.services import Matrix, service_name
+from controlplane.zone import syntax
+from controlplane.zone.providers import driver_name
+from controlplane.zone.zones import Zone
+
+AVAILABILITY = ("Optional", "Required", "Unavailable")
+MOST_RATE = 1_000_000
+
+
+class CreateNetworkOffering(
+    Command,
+    name="createNetworkOffering",
+    answer=one("networkoffering", network_offering_views),
+    instance="NetworkOffering",
+    event="NETWORK.OFFERING.CREATE",
+):
+    """Create a network offering; it is disabled until it is enabled.
+
+    A service without a provider in serviceproviderlist is given by the virtual router.
+    """
+
+    unsupported = (
+        "fornsx",
+        "fortungsten",
+        "internetprotocol",
+        "networkmode",
+        "nsxsupportlb",
+        "nsxsupportsinternallb",
+        "provider",
+        "routingmode",
+        "specifyasnumber",
+    )
+
+    name: str = required(check=syntax.name)
+    displaytext: str | None = optional(check=syntax.name)
+    guestiptype: str = required(choices=("Isolated", "Shared", "L2"))
+    traffictype: str = required(choices=("Guest",))
+    supportedservices: list[str] | None = optional()
+    serviceproviderlist: Records | None = optional()
+    servicecapabilitylist: Records | None = optional()
+    availability: str | None = optional("Optional", choices=AVAILABILITY)
+    conservemode: bool | None = optional(True)
+    details: dict[str, str] | None = optional(check=checked_details)
+    domainid: list[Domain] | None = optional()
+    zoneid: list[Zone] | None = optional()
+    egressdefaultpolicy: bool | None = optional(False, description="true: what no egress rule names may leave")
+    enable: bool | None = optional(False)
+    forvpc: bool | None = optional(False)
+    ispersistent: bool | None = optional(False)
+    keepaliveenabled: bool | None = optional(False)
+    maxconnections: int | None = optional()
+    networkrate: int | None = optional(description="Mbit/s; 0 is unlimited")
+    serviceofferingid: ServiceOffering | None = optional(description="of the routers; one for domainrouter")
+    specifyipranges: bool | None = optional(False)
+    specifyvlan: bool | None = optional(False)
+    tags: str | None = optional("", length=4096, check=syntax.tags, description="of physical networks")
+
+    def run(self, ctx: Context) -> NetworkOffering:
+        """Check the matrix of services and providers and what does not go together, and write the row."""
+        services, chosen = self._services(), self._chosen()
+        self._refuse_contradictions(services)
+        Matrix(services, chosen, self.guestiptype, bool(self.forvpc)).check()
+        taken = select(NetworkOffering.id).where(NetworkOffering.name == self.name, NetworkOffering.removed.is_(None))
+        if ctx.session.scalar(taken) is not None:
+            raise BadParameter(f"Invalid parameter name value={self.name}: there is a network offering with this name.")
+        row = NetworkOffering(
+            name=self.name,
+            unique_name=f"{self.name}-{new_uuid()}"[:255],
+            display_text=self.displaytext or self.name,
+            guest_type=self.guestiptype,
+            traffic="Guest",
+            state="Enabled" if self.enable else "Disabled",
+            availability=self.availability,
+            services=services,
+            capabilities=chosen,
+            specify_vlan=bool(self.specifyvlan),
+            specify_ip_ranges=bool(self.specifyipranges),
+            conserve_mode=bool(self.conservemode),
+            persistent=bool(self.ispersistent),
+            egress_allow=bool(self.egressdefaultpolicy),
+            for_vpc=bool(self.forvpc),
+            network_rate=self.networkrate,
+            max_connections=self.maxconnections,
+            keep_alive=bool(self.keepaliveenabled),
+            tags=[tag for tag in (self.tags or "").split(",") if tag],
+            domain_uuids=scope.uuids(self.domainid),
+            zone_uuids=scope.uuids(self.zoneid),
+            details=self.details or {},
+            service_offering=self.serviceofferingid,
+        )
+        ctx.session.add(row)
+        ctx.session.flush()
+        return row
+
+    def _services(self) -> dict[str, list[str]]:
+        named: dict[str, list[str]] = {}
+        for record in self.serviceproviderlist or ():
+            if not record.get("service") or not record.get("provider"):
+                raise BadParameter("Invalid parameter serviceproviderlist: each record has a service and a provider.")
+            service = service_name(record["service"], "serviceproviderlist")
+            providers = named.setdefault(service, [])
+            providers += [driver_name(name.strip()) for name in record["provider"].split(",") if name.strip()]
+        supported = {service_name(name) for name in self.supportedservices or ()}
+        strange = sorted(set(named) - supported)
+        if strange:
+            raise BadParameter(
+                f"Invalid parameter serviceproviderlist: {strange[0]} is not among the supportedservices."
+            )
+        default = "VpcVirtualRouter" if self.forvpc else "VirtualRouter"
+        services = {name: list(dict.fromkeys(named.get(name) or [default])) for name in sorted(supported)}
+        if "SourceNat" in services:
+            services.setdefault("Gateway", services["SourceNat"])
+        return services
+
+    def _chosen(self) -> dict[str, dict[str, str]]:
+        chosen: dict[str, dict[str, str]] = {}
+        for record in self.servicecapabilitylist or ():
+            missing = {"service", "capabilitytype", "capabilityvalue"} - set(record)
+            if missing:
+                raise BadParameter(f"Invalid parameter servicecapabilitylist: a record lacks {', '.join(missing)}.")
+            service = service_name(record["service"], "servicecapabilitylist")
+            chosen.setdefault(service, {})[record["capabilitytype"]] = record["capabilityvalue"]
+        return chosen
+
+    def _refuse_contradictions(self, services: dict[str, list[str]]) -> None:
+        kind = self.guestiptype
+        if kind == "Shared" and not self.specifyipranges:
+            raise BadParameter(
+                "Invalid parameter specifyipranges value=false: Shared networks have ranges of their own."
+            )
+        if kind == "Isolated" and self.specifyipranges and "SourceNat" in services:
+            raise BadParameter(
+                "Invalid parameter specifyipranges value=true: an Isolated network with SourceNat has none."
+            )
+        if kind == "Shared" and self.ispersistent:
+            raise BadParameter("Invalid parameter ispersistent value=true: Shared networks always are there.")
+        if self.egressdefaultpolicy and kind != "Isolated":
+            raise BadParameter("Invalid parameter egressdefaultpolicy: only Isolated networks have egress rules.")
+        if self.networkrate is not None and not 0 <= self.networkrate <= MOST_RATE:
+            raise BadParameter(f"Invalid parameter networkrate value={self.networkrate}: it is in Mbit/s, from 0.")
+        if self.maxconnections is not None and self.maxconnections < 1:
+            raise BadParameter(f"Invalid parameter maxconnections value={self.maxconnections}: it counts from 1.")
+        offering = self.serviceofferingid
+        if offering is not None and offering.system_vm_type != "domainrouter":
+            raise BadParameter(
+                f"Invalid parameter serviceofferingid value={offering.uuid}: it must be a system offering for "
+                "domainrouter (createServiceOffering with issystem=true)."
+            )
+
+
+class UpdateNetworkOffering(
+    Command,
+    name="updateNetworkOffering",
+    answer=one("networkoffering", network_offering_views),
+    instance="NetworkOffering",
+    event="NETWORK.OFFERING.EDIT",
+):
+    """Update an offering's texts, state and scope; its services never change, as networks have them."""
+
+    id: NetworkOffering | None = optional()
+    name: str | None = optional(check=syntax.name)
+    displaytext: str | None = optional(check=syntax.name)
+    availability: str | None = optional(choices=AVAILABILITY)
+    domainid: str | None = optional(length=4096, description="the new domains, or public")
+    zoneid: str | None = optional(length=4096, description="the new zones, or all")
+    keepaliveenabled: bool | None = optional()
+    maxconnections: int | None = optional()
+    sortkey: int | None = optional()
+    state: str | None = optional(choices=("Enabled", "Disabled"))
+    tags: str | None = optional(length=4096, check=syntax.tags)
+
+    def run(self, ctx: Context) -> NetworkOffering:
+        """Refuse to enable what no installed provider can give, and change what is given."""
+        row = self.id
+        if row is None:
+            raise BadParameter("Invalid parameter id: say which network offering.")
+        if self.state == "Enabled":
+            Matrix(row.services, row.capabilities, row.guest_type, row.for_vpc).check()
+        if self.tags is not None and self.tags.split(",") != row.tags:
+            _refuse_used(ctx, row)
+            row.tags = [tag for tag in self.tags.split(",") if tag]
+        if self.maxconnections is not None and self.maxconnections < 1:
+            raise BadParameter(f"Invalid parameter maxconnections value={self.maxconnections}: it counts from 1.")
+        row.name, row.display_text = self.name or row.name, self.displaytext or row.display_text
+        row.state, row.availability = self.state or row.state, self.availability or row.availability
+        row.max_connections = self.maxconnections or row.max_connections
+        if self.keepaliveenabled is not None:
+            row.keep_alive = self.keepaliveenabled
+        if self.sortkey is not None:
+            row.sort_key = self.sortkey
+        if self.domainid is not None:
+            row.domain_uuids = scope.rescoped(ctx, Domain, self.domainid, "domainid")
+        if self.zoneid is not None:
+            row.zone_uuids = scope.rescoped(ctx, Zone, self.zoneid, "zoneid")
+        if self.maxconnections is not None or self.keepaliveenabled is not None:
+            _touch_networks(ctx, row)
+        return row
+
+
+def _touch_networks(ctx: Context, offering: NetworkOffering) -> None:
+    from controlplane.network.networks import Network
+
+    having = Network.offering_id == offering.id, Network.removed.is_(None)
+    ctx.touch(*ctx.session.scalars(select(Network).where(*having)))
+
+
+def _refuse_used(ctx: Context, offering: NetworkOffering) -> None:
+    from controlplane.network.networks import Network
+
+    having = Network.offering_id == offering.id, Network.removed.is_(None)
+    names = list(ctx.session.scalars(select(Network.name).where(*having).limit(10)))
+    if names:
+        raise InUse(
+            f"The tags of network offering {offering.name} cannot change while networks have it: {', '.join(names)}."
+        )
+
+
+class DeleteNetworkOffering(
+    Command,
+    name="deleteNetworkOffering",
+    answer=success(),
+    instance="NetworkOffering",
+    event="NETWORK.OFFERING.DELETE",
+):
+    """Delete an offering; networks that have it keep it."""
+
+    id: NetworkOffering = required()
+
+    def run(self, ctx: Context) -> None:
+        """Refuse to delete one of the standard catalogue, and mark the row removed."""
+        row, ctx.instance = self.id, self.id
+        if row.default:
+            raise BadParameter(
+                f"Invalid parameter id value={row.uuid}: {row.name} is a default offering; disable it instead."
+            )
+        row.removed, row.state = ctx.now, "Disabled"

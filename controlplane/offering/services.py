@@ -1,0 +1,221 @@
+"""Services: which provider gives a network each of them, and whether it can.
+
+The matrix is the installed drivers' ``capabilities``: a service or a choice that a provider lacks is refused when the
+offering is made, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controlplane.api.caller import EVERYONE
+from controlplane.api.command import Command, many
+from controlplane.api.context import Context
+from controlplane.api.parameters import optional
+from controlplane.api.responses import Response
+from controlplane.errors import BadParameter
+from controlplane.zone.providers import ProviderResponse
+from drivers import registry
+from drivers.vocabulary import SERVICES
+
+Services = Mapping[str, Sequence[str]]
+"""Service → the names of its providers."""
+Choices = Mapping[str, Mapping[str, str]]
+"""Service → capability → the value that an offering chooses."""
+
+CHOOSABLE = frozenset(
+    {
+        "AssociatePublicIP",
+        "DistributedRouter",
+        "ElasticIp",
+        "ElasticLb",
+        "InlineMode",
+        "LbSchemes",
+        "PublicAccess",
+        "RedundantRouter",
+        "RegionLevelVpc",
+        "StretchedL2Subnet",
+        "SupportedLBIsolation",
+        "SupportedSourceNatTypes",
+        "VmAutoScaling",
+    }
+)
+"""The capabilities that an offering may choose a value of (servicecapabilitylist)."""
+SEVERAL_PROVIDERS = frozenset({"Lb"})
+BEHIND_SOURCE_NAT = ("StaticNat", "PortForwarding", "Firewall", "Lb", "Vpn", "Gateway")
+"""What a router gives only to networks whose source NAT it does, too: their packets leave through it."""
+
+
+@dataclass(kw_only=True)
+class CapabilityOfService(Response):
+    """One capability of a service."""
+
+    name: str
+    value: str
+    canchooseservicecapability: bool
+
+
+@dataclass(kw_only=True)
+class ServiceResponse(Response):
+    """A network service with its providers."""
+
+    name: str
+    capability: list[CapabilityOfService] | None = None
+    provider: list[ProviderResponse] | None = None
+
+
+def service_responses(services: Services, chosen: Choices) -> list[ServiceResponse]:
+    """Return the ``service`` field of an offering or a network, in the order of the services' names."""
+    return [
+        ServiceResponse(
+            name=service,
+            provider=[ProviderResponse(name=provider) for provider in services[service]],
+            capability=_capabilities(service, services[service], chosen.get(service, {})),
+        )
+        for service in sorted(services)
+    ]
+
+
+def _capabilities(service: str, providers: Sequence[str], chosen: Mapping[str, str]) -> list[CapabilityOfService]:
+    installed = registry.network_providers()
+    values: dict[str, str] = {}
+    for provider in providers:
+        if provider in installed:
+            values |= installed[provider].capabilities.get(service, {})
+    values |= chosen
+    return [
+        CapabilityOfService(name=name, value=values[name], canchooseservicecapability=name in CHOOSABLE)
+        for name in sorted(values)
+    ]
+
+
+def service_name(name: str, parameter: str = "supportedservices") -> str:
+    """Return a service's name in its own spelling.
+
+    :raises BadParameter: there is no such service.
+    """
+    known = {service.lower(): service for service in SERVICES}
+    if name.lower() not in known:
+        raise BadParameter(f"Invalid parameter {parameter} value={name}: the services are {', '.join(SERVICES)}.")
+    return known[name.lower()]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """What an offering is to give, as it is checked.
+
+    :param guest_type: ``Isolated``, ``Shared`` or ``L2``.
+    """
+
+    services: Services
+    chosen: Choices = field(default_factory=dict)
+    guest_type: str = "Isolated"
+    for_vpc: bool = False
+
+    def check(self) -> None:
+        """Refuse what no network could be given.
+
+        :raises BadParameter: names the service, the provider and what it has.
+        """
+        for service, providers in self.services.items():
+            self._check_providers(service, providers)
+        self._check_kind()
+        self._check_source_nat()
+        for service, choices in self.chosen.items():
+            for capability, value in choices.items():
+                self._check_choice(service, capability, value)
+
+    def _check_providers(self, service: str, providers: Sequence[str]) -> None:
+        installed = registry.network_providers()
+        if not providers:
+            raise BadParameter(f"Service {service} has no provider: name one in serviceproviderlist.")
+        if len(providers) > 1 and service not in SEVERAL_PROVIDERS:
+            raise BadParameter(f"Service {service} can have one provider only, not {' and '.join(providers)}.")
+        for provider in providers:
+            if provider not in installed:
+                raise BadParameter(
+                    f"Provider {provider} of service {service} is not installed; there are {', '.join(installed)}."
+                )
+            if service not in installed[provider].capabilities:
+                has = ", ".join(sorted(installed[provider].capabilities))
+                raise BadParameter(f"Provider {provider} does not support service {service}: it has {has}.")
+
+    def _check_kind(self) -> None:
+        if self.guest_type == "L2" and set(self.services) - {"UserData"}:
+            unwanted = ", ".join(sorted(set(self.services) - {"UserData"}))
+            raise BadParameter(f"An L2 network has no services but UserData: leave {unwanted} out.")
+        if "SecurityGroup" in self.services and self.guest_type != "Shared":
+            raise BadParameter("Service SecurityGroup is for Shared networks only.")
+        if "NetworkACL" in self.services and not self.for_vpc:
+            raise BadParameter("Service NetworkACL is for the tiers of a VPC only: set forvpc.")
+        if self.for_vpc and self.guest_type != "Isolated":
+            raise BadParameter("The tiers of a VPC are Isolated networks.")
+        if self.for_vpc and "Firewall" in self.services:
+            raise BadParameter("The tiers of a VPC have NetworkACL instead of Firewall.")
+
+    def _check_source_nat(self) -> None:
+        source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
+        if source and gateway and list(source) != list(gateway):
+            raise BadParameter(f"SourceNat and Gateway must have the same provider, not {source[0]} and {gateway[0]}.")
+        for service in BEHIND_SOURCE_NAT:
+            for provider in self.services.get(service, ()):
+                if registry.network_providers()[provider].kind == "router" and provider not in (source or ()):
+                    raise BadParameter(f"Provider {provider} cannot give service {service} without service SourceNat.")
+
+    def _check_choice(self, service: str, capability: str, value: str) -> None:
+        if service not in self.services:
+            raise BadParameter(
+                f"Invalid parameter servicecapabilitylist: service {service} is not among the supported services."
+            )
+        if capability not in CHOOSABLE:
+            raise BadParameter(f"Invalid parameter servicecapabilitylist: {capability} cannot be chosen.")
+        for provider in self.services[service]:
+            offered = registry.network_providers()[provider].capabilities[service].get(capability)
+            if value.lower() == "false":
+                continue
+            if offered is None or value.lower() not in [item.strip().lower() for item in offered.split(",")]:
+                raise BadParameter(
+                    f"Provider {provider} cannot do {capability}={value} for service {service}: "
+                    f"it has {offered or 'nothing of it'}."
+                )
+
+
+def supported_views(ctx: Context, rows: Sequence[str]) -> list[ServiceResponse]:
+    """Return the responses of these services, with all installed providers of each."""
+    del ctx
+    installed = registry.network_providers()
+    services = {name: [key for key, item in installed.items() if name in item.capabilities] for name in rows}
+    responses = service_responses(services, {})
+    for response in responses:
+        for provider in response.provider or ():
+            provider.servicelist = sorted(installed[provider.name].capabilities)
+            provider.canenableindividualservice = True
+    return responses
+
+
+class ListSupportedNetworkServices(
+    Command, name="listSupportedNetworkServices", answer=many("networkservice", supported_views), roles=EVERYONE
+):
+    """List the network services that installed providers give, with their capabilities."""
+
+    writes = False
+
+    service: str | None = optional()
+    provider: str | None = optional()
+    keyword: str | None = optional()
+    page: int | None = optional()
+    pagesize: int | None = optional()
+
+    def run(self, ctx: Context) -> list[str]:
+        """Return the names of the services that match."""
+        del ctx
+        wanted = service_name(self.service, "service") if self.service else None
+        installed = {
+            name: item
+            for name, item in registry.network_providers().items()
+            if self.provider is None or name.lower() == self.provider.lower()
+        }
+        given = {service for item in installed.values() for service in item.capabilities}
+        word = (self.keyword or "").lower()
+        return sorted(name for name in given if wanted in (None, name) and word in name.lower())

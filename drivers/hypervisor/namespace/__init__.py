@@ -1,0 +1,87 @@
+"""Hosts whose guests are containers and whose appliances are network namespaces (``LXC`` in the API).
+
+What must stay true: a bundle has one file per thing, so that one more guest is one more file and the agent sees at a
+glance what changed; every thing is named by its UUID, and interface names follow from UUIDs alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from drivers.hypervisor.namespace.config import GuestConfig, HostConfig, PortConfig, SegmentConfig, ShellConfig
+from drivers.protocol import Rendered
+from drivers.vocabulary import Guest, HostFacts, Nic, Shell
+from systemvm.bundle import File
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+
+
+class Namespace:
+    """The driver of hosts of hypervisor type LXC."""
+
+    name = "LXC"
+    kind = "host"
+
+    def plan(self, facts: HostFacts) -> HostConfig:
+        """Decide which bridges, shells and guests the host holds.
+
+        :raises ValueError: a segment's isolation is not one that such a host has, a NIC is on a segment that is not
+            among the facts, or a name would not do as a file's.
+        """
+        segments = tuple(SegmentConfig.of(segment) for segment in sorted(facts.segments))
+        carried = {segment.id for segment in segments}
+        shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
+        guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
+        return HostConfig(segments, shells, guests)
+
+    def render(self, config: HostConfig) -> Rendered:
+        """Write one JSON file per shell and guest, and one of all segments."""
+        files = [File("segments.json", _json([asdict(segment) for segment in config.segments]), "segments")]
+        files += [File(f"shells/{shell.name}.json", _json(asdict(shell)), "shells") for shell in config.shells]
+        files += [File(f"guests/{guest.id}.json", _json(asdict(guest)), "guests") for guest in config.guests]
+        return tuple(files), ()
+
+
+def _shell(shell: Shell, carried: set[str]) -> ShellConfig:
+    _check_name(shell.name)
+    return ShellConfig(shell.target, shell.name, shell.running, shell.boot, _ports(shell.name, shell.nics, carried))
+
+
+def _guest(guest: Guest, carried: set[str]) -> GuestConfig:
+    _check_name(guest.name)
+    _check_name(guest.id)
+    return GuestConfig(
+        id=guest.id,
+        name=guest.name,
+        hostname=guest.hostname,
+        running=guest.running,
+        boot=guest.boot,
+        image=guest.image,
+        image_checksum=guest.image_checksum,
+        cpus=guest.cpus,
+        mhz=guest.mhz,
+        memory=guest.memory,
+        ports=_ports(guest.name, guest.nics, carried),
+    )
+
+
+def _ports(owner: str, nics: Iterable[Nic], carried: set[str]) -> tuple[PortConfig, ...]:
+    ports = tuple(PortConfig.of(nic) for nic in sorted(nics, key=lambda nic: nic.device))
+    for port in ports:
+        if port.segment not in carried:
+            raise ValueError(f"NIC {port.mac} of {owner} is on segment {port.segment}, which is not among the facts.")
+    if len({port.device for port in ports}) < len(ports):
+        raise ValueError(f"Two NICs of {owner} have the same device number; each needs its own.")
+    return ports
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be the name of a guest or shell: use letters, digits, '.', '_' and '-'.")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"

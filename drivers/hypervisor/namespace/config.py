@@ -1,0 +1,140 @@
+"""What one host is to hold, as typed values: segments, the shells of appliances, and guests.
+
+Every name that an interface will carry on the host is decided here and travels in the bundle, so that whoever writes
+filters for a guest's port (security groups) knows it from the facts alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from drivers.vocabulary import Nic, Segment
+
+VXLAN = "vxlan"
+VLAN = "vlan"
+UNTAGGED = "untagged"
+
+_LAST_VNI = 2**24 - 1
+_LAST_VLAN = 4094
+
+
+def port_name(nic: str) -> str:
+    """Return the name of the host's end of a NIC's virtual cable: ``vif`` and 12 hex digits, of the NIC's UUID."""
+    return f"vif{_short(nic, 6)}"
+
+
+def _short(text: str, size: int) -> str:
+    return hashlib.blake2s(text.encode(), digest_size=size).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentConfig:
+    """One bridge, and what joins it to the other hosts.
+
+    :param kind: ``vxlan``, ``vlan`` (802.1Q) or ``untagged``; ``number`` is the VNI or the VLAN id, 0 when untagged.
+    :param bridge: its name on the host; ``device`` the VXLAN device or the 802.1Q interface in it.
+    :param uplink: the host's device or bridge by name; empty means the one that the host was given for ``traffic``.
+    :param mtu: of the guests' frames, in bytes.
+    """
+
+    id: str
+    kind: str
+    number: int
+    bridge: str
+    device: str
+    traffic: str
+    uplink: str
+    mtu: int
+
+    @classmethod
+    def of(cls, segment: Segment) -> SegmentConfig:
+        """Read CloudStack's broadcast URI.
+
+        :raises ValueError: this host cannot carry such a segment.
+        """
+        kind, number = _isolation(segment)
+        # Untagged and 802.1Q segments of two uplinks are two broadcast domains; a VNI is one throughout the zone.
+        mark = _short(f"{segment.traffic} {segment.label}", 2)
+        bridge, device = {
+            VXLAN: (f"brvx-{number}", f"vxlan{number}"),
+            VLAN: (f"brvl-{number}-{mark}", f"vlan{number}-{mark}"),
+            UNTAGGED: (f"brun-{mark}", ""),
+        }[kind]
+        return cls(segment.id, kind, number, bridge, device, segment.traffic, segment.label, segment.mtu)
+
+
+def _isolation(segment: Segment) -> tuple[str, int]:
+    kind, _, value = segment.uri.partition("://")
+    if kind == VLAN and value == UNTAGGED:
+        return UNTAGGED, 0
+    last = {VXLAN: _LAST_VNI, VLAN: _LAST_VLAN}.get(kind)
+    if last is None:
+        raise ValueError(f"Segment {segment.id} is {segment.uri!r}: an LXC host carries vxlan:// and vlan:// only.")
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= last):
+        raise ValueError(f"Segment {segment.id} is {segment.uri!r}: the number must be from 1 to {last}.")
+    return kind, int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class PortConfig:
+    """A virtual cable from a segment's bridge into a guest or a shell.
+
+    :param id: the NIC's UUID.
+    :param port: the end in the bridge; ``device`` the end inside, ``ethN``, with the address ``mac``.
+    :param rate: Mbit/s in each direction, 0 is unlimited.
+    """
+
+    id: str
+    port: str
+    device: str
+    mac: str
+    segment: str
+    mtu: int
+    rate: int
+
+    @classmethod
+    def of(cls, nic: Nic) -> PortConfig:
+        """Keep of a NIC what the host has to do with."""
+        return cls(nic.id, port_name(nic.id), f"eth{nic.device}", nic.mac, nic.segment, nic.mtu, nic.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class ShellConfig:
+    """The namespace of one appliance; a higher ``boot`` is a new, empty one."""
+
+    id: str
+    name: str
+    running: bool
+    boot: int
+    ports: tuple[PortConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestConfig:
+    """One container.
+
+    :param cpus: how many processors' time it may use at most; ``mhz`` its weight for each of them under contention.
+    :param memory: MiB.
+    """
+
+    id: str
+    name: str
+    hostname: str
+    running: bool
+    boot: int
+    image: str
+    image_checksum: str
+    cpus: int
+    mhz: int
+    memory: int
+    ports: tuple[PortConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """All that one host is to hold, each tuple in the order of its ids."""
+
+    segments: tuple[SegmentConfig, ...]
+    shells: tuple[ShellConfig, ...]
+    guests: tuple[GuestConfig, ...]

@@ -1,0 +1,52 @@
+"""The virtual router: facts of one appliance in, files and set elements out.
+
+What must stay true: nothing here reads a clock, a file (templates aside), a database or a random number, and no order
+of rows changes a byte; every string that ends in a daemon's file was checked on the way; a rule is an element, so the
+packet filter's skeleton changes with interfaces, networks and addresses only.
+"""
+
+from __future__ import annotations
+
+from drivers.network.virtual_router import balancing, dhcp, links, metadata, ruleset
+from drivers.network.virtual_router.capabilities import CAPABILITIES
+from drivers.network.virtual_router.config import RouterConfig
+from drivers.network.virtual_router.render import render
+from drivers.protocol import Capabilities
+from drivers.vocabulary import ApplianceFacts
+from systemvm.bundle import Elements, File
+
+__all__ = ["VirtualRouter"]
+
+
+class VirtualRouter:
+    """The provider ``VirtualRouter``: a Linux machine or namespace with nft, dnsmasq, haproxy and a metadata server."""
+
+    name = "VirtualRouter"
+    kind = "router"
+    capabilities: Capabilities = CAPABILITIES
+
+    def plan(self, facts: ApplianceFacts) -> RouterConfig:
+        """Decide what the router is to be.
+
+        :raises ValueError: the facts ask for what cannot be, or hold a string that no file may hold; the sentence
+            names it.
+        """
+        names = links.devices(facts)
+        for network in facts.networks:
+            if network.nic not in names:
+                raise ValueError(f"{facts.name} has no interface {network.nic} for network {network.id}.")
+        for item in facts.addresses:
+            if item.nic not in names:
+                raise ValueError(f"{facts.name} has no interface {item.nic} for the public address {item.address}.")
+        ways = links.uplinks(facts, names)
+        return RouterConfig(
+            links=links.plan(facts, names, ways),
+            ruleset=ruleset.plan(facts, names, ways),
+            dnsmasq=dhcp.plan(facts, names),
+            haproxy=balancing.plan(facts),
+            metadata=metadata.plan(facts),
+        )
+
+    def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:
+        """Write it down."""
+        return render(config)

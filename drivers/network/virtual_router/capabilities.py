@@ -1,0 +1,58 @@
+"""What the virtual router can do, in the words of listSupportedNetworkServices and the network offerings."""
+
+from __future__ import annotations
+
+import json
+
+from drivers.network.virtual_router.balancing import ALGORITHMS, PROTOCOLS
+from drivers.network.virtual_router.stickiness import METHODS
+
+
+def _stickiness() -> str:
+    """Return the stickiness methods as CloudStack's clients expect them: JSON inside of the value."""
+    return json.dumps(
+        [
+            {
+                "methodname": method,
+                "paramlist": [
+                    {
+                        "paramname": parameter.name,
+                        "required": False,
+                        "isflag": parameter.flag,
+                        "description": parameter.description,
+                    }
+                    for parameter in parameters
+                ],
+                "description": description,
+            }
+            for method, (description, parameters) in METHODS.items()
+        ],
+        separators=(",", ":"),
+    )
+
+
+CAPABILITIES: dict[str, dict[str, str]] = {
+    "Dhcp": {"DhcpAccrossMultipleSubnets": "false", "ExtraDhcpOptions": "true"},
+    "Dns": {"AllowDnsSuffixModification": "true"},
+    "Firewall": {
+        "TrafficStatistics": "per public ip",
+        "SupportedProtocols": "tcp,udp,icmp,all",
+        "SupportedEgressProtocols": "tcp,udp,icmp,all",
+        "SupportedTrafficDirection": "ingress,egress",
+        "MultipleIps": "true",
+    },
+    "Gateway": {},
+    "Lb": {
+        "SupportedLBAlgorithms": ",".join(ALGORITHMS),
+        "SupportedLBIsolation": "dedicated",
+        "SupportedProtocols": ",".join(PROTOCOLS),
+        "SupportedStickinessMethods": _stickiness(),
+        "LbSchemes": "Public",
+        "HealthCheckPolicy": "true",
+        "SslTermination": "true",
+    },
+    "PortForwarding": {},
+    "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "false"},
+    "StaticNat": {},
+    "UserData": {},
+}

@@ -1,0 +1,109 @@
+"""DHCP and DNS of the guests.
+
+What changes with a guest (its lease and its names) is in files that dnsmasq reads again on SIGHUP; what changes with a
+network is in its configuration, which needs a restart. No path is in it: the agent names the files on the command
+line, because dnsmasq leaves its working directory when it starts.
+
+A guest that comes needs a SIGHUP. One that goes, or changes its address, needs a restart (some 50 ms, and nothing is
+forgotten that matters, as every address is given by the files): a running dnsmasq keeps the lease, answers to its name
+and gives its address to nobody else. So the agent restarts it when a line of ``dhcp-hosts`` is no longer there.
+
+A lease sets no tag: dnsmasq 2.90 chains the tags of a dhcp-host with those of the request, and when it reads the file
+again it frees the whole chain, and falls. The few guests that need a tag (another default network, options of their
+own) get theirs in the configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from drivers.network.virtual_router.config import DhcpRange, Dnsmasq, SpecialGuest
+from drivers.network.virtual_router.syntax import DOMAIN, HOSTNAME, MAC, address, matched, network, number
+from drivers.vocabulary import ApplianceFacts, Lease, Network, Nic
+
+DATA_SERVER = "data-server"
+"""By this name guests find their metadata (cloud-init's CloudStack source)."""
+
+_VALUE = re.compile(r"[A-Za-z0-9._:/,+=@-](?:[A-Za-z0-9._:/,+=@ -]{0,253}[A-Za-z0-9._:/,+=@-])?", re.ASCII)
+_OWN = frozenset({0, 1, 12, 28, *range(50, 62), 81, 82, 255})
+"""Options that are the protocol's own business, or the lease's."""
+
+_LOCAL = "localdomain"
+
+
+def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Dnsmasq | None:
+    """Decide DHCP and DNS; None where no network wants either.
+
+    :raises ValueError: a name, address or option cannot be; the sentence names it.
+    """
+    served = [net for net in sorted(facts.networks, key=lambda net: net.id) if net.services & {"Dhcp", "Dns"}]
+    if not served:
+        return None
+    nics = {nic.mac: nic for nic in facts.nics}
+    upstreams = tuple(address(item, "The resolver") for item in facts.dns)
+    hosts: list[str] = []
+    guests: list[str] = []
+    special: list[SpecialGuest] = []
+    for net in served:
+        guests.append(f"{nics[net.nic].address} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}")
+        for lease in sorted(net.leases):
+            name = _name(net, lease)
+            guests.append(f"{lease.address} {name}.{_domain(net)} {name}")
+            if "Dhcp" in net.services:
+                hosts.append(f"{lease.mac},{lease.address},{name}")
+                special += _special(net, lease)
+    return Dnsmasq(
+        ranges=tuple(_range(net, nics[net.nic], names, upstreams) for net in served),
+        upstreams=upstreams,
+        serves_names=any("Dns" in net.services for net in served),
+        hosts=tuple(sorted(hosts)),
+        names=tuple(sorted(guests)),
+        special=tuple(sorted(special, key=lambda guest: guest.mac)),
+    )
+
+
+def _domain(net: Network) -> str:
+    return matched(DOMAIN, net.domain or _LOCAL, f"The domain of network {net.id}", "a domain name such as cs1.local")
+
+
+def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[str, ...]) -> DhcpRange:
+    block = network(net.cidr, f"The CIDR of network {net.id}")
+    own = address(nic.address, f"The router's address on network {net.id}")
+    if not 576 <= net.mtu <= 65535:
+        raise ValueError(f"The MTU of network {net.id} is {net.mtu}: it must be 576 to 65535.")
+    return DhcpRange(
+        tag=names[net.nic],
+        device=names[net.nic],
+        start=str(block.network_address),
+        netmask=str(block.netmask),
+        address=own,
+        gateway=address(net.gateway, f"The gateway of network {net.id}") if net.gateway else own,
+        domain=_domain(net),
+        resolvers=(own,) if "Dns" in net.services else upstreams,
+        mtu=net.mtu,
+        dhcp="Dhcp" in net.services,
+    )
+
+
+def _name(net: Network, lease: Lease) -> str:
+    """Return the guest's host name, all of its lease having been checked."""
+    block = network(net.cidr, f"The CIDR of network {net.id}")
+    what = f"guest {lease.vm} on network {net.id}"
+    if IPv4Address(number(lease.address, f"The address of {what}")) not in block:
+        raise ValueError(f"The address {lease.address} of {what} is not in {net.cidr}.")
+    matched(MAC, lease.mac, f"The MAC of {what}", "six pairs of lower case hex digits with colons between them")
+    return matched(HOSTNAME, lease.hostname, f"The host name of {what}", "letters, digits and dashes, 63 at most")
+
+
+def _special(net: Network, lease: Lease) -> list[SpecialGuest]:
+    """Return the guest if it is told anything but what all are told."""
+    if lease.default and not lease.options:
+        return []
+    what = f"of guest {lease.vm} on network {net.id}"
+    for code, value in lease.options:
+        if code in _OWN or not 0 < code < 255:
+            raise ValueError(f"The DHCP option {code} {what} is refused: it is the DHCP server's own.")
+        matched(_VALUE, value, f"The DHCP option {code} {what}", "plain text without quotes or line breaks")
+    return [SpecialGuest(lease.mac, f"g{lease.mac.replace(':', '')}", lease.default, tuple(sorted(lease.options)))]

@@ -1,0 +1,150 @@
+"""Firewall rules as set elements: what may come in by a public address, and what guests may send out.
+
+Each set is a concatenation with intervals, so that a packet costs one look-up however many rules there are, and each
+element counts for its rule, whose id is its comment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
+from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
+from drivers.vocabulary import EgressRule, IngressRule, Network
+
+_CODES = 256
+
+Elements = dict[str, list[str]]
+
+
+def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elements:
+    """Return the elements of ``ingress_ports``, ``ingress_icmp`` and ``ingress_all``.
+
+    :param known: the public addresses that the router has.
+    :raises ValueError: a rule names another address, protocol, port or CIDR than there can be.
+    """
+    groups: dict[tuple[str, str], list[Piece]] = {}
+    ordered = sorted(rules)
+    for rank, rule in enumerate(ordered):
+        what = f"Firewall rule {identity(rule.id, 'The firewall rule id')}"
+        if rule.address not in known:
+            raise ValueError(f"{what} is for {rule.address!r}, which is no public address of this router.")
+        if not rule.sources:
+            raise ValueError(f"{what} names no source CIDR: 0.0.0.0/0 is everyone.")
+        group = groups.setdefault((rule.address, rule.protocol), [])
+        head = _service(rule, what)
+        group += [((*head, cidr(source, f"The source CIDR of {what}")), rank) for source in rule.sources]
+    found: Elements = {"ingress_ports": [], "ingress_icmp": [], "ingress_all": []}
+    for (address, protocol), boxes in groups.items():
+        name, write = _written(protocol, "ingress")
+        found[name] += [
+            f'{address} . {text} counter comment "{ordered[rank].id}"'
+            for box, rank in disjoint(boxes)
+            for text in write(protocol, box[:-1], (addresses(*box[-1]),))
+        ]
+    return found
+
+
+def egress(network: Network) -> Elements:
+    """Return the elements of ``egress_ports``, ``egress_icmp`` and ``egress_all`` of one network.
+
+    :raises ValueError: as for :func:`ingress`.
+    """
+    groups: dict[str, list[Piece]] = {}
+    ordered = sorted(network.egress)
+    for rank, rule in enumerate(ordered):
+        what = f"Egress rule {identity(rule.id, 'The egress rule id')}"
+        head = _service(rule, what)
+        sources = [_inside(network, source, what) for source in rule.sources] or [cidr(network.cidr, "The CIDR")]
+        targets = [cidr(target, f"The destination CIDR of {what}") for target in rule.destinations]
+        groups.setdefault(rule.protocol, []).extend(
+            ((*head, source, target), rank) for source in sources for target in targets or [EVERYONE]
+        )
+    found: Elements = {"egress_ports": [], "egress_icmp": [], "egress_all": []}
+    for protocol, boxes in groups.items():
+        name, write = _written(protocol, "egress")
+        found[name] += [
+            f'{text} counter comment "{ordered[rank].id}"'
+            for box, rank in disjoint(boxes)
+            for text in write(protocol, box[:-2], (addresses(*box[-2]), addresses(*box[-1])))
+        ]
+    return found
+
+
+def _inside(network: Network, source: str, what: str) -> Interval:
+    """Return the part of a source that is on the network: the sets are one for all networks of the router.
+
+    :raises ValueError: there is no such part.
+    """
+    first, last = cidr(source, f"The source CIDR of {what}")
+    low, high = cidr(network.cidr, "The CIDR")
+    if last < low or high < first:
+        raise ValueError(f"{what} has the source CIDR {source}, which is not on its network, {network.cidr}.")
+    return max(first, low), min(last, high)
+
+
+def _service(rule: IngressRule | EgressRule, what: str) -> Box:
+    """Return the rule's ports, or its ICMP types and codes in one number, as a box; empty where neither is asked."""
+    if rule.protocol in ("tcp", "udp"):
+        return (ports(rule.start, rule.end, what),)
+    if rule.protocol == "icmp":
+        return (_icmp(rule.start, rule.end, what),)
+    if rule.protocol == "all":
+        return ()
+    raise ValueError(f"{what} has the protocol {rule.protocol!r}: it must be tcp, udp, icmp or all.")
+
+
+def _icmp(kind: int, code: int, what: str) -> Interval:
+    """Return type * 256 + code, which makes "any code" and "any type" intervals as well."""
+    if not (-1 <= kind < _CODES and -1 <= code < _CODES):
+        raise ValueError(f"{what} has the ICMP type {kind} and code {code}: both must be 0 to 255, or -1 for any.")
+    if kind == -1:
+        return 0, _CODES * _CODES - 1
+    return (kind * _CODES, kind * _CODES + _CODES - 1) if code == -1 else (kind * _CODES + code,) * 2
+
+
+Written = Callable[[str, Box, Sequence[str]], list[str]]
+
+
+def _written(protocol: str, direction: str) -> tuple[str, Written]:
+    """Return the set that rules of a protocol go into, and how its keys are written."""
+    if protocol == "icmp":
+        return f"{direction}_icmp", _write_icmp
+    if protocol == "all":
+        return f"{direction}_all", _write_all
+    return f"{direction}_ports", _write_ports
+
+
+def _write_ports(protocol: str, box: Box, ends: Sequence[str]) -> list[str]:
+    first, last = box[0]
+    return [f"{protocol} . {first if first == last else f'{first}-{last}'} . {' . '.join(ends)}"]
+
+
+def _write_all(_protocol: str, _box: Box, ends: Sequence[str]) -> list[str]:
+    return [" . ".join(ends)]
+
+
+def _write_icmp(_protocol: str, box: Box, ends: Sequence[str]) -> list[str]:
+    return [f"{_span(*kinds)} . {_span(*codes)} . {' . '.join(ends)}" for kinds, codes in rectangles(*box[0])]
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def rectangles(first: int, last: int) -> list[tuple[Interval, Interval]]:
+    """Return an interval of type * 256 + code as intervals of types and of codes: whole types, and what sticks out."""
+    found: list[tuple[Interval, Interval]] = []
+    low, high = first // _CODES, last // _CODES
+    head, tail = first % _CODES, last % _CODES
+    if low == high:
+        return [((low, low), (head, tail))]
+    if head:
+        found.append(((low, low), (head, _CODES - 1)))
+        low += 1
+    if tail != _CODES - 1:
+        found.append(((high, high), (0, tail)))
+        high -= 1
+    if low <= high:
+        found.append(((low, high), (0, _CODES - 1)))
+    return found

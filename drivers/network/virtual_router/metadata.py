@@ -1,0 +1,48 @@
+"""What each guest may read about itself, by the address that it asks from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from drivers.network.virtual_router.syntax import address, identity, matched
+from drivers.vocabulary import ApplianceFacts, Network
+
+_ITEM = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]*", re.ASCII)
+
+
+def plan(facts: ApplianceFacts) -> Mapping[str, Any] | None:
+    """Decide what the metadata and password servers hold; None where no network wants them.
+
+    :raises ValueError: a path or user data is malformed.
+    """
+    served = [net for net in sorted(facts.networks, key=lambda net: net.id) if "UserData" in net.services]
+    if not served:
+        return None
+    addresses = {nic.mac: nic.address for nic in facts.nics}
+    return {
+        "listen": sorted(addresses[net.nic] for net in served),
+        "guests": [guest for net in served for guest in _guests(net)],
+    }
+
+
+def _guests(net: Network) -> list[dict[str, Any]]:
+    found = []
+    for guest in sorted(net.metadata, key=lambda guest: (guest.address, guest.vm)):
+        what = f"guest {guest.vm} on network {net.id}"
+        path = f"The metadata path of {what}"
+        found.append(
+            {
+                "vm": identity(guest.vm, "The guest"),
+                "address": address(guest.address, f"The address of {what}"),
+                "items": [
+                    [matched(_ITEM, name, path, "a relative path such as instance-id"), value]
+                    for name, value in sorted(guest.items)
+                ],
+                "user_data": matched(_BASE64, guest.user_data, f"The user data of {what}", "base64"),
+                "password": guest.password,
+            }
+        )
+    return found

@@ -1,0 +1,133 @@
+"""The packet filter as a whole: the values of its skeleton and all elements.
+
+Only interfaces, networks, addresses and their defaults are in the skeleton: an ordinary rule never changes it, so that
+the agent can send the kernel just the elements that came and went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from drivers.network.virtual_router import balancing, filters, nat
+from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
+from drivers.network.virtual_router.links import ordered
+from drivers.network.virtual_router.syntax import address, cidr, identity, network
+from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
+
+METADATA_PORTS = (80, 8080)
+"""User data and the password server, as guests know them of CloudStack."""
+
+_SETS = (
+    "balanced", "balanced_in", "balanced_out", "bytes_in", "bytes_out",
+    "dnat_ports", "dnat_ranges", "dnat_source_ports", "dnat_source_ranges", "dnat_static", "dnat_turns", "dnat_hashed",
+    "egress_all", "egress_icmp", "egress_ports", "guarded", "ingress_all", "ingress_icmp", "ingress_ports",
+    "public", "snat_static", "uplink_from", "uplink_of",
+)  # fmt: skip
+
+
+def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[str, str], Uplink]) -> Ruleset:
+    """Decide the packet filter.
+
+    :raises ValueError: a rule cannot be; the sentence names it.
+    """
+    known = {address(item.address, "The public address"): item for item in facts.addresses}
+    nics = {nic.mac: nic for nic in facts.nics}
+    marks = {item.address: ways[item.nic, item.gateway].table if item.gateway else 0 for item in facts.addresses}
+    guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts))
+    elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *_rules(facts, known)])
+    counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
+    return Ruleset(
+        publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
+        guests=guests,
+        counters=tuple(sorted({way + counter(item) for item in counted for way in ("in_", "out_")})),
+        marked=len(ways) > 1,
+        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in _SETS},
+    )
+
+
+def counter(item: str) -> str:
+    """Return what follows ``in_`` and ``out_`` in the names of the byte counters of a network or an address."""
+    return identity(item, "The id").replace("-", "")
+
+
+def _sorted(facts: ApplianceFacts) -> list[Network]:
+    return sorted(facts.networks, key=lambda net: net.id)
+
+
+def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[filters.Elements]:
+    """Return the elements of the rules, of the services that this provider gives each network.
+
+    Networks may share a public address, so what hangs on one is decided for all of them together.
+    """
+    nets = {
+        service: [net for net in _sorted(facts) if service in net.services]
+        for service in ("Firewall", "PortForwarding", "StaticNat", "Lb")
+    }
+    return [
+        filters.ingress((rule for net in nets["Firewall"] for rule in net.ingress), known),
+        *(filters.egress(net) for net in nets["Firewall"]),
+        nat.forwards(nets["PortForwarding"], known),
+        nat.static(nets["StaticNat"], known),
+        balancing.elements({counter(net.id): net for net in nets["Lb"]}, known),
+    ]
+
+
+def _guest(
+    net: Network, nic: Nic, names: Mapping[str, str], facts: ApplianceFacts, marks: Mapping[str, int]
+) -> GuestSide:
+    block = network(net.cidr, f"The CIDR of network {net.id}")
+    leaving = ""
+    if "SourceNat" in net.services:
+        own = [item for item in ordered(facts.addresses) if item.source_nat and item.network in (net.id, "")]
+        leaving = min(own, key=lambda item: item.network != net.id).address if own else ""
+    return GuestSide(
+        id=counter(net.id),
+        device=names[net.nic],
+        cidr=str(block),
+        address=address(nic.address, f"The router's address on network {net.id}"),
+        egress_allow=net.egress_allow,
+        dhcp="Dhcp" in net.services,
+        dns="Dns" in net.services,
+        ports=METADATA_PORTS if "UserData" in net.services else (),
+        source_nat=leaving,
+        mark=marks.get(leaving, 0),
+    )
+
+
+def _addresses(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> filters.Elements:
+    """Return the elements that depend on the addresses alone.
+
+    An address is guarded, that is closed until a rule opens it, unless somebody else is the firewall of its network.
+    """
+    filtered = {net.id for net in facts.networks if "Firewall" in net.services}
+    others = {net.id for net in facts.networks} - filtered
+    guarded = [
+        item.address
+        for item in known.values()
+        if item.network not in others and (item.network or filtered or not others)
+    ]
+    return {
+        "public": list(known),
+        "guarded": guarded,
+        "bytes_in": [f'{item.address} : "in_{counter(item.id)}"' for item in known.values()],
+        "bytes_out": [f'{item.address} : "out_{counter(item.id)}"' for item in known.values()],
+    }
+
+
+def _marks(facts: ApplianceFacts, marks: Mapping[str, int]) -> filters.Elements:
+    """Return which uplink a public address, or a guest with static NAT, belongs to, where there are several."""
+    if not any(marks.values()):
+        return {}
+    lowest: dict[str, str] = {}
+    statics: Sequence[tuple[int, str, str]] = sorted(
+        (cidr(rule.address, "The static NAT address")[0], rule.address, rule.guest)
+        for net in facts.networks
+        if "StaticNat" in net.services
+        for rule in net.static_nats
+    )
+    for _, public, guest in statics:
+        lowest.setdefault(guest, public)
+    return {
+        "uplink_of": [f"{public} : {mark}" for public, mark in marks.items()],
+        "uplink_from": [f"{guest} : {marks.get(public, 0)}" for guest, public in lowest.items()],
+    }

@@ -1,0 +1,147 @@
+"""A zone's physical network made of namespaces: an internet, an underlay, and a namespace per host between them.
+
+It plays what a data centre has before the cloud comes: nothing of the machine's own network is touched. Public frames
+travel untagged from each host's ``pub0`` to the internet's bridge; tunnels travel from ``und0`` over the underlay,
+whose MTU leaves room for VXLAN around full-sized guest frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from systemvm import links, netns
+from systemvm.services import HostSettings
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+PUBLIC: Final = "pub0"
+UNDERLAY: Final = "und0"
+_BRIDGE: Final = "br0"
+_TUNNELS: Final = IPv4Network("172.31.255.0/24")
+_UNDERLAY_MTU: Final = 1600
+_MTU: Final = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """A physical network.
+
+    :param prefix: put before the name of each namespace.
+    :param hosts: names of the hosts, at most 250; their order decides their tunnel addresses.
+    :param gateway: address and length of the public range's gateway, which the internet holds.
+    :param clients: addresses from elsewhere that the internet holds too, so that clients can come from several sources.
+    """
+
+    prefix: str
+    hosts: tuple[str, ...] = ("host-1",)
+    gateway: str = "203.0.113.1/24"
+    clients: tuple[str, ...] = tuple(f"198.51.100.{number}" for number in range(1, 9))
+
+    @property
+    def internet(self) -> str:
+        """The namespace of the internet."""
+        return f"{self.prefix}internet"
+
+    @property
+    def underlay(self) -> str:
+        """The namespace of the switch between the hosts' guest uplinks."""
+        return f"{self.prefix}underlay"
+
+    def namespace(self, host: str) -> str:
+        """Return the namespace that plays the host."""
+        return f"{self.prefix}{host}"
+
+    def tunnel(self, host: str) -> str:
+        """Return the host's VXLAN address."""
+        return str(_TUNNELS[self.hosts.index(host) + 1])
+
+    def settings(self, host: str, state: Path) -> HostSettings:
+        """Return what the agent of this host is to be told."""
+        return HostSettings(
+            host=host,
+            namespace=self.namespace(host),
+            prefix=self.prefix,
+            state=state,
+            uplinks={"Public": PUBLIC, "Guest": UNDERLAY},
+            tunnel=self.tunnel(host),
+        )
+
+    def ensure(self) -> list[str]:
+        """Make what is missing of the network; return the namespaces and cables that were made now."""
+        spaces = (self.internet, self.underlay, *(self.namespace(host) for host in self.hosts))
+        done = [space for space in spaces if netns.ensure(space)]
+        for space, mtu in ((self.internet, _MTU), (self.underlay, _UNDERLAY_MTU)):
+            _ensure_bridge(space, mtu)
+        _ensure_addresses(self.internet, _BRIDGE, (self.gateway,))
+        _ensure_addresses(self.internet, "lo", tuple(f"{client}/32" for client in self.clients))
+        for number, host in enumerate(self.hosts, start=1):
+            space = self.namespace(host)
+            port = f"h{number}"
+            done += _ensure_cable(self.internet, port, space, PUBLIC, _MTU)
+            done += _ensure_cable(self.underlay, port, space, UNDERLAY, _UNDERLAY_MTU)
+            _ensure_addresses(space, UNDERLAY, (f"{self.tunnel(host)}/{_TUNNELS.prefixlen}",))
+        return done
+
+    def ensure_no(self) -> None:
+        """Remove the network; repeatable. What lives on the hosts is removed before, by their agents."""
+        for host in self.hosts:
+            space = self.namespace(host)
+            if netns.exists(space):
+                with netns.netlink(space) as ip:
+                    for device in (PUBLIC, UNDERLAY):
+                        for number in ip.link_lookup(ifname=device):
+                            ip.link("del", index=number)
+            netns.ensure_no(space)
+        netns.ensure_no(self.internet)
+        netns.ensure_no(self.underlay)
+
+    @contextmanager
+    def standing(self) -> Iterator[Fabric]:
+        """Hold the network up for the length of the block."""
+        try:
+            self.ensure()
+            yield self
+        finally:
+            self.ensure_no()
+
+
+def _ensure_bridge(space: str, mtu: int) -> None:
+    with netns.netlink(space) as ip:
+        if not ip.link_lookup(ifname=_BRIDGE):
+            # Without a querier, snooping would in time forget who wants a VNI's group: so flood it.
+            ip.link("add", ifname=_BRIDGE, kind="bridge", mtu=mtu, br_mcast_snooping=0, state="up")
+
+
+def _ensure_cable(switch: str, port: str, space: str, device: str, mtu: int) -> list[str]:
+    with netns.netlink(space) as ip:
+        if ip.link_lookup(ifname=device):
+            return []
+    with netns.netlink(switch) as ip:
+        for number in ip.link_lookup(ifname=port):
+            ip.link("del", index=number)  # its other end is in a namespace that has lost its name
+        peer = {"ifname": device, "net_ns_fd": space, "mtu": mtu}
+        ip.link("add", ifname=port, kind="veth", mtu=mtu, master=links.index(ip, _BRIDGE), state="up", peer=peer)
+    with netns.netlink(space) as ip:
+        ip.link("set", index=links.index(ip, device), state="up")
+    return [f"{space}/{device}"]
+
+
+def _ensure_addresses(space: str, device: str, addresses: tuple[str, ...]) -> None:
+    with netns.netlink(space) as ip:
+        number = links.index(ip, device)
+        present = _addresses(ip, number)
+        for address in addresses:
+            if address not in present:
+                plain, _, length = address.partition("/")
+                ip.addr("add", index=number, address=plain, prefixlen=int(length))
+
+
+def _addresses(ip: IPRoute, number: int) -> set[str]:
+    found = ip.get_addr(index=number, family=2)
+    return {f"{message.get_attr('IFA_LOCAL')}/{message['prefixlen']}" for message in found}

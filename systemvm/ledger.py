@@ -1,0 +1,83 @@
+"""The ledger: what each target of this machine was last brought to, kept over restarts and power cuts.
+
+One file a target holds the whole bundle, so the ledger alone is enough to repair a target, or to go back to its former
+state, without asking anyone. It holds secrets: folder and files are readable by their owner only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from systemvm.bundle import Bundle
+
+
+def write_durably(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file so that after a power cut either the old or the new text is there, never a part."""
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    fresh.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Ledger:
+    """What is applied, by the target's UUID. Different targets may be written by different threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the ledger in its folder, which is made where it is missing.
+
+        :raises ValueError: an entry is damaged.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._bundles = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+
+    def __iter__(self) -> Iterator[Bundle]:
+        return iter(list(self._bundles.values()))
+
+    def get(self, target: str) -> Bundle | None:
+        """Return what the target was last brought to, None where that is nothing."""
+        return self._bundles.get(target)
+
+    def put(self, bundle: Bundle) -> None:
+        """Note that the target stands at the bundle; once this returns, a power cut cannot undo it."""
+        write_durably(self._path(bundle.target), json.dumps(bundle.to_json(), separators=(",", ":")))
+        self._bundles[bundle.target] = bundle
+
+    def forget(self, target: str) -> None:
+        """Note that nothing is left of the target."""
+        self._path(target).unlink(missing_ok=True)
+        self._bundles.pop(target, None)
+        _sync_folder(self._folder)
+
+    def standing(self) -> dict[str, tuple[int, str]]:
+        """Return target → (generation, digest), as ``hello`` tells it."""
+        return {bundle.target: (bundle.generation, bundle.digest) for bundle in self}
+
+    def _path(self, target: str) -> Path:
+        if not target or not all(letter.isalnum() or letter in "-_" for letter in target):
+            raise ValueError(f"The target {target!r} is not a UUID: letters, digits and dashes are what it may hold.")
+        return self._folder / f"{target}.json"
+
+
+def _read(path: Path) -> Bundle:
+    try:
+        return Bundle.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The ledger's entry {path} is damaged ({error}); remove it to have the target applied anew."
+        ) from error

@@ -1,0 +1,81 @@
+"""Interfaces of a host as they are, and the mark by which its own are known again.
+
+Whatever the agent makes carries a link alias that begins with :func:`mark` and says what it was made as. So the kernel
+itself is the record: reading the links back tells what is there, whose it is and whether it is as wanted, also after
+the agent or its files were lost. Nothing without the mark is ever changed or removed.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from systemvm import netns
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface.
+
+    :param kind: ``bridge``, ``veth``, ``vxlan`` …; empty for hardware.
+    :param master: index of the bridge that it is a port of, 0 when of none.
+    :param received: packets and bytes that came in, ``sent`` that went out, since the interface was made.
+    """
+
+    name: str
+    index: int
+    kind: str
+    master: int
+    mtu: int
+    alias: str
+    up: bool
+    received: tuple[int, int]
+    sent: tuple[int, int]
+
+
+def read(ip: IPRoute, only: str = "") -> dict[str, Link]:
+    """Return every interface that the handle sees, or the one that is named, by name."""
+    found = {}
+    for message in ip.link("get", ifname=only) if only else ip.get_links():
+        info = message.get_attr("IFLA_LINKINFO")
+        stats = message.get_attr("IFLA_STATS64") or {}
+        link = Link(
+            name=message.get_attr("IFLA_IFNAME"),
+            index=message["index"],
+            kind=(info.get_attr("IFLA_INFO_KIND") or "") if info else "",
+            master=message.get_attr("IFLA_MASTER") or 0,
+            mtu=message.get_attr("IFLA_MTU") or 0,
+            alias=message.get_attr("IFLA_IFALIAS") or "",
+            up=message["state"] == "up",
+            received=(stats.get("rx_packets", 0), stats.get("rx_bytes", 0)),
+            sent=(stats.get("tx_packets", 0), stats.get("tx_bytes", 0)),
+        )
+        found[link.name] = link
+    return found
+
+
+def mark(prefix: str, what: str) -> str:
+    """Return how the alias of every ``what`` (segment, port) of the agent with this prefix begins."""
+    return f"netspine {what} of [{prefix}] "
+
+
+def index(ip: IPRoute, name: str) -> int:
+    """Return the interface's index.
+
+    :raises RuntimeError: there is none of this name.
+    """
+    found = ip.link_lookup(ifname=name)
+    if not found:
+        raise RuntimeError(f"There is no interface {name}.")
+    return int(found[0])
+
+
+def silence(namespace: str, name: str) -> None:
+    """Take IPv6 off the interface, so that the host itself neither speaks nor listens on its guests' segments."""
+    with netns.entered(namespace), suppress(FileNotFoundError):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")

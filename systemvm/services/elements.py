@@ -1,0 +1,90 @@
+"""Set elements as text: what to add and delete to come from one list to another. All of it is pure.
+
+An element is ``KEY [counter] [comment "…"] [: VALUE]`` as in nft(8). To delete it, nft wants the key alone: it
+compares a comment or a counter with nothing, and accepts a value without need.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from systemvm.bundle import Bundle, Elements
+
+_END_OF_KEY = re.compile(r" (?:counter|comment|timeout|expires|limit|quota|:)(?= |$)")
+_SAFE = re.compile(r'(?:[\w.:/@*+ -]|"[^"\\{};\n]*")+')
+_QUOTED = re.compile(r'"[^"]*"')
+_TABLE = re.compile(r"^[ \t]*table[ \t]+(?:(ip|ip6|inet|arp|bridge|netdev)[ \t]+)?([\w./-]+)", re.MULTILINE)
+_FORBIDDEN = re.compile(r"^[ \t]*(?:include|flush|delete|add|define|reset|destroy)\b.*", re.MULTILINE)
+
+
+def table_of(skeleton: str) -> tuple[str, str]:
+    """Return the family and the name of the one table that a skeleton declares.
+
+    :raises ValueError: it declares none or several, or does more than to declare: there is one writer to one table.
+    """
+    tables = {(family or "ip", name) for family, name in _TABLE.findall(skeleton)}
+    if len(tables) != 1:
+        raise ValueError(f"It must declare exactly one table, not {len(tables)}.")
+    if outside := _FORBIDDEN.search(skeleton):
+        line = skeleton.count("\n", 0, outside.start()) + 1
+        raise ValueError(f"line {line}: {outside[0].strip()!r} is refused: a skeleton only declares its table.")
+    return tables.pop()
+
+
+def declares(skeleton: str, name: str) -> bool:
+    """Tell whether the skeleton has a set or map of this name."""
+    return re.search(rf"^[ \t]*(?:set|map)[ \t]+{re.escape(name)}[ \t\n]*\{{", skeleton, re.MULTILINE) is not None
+
+
+def unsafe(items: Iterable[str]) -> Iterator[str]:
+    """Yield the items that are more than one element: braces, semicolons or new lines outside of quotes."""
+    return (item for item in items if not _SAFE.fullmatch(item) or not item.strip())
+
+
+def key_of(item: str) -> str:
+    """Return the part of an element by which it is deleted."""
+    end = _END_OF_KEY.search(item)
+    return item[: end.start()] if end else item
+
+
+def value_of(item: str) -> str:
+    """Return what a map's element maps to, empty for a set's."""
+    return _QUOTED.sub("", item[len(key_of(item)) :]).partition(" : ")[2]
+
+
+def difference(old: Iterable[str], new: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the keys to delete and the elements to add, both sorted; a changed element is in both."""
+    before, after = set(old), set(new)
+    return [key_of(item) for item in sorted(before - after)], sorted(after - before)
+
+
+def by_name(bundle: Bundle | None) -> Mapping[str, tuple[str, ...]]:
+    """Return the elements of a bundle by their set's name."""
+    return {elements.name: elements.items for elements in bundle.elements} if bundle else {}
+
+
+def replacing(skeleton: str, elements: Iterable[Elements]) -> str:
+    """Return the transaction that makes the table anew, with everything in it, whatever was there."""
+    family, name = table_of(skeleton)
+    parts = [f"table {family} {name}\ndelete table {family} {name}\n{skeleton.rstrip()}\n"]
+    parts += [_add(family, name, entry.name, entry.items) for entry in elements if entry.items]
+    return "".join(parts)
+
+
+def changing(skeleton: str, old: Bundle, new: Bundle) -> str:
+    """Return the transaction that changes the elements alone; empty where none differs."""
+    family, name = table_of(skeleton)
+    before, after = by_name(old), by_name(new)
+    gone, fresh = [], []
+    for which in sorted(before.keys() | after.keys()):
+        keys, items = difference(before.get(which, ()), after.get(which, ()))
+        if keys:
+            gone.append(f"delete element {family} {name} {which} {{ {', '.join(keys)} }}\n")
+        if items:
+            fresh.append(_add(family, name, which, items))
+    return "".join(gone + fresh)
+
+
+def _add(family: str, table: str, which: str, items: Iterable[str]) -> str:
+    return f"add element {family} {table} {which} {{ {', '.join(items)} }}\n"

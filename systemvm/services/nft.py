@@ -1,0 +1,271 @@
+"""nft: a target's one table. A changed skeleton replaces it whole, changed elements alone are handed over as such.
+
+Both are one transaction: a packet meets the old or the new table, never a part. The kernel raises a generation with
+every transaction of anyone, so what it holds is listed in full only when somebody else had a hand in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from systemvm import netns, settle
+from systemvm.bundle import Bundle, Failure, File, Observation
+from systemvm.libnftables import Context, NftError
+from systemvm.services import Place, elements
+from systemvm.tally import Count, Tally
+
+_PROBE = 500
+"""How many new elements are checked beforehand: more are left to the transaction, which is a check of the same worth
+and as dear. That keeps 10,000 elements near the price of ``nft -f``."""
+_SHARE = 50
+"""A listing that took a second is repeated after this many seconds."""
+
+
+@dataclass
+class _Kernel:
+    """What is known of one namespace's table.
+
+    :param generation: the ruleset's, after our last transaction; 0 is unknown.
+    :param digest: of the skeleton and elements that it holds.
+    :param imprint: hash of the listing at that generation; empty while it was not listed.
+    """
+
+    context: Context
+    inode: int
+    tally: Tally
+    generation: int = 0
+    digest: str = ""
+    imprint: str = ""
+    listed: float = 0.0
+    cost: float = 0.0
+    totals: Mapping[str, Count] = field(default_factory=dict)
+
+
+class Nft:
+    """The service ``nft``."""
+
+    name = "nft"
+
+    def __init__(self) -> None:
+        self._kernels: dict[str, _Kernel] = {}
+        self._digests: dict[str, tuple[str, str]] = {}
+
+    def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
+        """Dry-run the skeleton inside the namespace, and the new elements with it as long as they are few."""
+        file = _skeleton(bundle)
+        if file is None:
+            return [Failure("nft", "There are elements but no skeleton.")] if bundle.elements else []
+        try:
+            elements.table_of(file.content)
+        except ValueError as error:
+            return [Failure(file.path, f"{file.path}: {error}")]
+        probe = ""
+        for entry in bundle.elements:
+            if not elements.declares(file.content, entry.name):
+                return [Failure(file.path, f"{file.path} declares no set or map {entry.name}, which has elements.")]
+            if bad := next(elements.unsafe(entry.items), None):
+                return [Failure(file.path, f"{file.path}: set {entry.name}: {bad!r} is not one element.")]
+        few = sum(len(entry.items) for entry in bundle.elements) <= _PROBE
+        probe = elements.replacing(file.content, bundle.elements if few else ())
+        try:
+            self._kernel(place).context.run(probe, dry=True)
+        except NftError as error:
+            return [_failure(file, probe, error)]
+        return []
+
+    def activate(self, place: Place, old: Bundle | None, new: Bundle) -> list[Failure]:
+        """Hand over the difference in one transaction, then settle the connections whose translation changed."""
+        kernel, before, after = self._kernel(place), _skeleton(old), _skeleton(new)
+        if after is None:
+            self.remove(place)
+            self._drop(place, before)
+            return []
+        if old is None and kernel.digest == self._digest(new) and kernel.generation == kernel.context.generation():
+            return []  # what is to be restored was never lost
+        if old is None or before is None or before.content != after.content or not self._change(kernel, old, new):
+            text = self._replaced(kernel, before, after, new)
+            try:
+                kernel.context.run(text)
+            except NftError as error:
+                return [_failure(after, text, error)]
+        kernel.digest, kernel.imprint, kernel.generation = self._digest(new), "", kernel.context.generation()
+        self._note(place, kernel)
+        settle.settle(place.namespace, elements.by_name(old), elements.by_name(new))
+        return []
+
+    def _change(self, kernel: _Kernel, old: Bundle, new: Bundle) -> bool:
+        """Change the elements alone; False where the table is not what it should be."""
+        skeleton = _skeleton(new)
+        text = elements.changing(skeleton.content, old, new) if skeleton else ""
+        try:
+            if text:
+                kernel.context.run(text)
+        except NftError:
+            return False
+        return True
+
+    def _replaced(self, kernel: _Kernel, before: File | None, after: File, new: Bundle) -> str:
+        table = elements.table_of(after.content)
+        former = elements.table_of(before.content) if before else table
+        kernel.tally.fold(_counts(_listing(kernel.context, former)))
+        text = elements.replacing(after.content, new.elements)
+        if former != table:
+            text = f"table {' '.join(former)}\ndelete table {' '.join(former)}\n{text}"
+        return text
+
+    def ensure(self, place: Place, bundle: Bundle) -> list[str]:
+        """Load the table again where somebody else changed or removed it."""
+        file = _skeleton(bundle)
+        if file is None:
+            return []
+        kernel = self._kernel(place)
+        generation = kernel.context.generation()
+        held = kernel.digest == self._digest(bundle)
+        if held and generation == kernel.generation:
+            return []
+        table = elements.table_of(file.content)
+        if held and kernel.imprint:
+            listed = _listing(kernel.context, table)
+            if listed and _imprint(listed) == kernel.imprint:
+                kernel.generation = generation
+                self._note(place, kernel)
+                return []
+        kernel.tally.fold()
+        kernel.context.run(elements.replacing(file.content, bundle.elements))
+        kernel.digest, kernel.imprint, kernel.generation = self._digest(bundle), "", kernel.context.generation()
+        self._note(place, kernel)
+        return [f"table {' '.join(table)} was not as it should be and was loaded again"]
+
+    def observe(self, place: Place, bundle: Bundle) -> Observation:
+        """Read the named counters, and those of the elements summed by their comment (the rule's UUID)."""
+        file = _skeleton(bundle)
+        if file is None:
+            return Observation(bundle.target)
+        kernel, now = self._kernel(place), time.monotonic()
+        if now - kernel.listed >= kernel.cost * _SHARE:
+            before = kernel.context.generation()
+            listed = _listing(kernel.context, elements.table_of(file.content))
+            kernel.totals = kernel.tally.read(_counts(listed))
+            if listed and not kernel.imprint and kernel.context.generation() == before == kernel.generation:
+                kernel.imprint = _imprint(listed)
+                self._note(place, kernel)
+            kernel.listed, kernel.cost = now, time.monotonic() - now
+        counters = tuple((name, *count) for name, count in kernel.totals.items())
+        return Observation(bundle.target, health=(("nft", ""),), counters=counters)
+
+    def remove(self, place: Place) -> None:
+        """Let go of the namespace; the table goes with it, or with the bundle that no longer has it."""
+        if kernel := self._kernels.pop(place.namespace, None):
+            kernel.context.close()
+        (place.folder / "run" / "nft.json").unlink(missing_ok=True)
+        file = place.current / "nftables.nft"
+        if file.exists() and netns.exists(place.namespace):
+            self._drop(place, File("nftables.nft", file.read_text(encoding="utf-8"), "nft"))
+
+    def _drop(self, place: Place, skeleton: File | None) -> None:
+        if skeleton is not None:
+            family, name = elements.table_of(skeleton.content)
+            context = Context(place.namespace)
+            context.run(f"table {family} {name}\ndelete table {family} {name}\n")
+            context.close()
+
+    def _digest(self, bundle: Bundle) -> str:
+        """Return the digest of the table alone, remembered by the bundle's own, as it is asked for every few seconds."""
+        known = self._digests.get(bundle.target)
+        if known is None or known[0] != bundle.digest:
+            file = _skeleton(bundle)
+            table = [file.content if file else "", [[each.name, each.items] for each in bundle.elements]]
+            known = (bundle.digest, hashlib.sha256(json.dumps(table).encode()).hexdigest())
+            self._digests[bundle.target] = known
+        return known[1]
+
+    def _kernel(self, place: Place) -> _Kernel:
+        """Return what is known of the namespace, from the note of a former agent where this one knows nothing yet."""
+        inode = netns.inode(place.namespace)
+        kernel = self._kernels.get(place.namespace)
+        if kernel is None or kernel.inode != inode:
+            run = place.folder / "run"
+            run.mkdir(parents=True, exist_ok=True)
+            kernel = _Kernel(Context(place.namespace), inode, Tally(run / "counters-nft.json"))
+            with contextlib.suppress(OSError, ValueError):
+                note = json.loads((run / "nft.json").read_text(encoding="ascii"))
+                if note[0] == inode:
+                    _, kernel.generation, kernel.digest, kernel.imprint = note
+            self._kernels[place.namespace] = kernel
+        return kernel
+
+    def _note(self, place: Place, kernel: _Kernel) -> None:
+        run = place.folder / "run"
+        note = [kernel.inode, kernel.generation, kernel.digest, kernel.imprint]
+        (run / "nft.new").write_text(json.dumps(note), encoding="ascii")
+        (run / "nft.new").replace(run / "nft.json")
+
+
+def _skeleton(bundle: Bundle | None) -> File | None:
+    return next((file for file in bundle.files if file.service == "nft"), None) if bundle else None
+
+
+def _failure(file: File, text: str, error: NftError) -> Failure:
+    """Name the skeleton's line, or the set's element, that nft points at."""
+    head = text.index(file.content.rstrip())
+    line = error.line - text.count("\n", 0, head)
+    if 0 < line <= file.content.rstrip().count("\n") + 1:
+        where = f"{file.path} line {line}"
+    elif error.line and "{" in (command := text.splitlines()[error.line - 1]):
+        where = f"{file.path}: an element of {command.partition(' {')[0].rpartition(' ')[2]}"
+    else:
+        where = file.path
+    return Failure(file.path, f"{where}: {error.reason}" + (f" at {error.word!r}" if error.word else ""))
+
+
+def _listing(context: Context, table: tuple[str, str]) -> list[dict[str, Any]]:
+    """List a table; empty where it is not there."""
+    try:
+        return context.listing(f"table {' '.join(table)}")
+    except NftError:
+        return []
+
+
+def _counts(listed: Sequence[Mapping[str, Any]]) -> dict[str, Count]:
+    counts: dict[str, Count] = {}
+    for entry in listed:
+        if counter := entry.get("counter"):
+            counts[counter["name"]] = (counter["packets"], counter["bytes"])
+        for item in (entry.get("set") or entry.get("map") or {}).get("elem", ()):
+            element = item[0] if isinstance(item, list) else item
+            inner = element.get("elem", {}) if isinstance(element, dict) else {}
+            if "comment" in inner and isinstance(inner.get("counter"), dict):
+                had = counts.get(inner["comment"], (0, 0))
+                counts[inner["comment"]] = (had[0] + inner["counter"]["packets"], had[1] + inner["counter"]["bytes"])
+    return counts
+
+
+def _imprint(listed: Sequence[Mapping[str, Any]]) -> str:
+    """Return a hash of all that a bundle decides: no handles, no counts, no elements that packets added."""
+    kept = []
+    for entry in listed:
+        kind, body = next(iter(entry.items()))
+        body = {name: value for name, value in body.items() if name not in ("handle", "packets", "bytes", "used")}
+        if kind in ("set", "map"):
+            dynamic = {"dynamic", "timeout"} & set(body.get("flags", ()))
+            body["elem"] = sorted(_bare(item) for item in body.get("elem", ())) if not dynamic else []
+        kept.append(json.dumps([kind, body], sort_keys=True))
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
+
+
+def _bare(item: Any) -> str:
+    def plain(value: Any) -> Any:
+        return (
+            {key: None if key == "counter" else plain(part) for key, part in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    return json.dumps([plain(part) for part in item] if isinstance(item, list) else plain(item), sort_keys=True)

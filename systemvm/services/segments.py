@@ -1,0 +1,266 @@
+"""Segments: the bridges of a host, and what joins each to the same segment on other hosts.
+
+A segment is known by its bridge's name. Its VXLAN device speaks from the host's tunnel address over the guest uplink,
+to a multicast group that follows from the VNI (RFC 7348); an 802.1Q interface sits on the uplink of its traffic type.
+A segment that nothing wants any more goes when its last port has gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from systemvm import links, netns
+from systemvm.bundle import Bundle, Failure, Observation
+from systemvm.links import Link
+from systemvm.ports import Bay
+from systemvm.services import HostSettings, Place
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+VXLAN_OVERHEAD = 50
+"""Bytes that VXLAN over IPv4 needs of the uplink's MTU beyond the guests': inner Ethernet, VXLAN, UDP and IPv4."""
+
+_VXLAN_PORT = 4789
+_LONGEST_NAME = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment as the bundle has it: see ``drivers.hypervisor.namespace.config.SegmentConfig``."""
+
+    id: str
+    kind: str
+    number: int
+    bridge: str
+    device: str
+    traffic: str
+    uplink: str
+    mtu: int
+
+    def uplink_of(self, host: HostSettings) -> str:
+        """Return the host's device for this traffic.
+
+        :raises RuntimeError: the host was given none.
+        """
+        name = self.uplink or host.uplinks.get(self.traffic, "")
+        if not name:
+            raise RuntimeError(f"the agent was given no uplink for {self.traffic} traffic")
+        return name
+
+
+def wanted(bundle: Bundle) -> tuple[Segment, ...]:
+    """Return the segments of a bundle."""
+    texts = (file.content for file in bundle.files if file.service == Segments.name)
+    return tuple(Segment(**segment) for text in texts for segment in json.loads(text))
+
+
+def bay(host: HostSettings, bundle: Bundle | None) -> Bay:
+    """Read the host's links once, for a pass over all that is plugged into the segments of a bundle."""
+    present = {}
+    if not host.namespace or netns.exists(host.namespace):
+        with netns.netlink(host.namespace) as ip:
+            present = links.read(ip)
+    names = {segment.id: _bridge_name(host, present, segment) for segment in (wanted(bundle) if bundle else ())}
+    made = {segment: name for segment, name in names.items() if name in present}
+    return Bay(host.namespace, host.prefix, made, present)
+
+
+def prune(host: HostSettings, bundle: Bundle | None, present: Mapping[str, Link]) -> list[str]:
+    """Remove the host's segments that the bundle does not have and that no port is in; return what was removed.
+
+    :param present: the host's links; those made since are in segments that the bundle has.
+    """
+    keep = {name for segment in wanted(bundle) for name in (segment.bridge, segment.device)} if bundle else set()
+    mark = links.mark(host.prefix, "segment")
+    ours = {link.name: link for link in present.values() if link.alias.startswith(mark)}
+    unused = []
+    for link in ours.values():
+        if link.kind != "bridge" or link.name in keep:
+            continue
+        ports = [other for other in present.values() if other.master == link.index]
+        uplink = link.alias.removeprefix(mark)
+        if all(port.name in ours or port.name == uplink for port in ports):
+            unused += [*(port for port in ports if port.name in ours), link]
+    if unused:
+        with netns.netlink(host.namespace) as ip:
+            for link in unused:
+                ip.link("del", index=link.index)
+    return [f"removed the unused bridge {link.name}" for link in unused if link.kind == "bridge"]
+
+
+def _bridge_name(host: HostSettings, present: Mapping[str, Link], segment: Segment) -> str:
+    if segment.kind == "untagged":
+        uplink = present.get(segment.uplink or host.uplinks.get(segment.traffic, ""))
+        if uplink is not None and uplink.kind == "bridge":
+            return uplink.name  # the operator's own bridge, as CloudStack's traffic labels name it
+    return segment.bridge
+
+
+class Segments:
+    """The service that holds the bridges of a host."""
+
+    name = "segments"
+
+    def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
+        """See that the file is what the driver writes."""
+        del place, staged
+        try:
+            found = wanted(bundle)
+        except (ValueError, TypeError) as error:
+            return [Failure("segments.json", f"The segments cannot be read: {error}.")]
+        names = {name for segment in found for name in (segment.bridge, segment.device)}
+        return [
+            Failure("segments.json", f"{n!r} is too long for an interface's name.")
+            for n in names
+            if len(n) > _LONGEST_NAME
+        ]
+
+    def activate(self, place: Place, old: Bundle | None, new: Bundle) -> list[Failure]:
+        """Make what is missing; a segment that cannot be made is a failure of its own."""
+        del old
+        return self._bring_about(place.host, new)[1]
+
+    def ensure(self, place: Place, bundle: Bundle) -> list[str]:
+        """Make again what was lost, and remove what nothing uses."""
+        return self._bring_about(place.host, bundle)[0]
+
+    def observe(self, place: Place, bundle: Bundle) -> Observation:
+        """Say of each segment whether it carries."""
+        found = bay(place.host, bundle).bridges
+        reason = f"{place.host.host} does not have its bridge."
+        health = ((f"segment {s.id}", "" if s.id in found else reason) for s in wanted(bundle))
+        return Observation(bundle.target, health=tuple(health))
+
+    def remove(self, place: Place) -> None:
+        """Remove every segment that no port is in."""
+        prune(place.host, None, bay(place.host, None).present)
+
+    def _bring_about(self, host: HostSettings, bundle: Bundle) -> tuple[list[str], list[Failure]]:
+        done, failures = [], []
+        if host.namespace:
+            _leave_frames_alone(host.namespace)
+        with netns.netlink(host.namespace) as ip:
+            present = links.read(ip)
+            for segment in wanted(bundle):
+                try:
+                    done += _Maker(ip, host, present).ensure(segment)
+                except (RuntimeError, NetlinkError, OSError) as error:
+                    failures.append(Failure(segment.id, _sentence(host, segment, error)))
+        return done + prune(host, bundle, present), failures
+
+
+def _leave_frames_alone(namespace: str) -> None:
+    """Keep bridged frames out of the L3 hooks: every new namespace begins with them on where br_netfilter is there."""
+    with netns.entered(namespace):
+        for family in ("ip", "ip6", "arp"):
+            switch = Path(f"/proc/sys/net/bridge/bridge-nf-call-{family}tables")
+            if switch.exists() and switch.read_text().strip() != "0":
+                switch.write_text("0")
+
+
+def _sentence(host: HostSettings, segment: Segment, error: Exception) -> str:
+    what = segment.kind if segment.kind == "untagged" else f"{segment.kind} {segment.number}"
+    if isinstance(error, NetlinkError) and error.code == errno.EOPNOTSUPP and segment.kind == "vlan":
+        error = RuntimeError("its kernel has no 802.1Q (module 8021q, CONFIG_VLAN_8021Q)")
+    if isinstance(error, NetlinkError) and error.code == errno.EOPNOTSUPP and segment.kind == "vxlan":
+        error = RuntimeError("its kernel has no VXLAN (module vxlan, CONFIG_VXLAN)")
+    return f"{host.host} cannot carry {segment.traffic} {what}: {error}"
+
+
+class _Maker:
+    """One pass over the links of a host."""
+
+    def __init__(self, ip: IPRoute, host: HostSettings, present: dict[str, Link]) -> None:
+        self.ip, self.host, self.present = ip, host, present
+        self.mark = links.mark(host.prefix, "segment")
+
+    def ensure(self, segment: Segment) -> list[str]:
+        uplink = self._uplink(segment)
+        if segment.kind == "untagged" and uplink.kind == "bridge":
+            return []
+        if segment.kind == "untagged":
+            self._refuse_addressed(uplink)
+        if segment.kind == "vxlan" and not self.host.tunnel:
+            raise RuntimeError("the agent was given no tunnel address")
+        done = []
+        bridge = self.present.get(segment.bridge)
+        if bridge is None or bridge.mtu != segment.mtu or not bridge.up:
+            bridge = self._bridge(segment, bridge, uplink)
+            done.append(f"made the bridge {segment.bridge}")
+        if segment.kind == "untagged":
+            port, made = uplink, False
+        else:
+            port, made = self._device(segment, uplink)
+        if made or port.master != bridge.index or not port.up:
+            self.ip.link("set", index=port.index, master=bridge.index, state="up")
+            done.append(f"joined {port.name} to {segment.bridge}")
+        return done
+
+    def _uplink(self, segment: Segment) -> Link:
+        name = segment.uplink_of(self.host)
+        link = self.present.get(name)
+        if link is None:
+            raise RuntimeError(f"there is no device {name}")
+        needed = segment.mtu + (VXLAN_OVERHEAD if segment.kind == "vxlan" else 0)
+        if link.mtu < needed:
+            raise RuntimeError(
+                f"frames of {segment.mtu} bytes need an MTU of {needed} on {name}, which has {link.mtu}: "
+                f"raise it, or lower the network's MTU to {segment.mtu - needed + link.mtu}"
+            )
+        return link
+
+    def _refuse_addressed(self, uplink: Link) -> None:
+        """A device in a bridge no longer receives for its own addresses: the host would cut itself off."""
+        for message in self.ip.get_addr(index=uplink.index, family=2):
+            raise RuntimeError(
+                f"{uplink.name} carries the host's own address {message.get_attr('IFA_ADDRESS')}: "
+                "put it into a bridge that carries the address, and name that bridge as the uplink"
+            )
+
+    def _bridge(self, segment: Segment, bridge: Link | None, uplink: Link) -> Link:
+        if bridge is None:
+            self.ip.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu)
+            links.silence(self.host.namespace, segment.bridge)
+        number = links.index(self.ip, segment.bridge)
+        held = uplink.name if segment.kind == "untagged" else ""
+        self.ip.link("set", index=number, mtu=segment.mtu, state="up", ifalias=f"{self.mark}{held}")
+        return self._read(segment.bridge)
+
+    def _device(self, segment: Segment, uplink: Link) -> tuple[Link, bool]:
+        spec = {"kind": "vlan", "link": uplink.index, "vlan_id": segment.number}
+        if segment.kind == "vxlan":
+            spec = {
+                "kind": "vxlan",
+                "vxlan_id": segment.number,
+                "vxlan_local": self.host.tunnel,
+                "vxlan_group": group(segment.number),
+                "vxlan_link": uplink.index,
+                "vxlan_port": _VXLAN_PORT,
+            }
+        made_as = f"{self.mark}{segment.mtu} {' '.join(str(value) for value in spec.values())}"
+        device = self.present.get(segment.device)
+        if device is not None and device.alias == made_as:
+            return device, False
+        if device is not None:
+            self.ip.link("del", index=device.index)
+        self.ip.link("add", ifname=segment.device, mtu=segment.mtu, **spec)
+        links.silence(self.host.namespace, segment.device)
+        self.ip.link("set", index=links.index(self.ip, segment.device), ifalias=made_as)
+        return self._read(segment.device), True
+
+    def _read(self, name: str) -> Link:
+        self.present[name] = links.read(self.ip, name)[name]
+        return self.present[name]
+
+
+def group(vni: int) -> str:
+    """Return the multicast group of a VNI: ``239.`` and its three bytes, as CloudStack's agents choose it."""
+    return f"239.{vni >> 16 & 255}.{vni >> 8 & 255}.{vni & 255}"

@@ -1,0 +1,191 @@
+"""The virtual router, one case for each thing that makes its files differ."""
+
+from dataclasses import replace
+from functools import partial
+
+from drivers.network.virtual_router import VirtualRouter
+from drivers.vocabulary import (
+    ApplianceFacts,
+    Certificate,
+    EgressRule,
+    HealthCheck,
+    IngressRule,
+    Lease,
+    LoadBalancer,
+    Member,
+    Metadata,
+    Network,
+    Nic,
+    PortForward,
+    PublicAddress,
+    StaticNat,
+    Stickiness,
+)
+
+SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
+OUTER, INNER = "02:00:00:00:00:01", "02:00:00:00:01:01"
+FIRST, SECOND, THIRD = "203.0.113.5", "203.0.113.6", "203.0.113.7"
+ANY = ("0.0.0.0/0",)
+
+
+def uid(kind, number):
+    return f"{kind:08x}-0000-4000-8000-{number:012x}"
+
+
+def public(number, address, nic=OUTER, gateway="203.0.113.1", **more):
+    return PublicAddress(uid(1, number), address, 24, gateway, nic, more.pop("source_nat", False), uid(2, 1), **more)
+
+
+def lease(number, **more):
+    return Lease(uid(3, number), f"02:00:00:00:02:{number:02x}", f"10.1.1.{number}", f"vm{number}", **more)
+
+
+def network(**more):
+    values = {"services": SERVICES, "leases": (lease(5), lease(6)), **more}
+    return Network(uid(2, 1), "10.1.1.0/24", "10.1.1.1", INNER, "cs1.example", **values)
+
+
+def appliance(net=None, addresses=None, **more):
+    return ApplianceFacts(
+        target=uid(9, 1),
+        name="r-1-VM",
+        nics=(
+            Nic(uid(4, 0), OUTER, uid(5, 0), "Public", FIRST, 24, "203.0.113.1", 0),
+            Nic(uid(4, 1), INNER, uid(2, 1), "Guest", "10.1.1.1", 24, "", 1, uid(2, 1)),
+        ),
+        addresses=addresses or (public(1, FIRST, source_nat=True), public(2, SECOND)),
+        networks=(net or network(),),
+        dns=("192.0.2.53",),
+        **more,
+    )
+
+
+def plain():
+    return appliance()
+
+
+def rules():
+    return appliance(
+        network(
+            egress_allow=False,
+            rate=200,
+            ingress=(
+                IngressRule(uid(6, 1), FIRST, "tcp", 22, 22, ANY),
+                IngressRule(uid(6, 2), FIRST, "tcp", 20, 100, ("198.51.100.0/24", "192.0.2.7/32")),
+                IngressRule(uid(6, 3), FIRST, "tcp", 80, 80, ANY),
+                IngressRule(uid(6, 4), SECOND, "all", -1, -1, ANY),
+                IngressRule(uid(6, 5), FIRST, "icmp", 8, 0, ANY),
+                IngressRule(uid(6, 6), FIRST, "icmp", 3, -1, ("198.51.100.0/24",)),
+                IngressRule(uid(6, 7), SECOND, "icmp", -1, -1, ("198.51.100.0/24",)),
+                IngressRule(uid(6, 8), FIRST, "udp", 1000, 2000, ANY),
+            ),
+            egress=(
+                EgressRule(uid(7, 1), "tcp", 80, 80, (), ()),
+                EgressRule(uid(7, 2), "tcp", 1, 1024, ("10.1.1.5/32",), ("198.51.100.0/24",)),
+                EgressRule(uid(7, 3), "icmp", -1, -1, (), ()),
+                EgressRule(uid(7, 4), "all", -1, -1, ("10.1.1.6/32",), ()),
+            ),
+            forwards=(
+                PortForward(uid(8, 1), FIRST, "tcp", 22, 22, "10.1.1.5", 22, 22),
+                PortForward(uid(8, 2), FIRST, "udp", 1000, 2000, "10.1.1.5", 1000, 2000),
+                PortForward(uid(8, 3), FIRST, "tcp", 8000, 8002, "10.1.1.6", 9000, 9002),
+                PortForward(uid(8, 4), FIRST, "tcp", 80, 80, "10.1.1.6", 80, 80, ("198.51.100.0/24",)),
+                PortForward(uid(8, 5), FIRST, "tcp", 81, 81, "10.1.1.6", 8081, 8081, ("198.51.100.0/24",)),
+            ),
+            static_nats=(StaticNat(uid(1, 2), SECOND, "10.1.1.6"),),
+        )
+    )
+
+
+def services():
+    return appliance(
+        network(
+            mtu=1450,
+            leases=(lease(5, options=((42, "192.0.2.123"), (66, "boot.example"))), lease(6, default=False)),
+            metadata=(
+                Metadata(
+                    uid(3, 5),
+                    "10.1.1.5",
+                    (("instance-id", uid(3, 5)), ("public-keys", "ssh-ed25519 AAAA x")),
+                    "SGk=",
+                    "s3",
+                ),
+                Metadata(uid(3, 6), "10.1.1.6", (("instance-id", uid(3, 6)),)),
+            ),
+        )
+    )
+
+
+PEM = "-----BEGIN {0}-----\nMIIB\n-----END {0}-----\n"
+
+
+def balancer(number, port, **more):
+    values = {
+        "algorithm": "roundrobin",
+        "protocol": "tcp",
+        "members": (Member(uid(3, 5), "10.1.1.5"), Member(uid(3, 6), "10.1.1.6", 2)),
+        **more,
+    }
+    return LoadBalancer(uid(10, number), f"lb{number}", FIRST, port, 8000 + number, **values)
+
+
+def balancers(certificate=None):
+    return appliance(
+        network(
+            balancers=(
+                balancer(1, 80, health=HealthCheck("/ping?x=1", 5, 2, 2, 4)),
+                balancer(2, 443, protocol="ssl", certificate=certificate),
+                balancer(3, 25, protocol="tcp-proxy", algorithm="leastconn", sources=("198.51.100.0/24", "192.0.2.0/24")),
+                balancer(4, 8081, stickiness=Stickiness("a", "LbCookie", (("cookie-name", "KEEP"), ("indirect", "true"), ("nocache", "true")))),
+                balancer(5, 8082, stickiness=Stickiness("b", "AppCookie", (("cookie-name", "JSESSIONID"), ("request-learn", "true")))),
+                balancer(6, 8083, algorithm="source", stickiness=Stickiness("c", "SourceBased", (("tablesize", "10k"), ("expire", "5m")))),
+                balancer(7, 8084, settings=(("maxconn", "100"), ("timeout.client", "5m"), ("option.tcpka", "true"), ("server.maxconn", "10"))),
+                balancer(8, 53, protocol="udp"),
+                balancer(9, 54, protocol="udp", algorithm="source"),
+                balancer(10, 8085, members=()),
+                balancer(11, 8086, stickiness=Stickiness("d", "AppCookie", (("cookie-name", "ASP"), ("prefix", "true"), ("mode", "query-string")))),
+            ),
+        )
+    )  # fmt: skip
+
+
+def two_ranges():
+    """Two public interfaces with gateways of their own, and a static NAT on the second."""
+    other = "02:00:00:00:00:02"
+    facts = appliance(
+        network(static_nats=(StaticNat(uid(1, 3), "192.0.2.9", "10.1.1.5"),)),
+        (public(1, FIRST, source_nat=True), public(3, "192.0.2.9", other, "192.0.2.1")),
+    )
+    return replace(
+        facts, nics=(*facts.nics, Nic(uid(4, 2), other, uid(5, 1), "Public", "192.0.2.9", 24, "192.0.2.1", 2))
+    )
+
+
+def two_networks():
+    """Two networks behind one router, the second without a firewall of ours and with names only."""
+    mac = "02:00:00:00:01:02"
+    other = Network(
+        uid(2, 2), "10.1.2.0/24", "10.1.2.1", mac, "cs2.example", frozenset({"Dns", "SourceNat"}), egress_allow=True
+    )
+    facts = appliance(addresses=(public(1, FIRST, source_nat=True), public(2, SECOND)._replace(network=uid(2, 2))))
+    nics = (*facts.nics, Nic(uid(4, 2), mac, uid(2, 2), "Guest", "10.1.2.1", 24, "", 2, uid(2, 2)))
+    return replace(facts, nics=nics, networks=(*facts.networks, other))
+
+
+def rendered(facts):
+    router = VirtualRouter()
+    return router.render(router.plan(facts()))
+
+
+CERTIFICATE = Certificate(uid(11, 1), PEM.format("CERTIFICATE"), PEM.format("CERTIFICATE"), PEM.format("PRIVATE KEY"))
+
+FACTS = {
+    "plain": plain,
+    "rules": rules,
+    "services": services,
+    "balancers": partial(balancers, CERTIFICATE),
+    "two_ranges": two_ranges,
+    "two_networks": two_networks,
+}
+
+CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}

@@ -1,0 +1,98 @@
+"""What an LXC host is to hold, decided from facts."""
+
+import json
+import random
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drivers.hypervisor.namespace import Namespace
+from drivers.hypervisor.namespace.config import SegmentConfig, port_name
+from drivers.vocabulary import Guest, HostFacts, Nic, Segment, Shell
+from systemvm.services.segments import group
+
+DRIVER = Namespace()
+NET = Segment("net", "vxlan://5001", "Guest")
+
+
+def nic(identity="n", segment="net", device=0):
+    return Nic(identity, "02:00:00:00:00:01", segment, "Guest", "10.1.1.2", 24, "10.1.1.1", device)
+
+
+def guest(identity="g", *nics, **more):
+    return Guest(identity, f"i-2-{identity}-VM", "vm", "/t.tar", 1, 500, 64, nics or (nic(),), **more)
+
+
+def facts(*things):
+    return HostFacts("h", "h", *(tuple(t for t in things if isinstance(t, kind)) for kind in (Segment, Guest, Shell)))
+
+
+@given(st.uuids())
+def test_a_port_has_a_name_that_the_kernel_takes_and_that_follows_from_the_nic(identity):
+    name = port_name(str(identity))
+    assert len(name) <= 15
+    assert name == port_name(str(identity))
+    assert name != port_name(str(uuid.UUID(int=identity.int ^ 1)))
+
+
+@given(st.one_of(st.integers(1, 2**24 - 1).map("vxlan://{}".format), st.integers(1, 4094).map("vlan://{}".format)))
+def test_a_segment_has_names_that_the_kernel_takes(uri):
+    config = SegmentConfig.of(Segment("s", uri, "Guest", "a-label-that-is-much-longer-than-a-name"))
+    assert len(config.bridge) <= 15
+    assert len(config.device) <= 15
+    assert uri.endswith(str(config.number))
+
+
+def test_segments_of_different_uplinks_do_not_share_a_bridge():
+    kinds = [("Public", ""), ("Guest", ""), ("Guest", "eth7")]
+    for uri in ("vlan://100", "vlan://untagged"):
+        configs = [SegmentConfig.of(Segment("s", uri, traffic, label)) for traffic, label in kinds]
+        assert len({config.bridge for config in configs}) == 3
+
+
+@pytest.mark.parametrize("uri", ["vxlan://0", "vxlan://16777216", "vlan://4095", "vlan://1٢", "stt://1", "vlan://", ""])
+def test_other_segments_are_refused_by_name(uri):
+    with pytest.raises(ValueError, match="Segment s is"):
+        DRIVER.plan(facts(Segment("s", uri, "Guest")))
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(chance: random.Random):
+    segments = [Segment(f"net{n}", f"vxlan://{n}", "Guest") for n in range(1, 5)]
+    guests = [guest(f"g{n}", nic("a", "net1"), nic("b", "net2", 1)) for n in range(4)]
+    shells = [Shell(f"r{n}", f"r-{n}-VM", (nic("c", "net3"), nic("d", "net1", 1))) for n in range(3)]
+    want = DRIVER.render(DRIVER.plan(HostFacts("h", "h", tuple(segments), tuple(guests), tuple(shells))))
+    for rows in (segments, guests, shells):
+        chance.shuffle(rows)
+    assert DRIVER.render(DRIVER.plan(HostFacts("h", "h", tuple(segments), tuple(guests), tuple(shells)))) == want
+
+
+def test_one_more_guest_is_one_more_file():
+    before, _ = DRIVER.render(DRIVER.plan(facts(NET, guest("a"))))
+    after, _ = DRIVER.render(DRIVER.plan(facts(NET, guest("a"), guest("b", nic("o")))))
+    assert {file.path for file in set(after) - set(before)} == {"guests/b.json"}
+    assert set(before) <= set(after)
+    content = json.loads(next(file.content for file in after if file.path == "guests/b.json"))
+    assert content["ports"][0]["port"] == port_name("o")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (guest("g", nic("n", "elsewhere")), "segment elsewhere, which is not among the facts"),
+        (guest("g", nic("a"), nic("b")), "same device number"),
+        (guest("../g"), "cannot be the name"),
+        (guest(""), "cannot be the name"),
+        (Shell("r", "r/1", (nic(),)), "cannot be the name"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DRIVER.plan(facts(NET, wrong))
+
+
+def test_the_multicast_group_follows_from_the_vni():
+    assert group(5001) == "239.0.19.137"
+    assert group(2**24 - 1) == "239.255.255.255"
