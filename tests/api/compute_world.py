@@ -30,6 +30,7 @@ from controlplane.zone.zones import Zone
 from systemvm.bundle import Bundle, Failure, Observation, Outcome
 
 GIB = 1 << 30
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA22lRKyr2PJlqCH2C0zlCWAfQWVgUGRSxrKn4ZHGlFn me"
 SERVICES = {name: ["VirtualRouter"] for name in ("Dhcp", "Dns", "UserData", "SourceNat", "PortForwarding", "StaticNat")}
 
 
@@ -237,3 +238,12 @@ def _network(session: Any, owner: str, name: str, physical: PhysicalNetwork, off
     session.add(network)
     session.flush()
     return network
+
+
+def second_network(there: World) -> str:
+    """One more network of alice; its UUID."""
+    with there.cloud.database.write() as session:
+        first = session.scalars(select(Network).where(Network.uuid == there.network)).one()
+        made = _network(session, "alice", "back", first.physical_network, first.offering)
+        made.cidr, made.gateway = "10.2.2.0/24", "10.2.2.1"
+        return made.uuid
