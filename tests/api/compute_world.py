@@ -120,6 +120,11 @@ class World:
         assert result is not None
         return next(iter(result.values())) if len(result) == 1 else result
 
+    def nobody_holds(self, vm: str = "") -> bool:
+        """Whether, within a few seconds, no host holds the guest (any, by default) any more."""
+        names = [f"target/{number}" for number in range(1, 99)]
+        return signals.wait(names, lambda: not any(not vm or vm in agent.holds for agent in self.agents if agent.holds), 5)
+
     def rows(self, table: Any, *conditions: Any) -> list[Any]:
         """Rows of a table as they are now."""
         with self.cloud.database.read() as session:
