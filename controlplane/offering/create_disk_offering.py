@@ -97,7 +97,7 @@ class UpdateDiskOffering(
     displaytext: str | None = optional(length=4096, check=syntax.name)
     displayoffering: bool | None = optional()
     domainid: str | None = optional(length=4096, description="the new domains, or public")
-    zoneid: str | None = optional(length=4096, description="the new zones, or all")
+    zoneid: str | None = optional(description="the new zones, or all")
     sortkey: int | None = optional()
     state: str | None = optional(choices=("Active", "Inactive"))
     tags: str | None = optional(check=syntax.tags)
@@ -174,10 +174,6 @@ class ListDiskOfferings(
         if self.volumeid is not None:
             query = query.where(offering.id != self.volumeid.disk_offering_id)
         if self.storageid is not None:
-            fitting = [
-                row.id
-                for row in ctx.session.scalars(query)
-                if set(row.tags) <= set(self.storageid.tags)
-            ]
+            fitting = [row.id for row in ctx.session.scalars(query) if set(row.tags) <= set(self.storageid.tags)]
             query = query.where(offering.id.in_(fitting))
         return query

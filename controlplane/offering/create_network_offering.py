@@ -141,7 +141,9 @@ class CreateNetworkOffering(
     def _refuse_contradictions(self, services: dict[str, list[str]]) -> None:
         kind = self.guestiptype
         if kind == "Shared" and not self.specifyipranges:
-            raise BadParameter("Invalid parameter specifyipranges value=false: Shared networks have ranges of their own.")
+            raise BadParameter(
+                "Invalid parameter specifyipranges value=false: Shared networks have ranges of their own."
+            )
         if kind == "Isolated" and self.specifyipranges and "SourceNat" in services:
             raise BadParameter(
                 "Invalid parameter specifyipranges value=true: an Isolated network with SourceNat has none."
@@ -175,7 +177,7 @@ class UpdateNetworkOffering(
     name: str | None = optional(check=syntax.name)
     displaytext: str | None = optional(check=syntax.name)
     availability: str | None = optional(choices=AVAILABILITY)
-    domainid: str | None = optional(length=4096, description="the new domains, or public")
+    domainid: str | None = optional(description="the new domains, or public")
     zoneid: str | None = optional(length=4096, description="the new zones, or all")
     keepaliveenabled: bool | None = optional()
     maxconnections: int | None = optional()

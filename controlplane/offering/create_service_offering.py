@@ -31,7 +31,9 @@ def checked_details(value: dict[str, str]) -> dict[str, str]:
         try:
             syntax.tag(name)
         except ValueError:
-            raise BadParameter(f"Invalid parameter details: the name {name!r} has other than letters and digits.") from None
+            raise BadParameter(
+                f"Invalid parameter details: the name {name!r} has other than letters and digits."
+            ) from None
         if any(ord(letter) < ord(" ") for letter in text):
             raise BadParameter(f"Invalid parameter details: the value of {name} must be on one line.")
     return value
@@ -181,7 +183,7 @@ class UpdateServiceOffering(
     name: str | None = optional(check=syntax.name)
     displaytext: str | None = optional(check=syntax.name)
     domainid: str | None = optional(length=4096, description="the new domains, or public")
-    zoneid: str | None = optional(length=4096, description="the new zones, or all")
+    zoneid: str | None = optional(description="the new zones, or all")
     hosttags: str | None = optional(check=syntax.tags)
     storagetags: str | None = optional(check=syntax.tags)
     sortkey: int | None = optional()

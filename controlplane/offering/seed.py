@@ -180,9 +180,7 @@ def _fill_disks(session: Session) -> None:
     for unique, name, text, size in DISK_OFFERINGS:
         if unique not in known:
             session.add(
-                DiskOffering(
-                    name=name, unique_name=unique, display_text=text, size=size * GIB, customized=not size
-                )
+                DiskOffering(name=name, unique_name=unique, display_text=text, size=size * GIB, customized=not size)
             )
 
 
@@ -211,7 +209,7 @@ def _fill_networks(session: Session) -> None:
                 services=services,
                 specify_vlan="v" in entry.flags,
                 specify_ip_ranges="r" in entry.flags,
-                    for_vpc="p" in entry.flags,
+                for_vpc="p" in entry.flags,
                 default=True,
                 sort_key=position,
             )

@@ -157,15 +157,11 @@ class Matrix:
     def _check_source_nat(self) -> None:
         source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
         if source and gateway and list(source) != list(gateway):
-            raise BadParameter(
-                f"SourceNat and Gateway must have the same provider, not {source[0]} and {gateway[0]}."
-            )
+            raise BadParameter(f"SourceNat and Gateway must have the same provider, not {source[0]} and {gateway[0]}.")
         for service in BEHIND_SOURCE_NAT:
             for provider in self.services.get(service, ()):
                 if registry.network_providers()[provider].kind == "router" and provider not in (source or ()):
-                    raise BadParameter(
-                        f"Provider {provider} cannot give service {service} without service SourceNat."
-                    )
+                    raise BadParameter(f"Provider {provider} cannot give service {service} without service SourceNat.")
 
     def _check_choice(self, service: str, capability: str, value: str) -> None:
         if service not in self.services:

@@ -149,9 +149,7 @@ class DedicateGuestVlanRange(
                 f"Invalid parameter vlanrange value={self.vlanrange}: physical network {network.name} has "
                 f"{vnet_ranges.text_of(network.vnets) or 'no numbers'}."
             )
-        for row in ctx.session.scalars(
-            select(DedicatedVnets).where(DedicatedVnets.physical_network_id == network.id)
-        ):
+        for row in ctx.session.scalars(select(DedicatedVnets).where(DedicatedVnets.physical_network_id == network.id)):
             if row.first <= last and first <= row.last:
                 raise BadParameter(
                     f"Invalid parameter vlanrange value={self.vlanrange}: {row.first}-{row.last} is dedicated already."

@@ -96,9 +96,7 @@ class HypervisorCapabilitiesResponse(Response):
     vmsnapshotenabled: bool
 
 
-def capabilities_views(
-    ctx: Context, rows: Sequence[HypervisorCapabilities]
-) -> list[HypervisorCapabilitiesResponse]:
+def capabilities_views(ctx: Context, rows: Sequence[HypervisorCapabilities]) -> list[HypervisorCapabilitiesResponse]:
     """Return the responses of these rows."""
     del ctx
     return [

@@ -6,7 +6,9 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f\"'`\\<>]+")
-_DOMAIN = re.compile(r"(?=.{1,190}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+_DOMAIN = re.compile(
+    r"(?=.{1,190}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}")
 
 
@@ -40,7 +42,7 @@ def netmask(value: str) -> str:
         network = IPv4Network(f"0.0.0.0/{value.strip()}")
     except ValueError:
         raise ValueError("it must be a netmask such as 255.255.255.0") from None
-    if "." not in value or str(network.netmask) != value.strip() or not 8 <= network.prefixlen <= 30:  # noqa: PLR2004
+    if "." not in value or str(network.netmask) != value.strip() or not 8 <= network.prefixlen <= 30:
         raise ValueError("it must be a netmask from 255.0.0.0 to 255.255.255.252")
     return str(network.netmask)
 
@@ -51,7 +53,7 @@ def cidr(value: str) -> str:
         network = ip_network(value.strip())
     except ValueError:
         raise ValueError("it must be a network such as 10.1.1.0/24, with no host bits set") from None
-    if network.version != 4 or "/" not in value:  # noqa: PLR2004
+    if network.version != 4 or "/" not in value:
         raise ValueError("it must be an IPv4 network such as 10.1.1.0/24")
     return str(network)
 

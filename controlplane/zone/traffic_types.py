@@ -13,7 +13,7 @@ from controlplane.api import dispatch
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
 from controlplane.api.listing import ListCommand
-from controlplane.api.parameters import matching, optional, required
+from controlplane.api.parameters import optional, required
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter, InUse
 from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType

@@ -153,7 +153,9 @@ class ListZones(ListCommand, name="listZones", answer=many("zone", zones_with_ca
     name: str | None = matching(Zone.name)
     networktype: str | None = matching(Zone.network_type)
     domainid: Domain | None = matching(Zone.domain_id, description="only zones that this domain has for itself")
-    available: bool | None = optional(description="true: also zones where the account has no machine; false: only those where it has")
+    available: bool | None = optional(
+        description="true: also zones where the account has no machine; false: only those where it has"
+    )
     showcapacities: bool | None = optional(description="add the capacity, for root admins")
     tags: Records | None = optional()
 
@@ -308,9 +310,7 @@ def refuse_unready(ctx: Context, zone: Zone) -> None:
     guest = (
         select(PhysicalNetwork.id)
         .join(TrafficType)
-        .where(
-            PhysicalNetwork.zone_id == zone.id, PhysicalNetwork.state == "Enabled", TrafficType.traffic == "Guest"
-        )
+        .where(PhysicalNetwork.zone_id == zone.id, PhysicalNetwork.state == "Enabled", TrafficType.traffic == "Guest")
     )
     if ctx.session.scalar(guest.limit(1)) is None:
         raise BadParameter(
