@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -60,7 +61,41 @@ def serve(chosen: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-SUBCOMMANDS: list[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]] = [add_serve]
+def add_run(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``run``."""
+    parser = subcommands.add_parser("run", help="a whole cloud on this machine, in namespaces of its own")
+    parser.add_argument("--no-example", action="store_true", help="make the zone and nothing in it")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace, settings: Settings) -> int:
+    """Run a whole cloud until Ctrl-C."""
+    from controlplane import run as local
+
+    return local.run(settings, example=not chosen.no_example)
+
+
+def add_exec(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``exec``."""
+    parser = subcommands.add_parser("exec", help="run a command in a guest, a router, a host or out on the internet")
+    parser.add_argument("where", help="internet, vm/NAME, router/NAME or host/NAME")
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; a shell by default")
+    parser.set_defaults(run=run_there)
+
+
+def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
+    """Become the command, inside of the place."""
+    from controlplane.run import PREFIX
+    from systemvm import enter
+
+    argv = chosen.argv[1:] if chosen.argv[:1] == ["--"] else chosen.argv
+    states = sorted(path for path in (settings.folder / "agents").glob("*") if path.is_dir())
+    command = enter.command(chosen.where, argv or ["sh"], prefix=PREFIX, states=states)
+    os.execvp(command[0], command)
+
+
+Add = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+SUBCOMMANDS: list[Add] = [add_serve, add_run, add_exec]
 """Each adds one subcommand: a parser whose ``run`` default is called with the arguments and the settings."""
 
 if __name__ == "__main__":

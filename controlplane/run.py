@@ -101,7 +101,7 @@ def run(settings: Settings, *, example: bool) -> int:
     try:
         _check_machine()
         with standing(settings, place, Fabric(PREFIX)) as cloud:
-            zone = demo_zone.ensure_zone(cloud.client, _specs(cloud), place.template)
+            zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), place.template)
             made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
             print(_welcome(cloud, made), flush=True)
             _watch(cloud.processes)
@@ -125,10 +125,10 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
         _clean(place, fabric)  # what a killed run left
         try:
             fabric.ensure()
-            guest_image.build(place.template)
+            guest_image.pack(place.template)
             password = _prepare(own, place)
             processes.append(_start_control(own, place))
-            _wait_until_up(own, processes[0])
+            _wait_until_up(own, place, processes[0])
             processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
             yield Standing(own, place, fabric, client_of(place), password, processes)
         finally:
@@ -137,7 +137,8 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
             _clean(place, fabric)
 
 
-def _specs(cloud: Standing) -> list[demo_zone.HostSpec]:
+def specs_of(cloud: Standing) -> list[demo_zone.HostSpec]:
+    """Return the hosts of the cloud as they are to be added."""
     return [demo_zone.HostSpec(host, cloud.place.token(host).read_text().strip()) for host in cloud.fabric.hosts]
 
 
@@ -244,11 +245,12 @@ def _start(argv: list[str], log: Path, environment: dict[str, str]) -> subproces
         return subprocess.Popen(argv, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
-def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_up(settings: Settings, place: Place, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Refused(f"The control plane ended with {process.returncode}; see log/control.log in its folder.")
+            said = place.log("control").read_text(errors="replace").strip().splitlines()[-3:]
+            raise Refused("\n".join(["The control plane ended; its log's last lines are:", *said]))
         try:
             if httpx.get(f"http://{settings.address}:{settings.port}/healthz", timeout=1).is_success:
                 return

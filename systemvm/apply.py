@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 Verdict = Literal["apply", "unchanged"]
 
 
-class Refused(ValueError):  # noqa: N818 - what came of the bundle
+class Refused(ValueError):
     """The bundle may not be applied on top of what is there."""
 
 
@@ -155,7 +155,7 @@ class Applier:
             done.append(service)
             try:
                 failures += service.activate(place, old, new)
-            except Exception as error:  # noqa: BLE001 - any failure is an outcome
+            except Exception as error:
                 if new.kind in self._partial:
                     raise  # not one unit's failure but the service's own: the host does not stand there
                 _log.exception("%s: %s could not be activated", place.name, service.name)

@@ -104,12 +104,10 @@ class Container:
             "netns": f"{netns.FOLDER}/{record.space}",
             "hostname": record.hostname,
             "console": str(self.folder / "console.log"),
-            "cgroups": [str(path) for path in cgroup.ensure(record.space, limits)],
+            "cgroups": ":".join(str(path) for path in cgroup.ensure(record.space, limits)),
         }
-        program = [sys.executable, "-I", "-S", launch.__file__]
-        done = subprocess.run(
-            program, input=json.dumps(order), capture_output=True, text=True, timeout=_LONGEST_START, check=False
-        )
+        program = [sys.executable, "-I", "-S", launch.__file__, *(f"{name}={value}" for name, value in order.items())]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=_LONGEST_START, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["it does not say why"]
             raise RuntimeError(f"{record.name} did not start: {said[-1]}.")

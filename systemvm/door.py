@@ -15,7 +15,7 @@ import httpx
 from systemvm.bundle import Bundle, Failure, Observation, Outcome
 
 
-class Closed(Exception):  # noqa: N818 - a door is closed
+class Closed(Exception):
     """The control plane did not take or answer a call.
 
     ``unknown`` tells that it answered that it does not know this host (any more): a new ``hello`` is due.

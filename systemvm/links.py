@@ -38,10 +38,10 @@ class Link:
     sent: tuple[int, int]
 
 
-def read(ip: IPRoute) -> dict[str, Link]:
-    """Return every interface that the handle sees, by name."""
+def read(ip: IPRoute, only: str = "") -> dict[str, Link]:
+    """Return every interface that the handle sees, or the one that is named, by name."""
     found = {}
-    for message in ip.get_links():
+    for message in ip.link("get", ifname=only) if only else ip.get_links():
         info = message.get_attr("IFLA_LINKINFO")
         stats = message.get_attr("IFLA_STATS64") or {}
         link = Link(

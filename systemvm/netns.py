@@ -10,18 +10,18 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
-from pyroute2 import netns as _netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = "/run/netns"
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNET, _MS_BIND, _MNT_DETACH = 0x40000000, 4096, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,24 +39,49 @@ def inode(name: str) -> int:
 
 
 def ensure(name: str) -> bool:
-    """Make the namespace, with its loopback up, unless it is there; return whether it was made now."""
+    """Make the namespace, with its loopback up, unless it is there; return whether it was made now.
+
+    :raises OSError: the caller is not root, or the kernel has no more to give.
+    """
     if exists(name):
         return False
-    _netns.create(name)
-    with entered(name), IPRoute() as ip:
-        ip.link("set", index=1, state="up")
+    # A thread of its own is in the new namespace while it makes it, so that nobody else ever is.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_make, name).result()
     return True
+
+
+def _make(name: str) -> None:
+    """Make the namespace from inside it, and name it last: what has a name is whole."""
+    _call(f"Cannot make namespace {name}", _libc.unshare(_CLONE_NEWNET))
+    with IPRoute() as ip:
+        ip.link("set", index=1, state="up")
+    path = f"{FOLDER}/{name}"
+    os.makedirs(FOLDER, exist_ok=True)  # noqa: PTH103 - these paths are names that the kernel is given
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
+    source = b"/proc/thread-self/ns/net"
+    _call(f"Cannot keep namespace {name}", _libc.mount(source, path.encode(), b"none", ctypes.c_ulong(_MS_BIND), None))
 
 
 def ensure_no(name: str) -> None:
     """Remove the namespace, if it is there; the kernel frees its interfaces a little later."""
+    path = f"{FOLDER}/{name}"
     if exists(name):
-        _netns.remove(name)
+        _call(f"Cannot remove namespace {name}", _libc.umount2(path.encode(), _MNT_DETACH))
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def names(prefix: str = "") -> list[str]:
     """Return the names of all namespaces that begin with the prefix."""
-    return sorted(name for name in _netns.listnetns() if name.startswith(prefix))
+    found = os.listdir(FOLDER) if os.path.isdir(FOLDER) else []  # noqa: PTH112, PTH208
+    return sorted(name for name in found if name.startswith(prefix))
+
+
+def _call(what: str, result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
 @contextmanager
@@ -84,9 +109,7 @@ def entered(name: str) -> Iterator[None]:
 
 
 def _setns(descriptor: int, name: str) -> None:
-    if _libc.setns(descriptor, _CLONE_NEWNET):
-        number = ctypes.get_errno()
-        raise OSError(number, f"Cannot enter {name}: {os.strerror(number)}")
+    _call(f"Cannot enter {name}", _libc.setns(descriptor, _CLONE_NEWNET))
 
 
 @contextmanager

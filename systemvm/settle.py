@@ -67,7 +67,7 @@ class Index:
         """Build the index."""
         index = cls()
         for each in translations:
-            if each.destinations[0] == each.destinations[1] and each.ports[0] == each.ports[1]:
+            if each.destinations[0] == each.destinations[1] and each.protocol and each.ports[0] == each.ports[1]:
                 key = (each.destinations[0], each.protocol, each.ports[0])
                 index.exact.setdefault(key, []).append(each)
             elif each.destinations[0] == each.destinations[1]:
@@ -90,8 +90,8 @@ def translation(key: str) -> Translation:
     """
     parts = [part.strip() for part in key.split(" . ")]
     protocol = _protocol(parts[1]) if len(parts) > 1 else 0
-    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")  # noqa: PLR2004
-    sources = _range(parts[3]) if len(parts) > 3 else (0, 2**32 - 1)  # noqa: PLR2004
+    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")
+    sources = _range(parts[3]) if len(parts) > 3 else (0, 2**32 - 1)
     return Translation(_range(parts[0]), protocol, (int(first), int(last or first)), sources)
 
 
@@ -170,7 +170,7 @@ def _flow(data: bytes) -> tuple[Flow, bytes] | None:
     addresses, protocol = _attributes(tuples[1][4:]), _attributes(tuples[2][4:])
     if 1 not in addresses or 2 not in addresses:
         return None
-    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0  # noqa: PLR2004 - CTA_PROTO_DST_PORT
+    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0
     source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (1, 2))
     names = b"".join(outer[kind] for kind in (_ORIG, _ZONE, _ID) if kind in outer)
     return Flow(source, destination, protocol[1][4], port), names

@@ -39,7 +39,11 @@ def test_functions_are_short():
 def _only_builds(body: list[ast.stmt]) -> bool:
     """A view that only fills a response in is a table, not a procedure: its length is the number of fields."""
     last = body[-1]
-    return isinstance(last, ast.Return) and isinstance(last.value, ast.Call) and last.end_lineno - last.lineno > FUNCTION // 2
+    return (
+        isinstance(last, ast.Return)
+        and isinstance(last.value, ast.Call)
+        and last.end_lineno - last.lineno > FUNCTION // 2
+    )
 
 
 def test_functions_take_few_parameters():

@@ -34,7 +34,8 @@ class Context:
     :ivar touched: the targets whose desired generation is raised when the command has run.
     :ivar workflow: name of the durable function that goes on with the work, ``arguments`` what it is given.
     :ivar serial: what the workflow must not share with another job at the same time (an object's UUID).
-    :ivar instance: the row that the job is about; a command with ``creates`` need not set it.
+    :ivar instance: the row that the job and its event are about; by default what ``run`` returns, or the row of ``id``.
+    :ivar note: what the event says beyond the command and its object; never a secret.
     :ivar visit: the HTTP request, for the commands that begin or end a session.
     """
 
@@ -46,6 +47,7 @@ class Context:
     arguments: dict[str, Any] = field(default_factory=dict)
     serial: str = ""
     instance: Row | None = None
+    note: str = ""
     visit: Visit = field(default_factory=Visit)
 
     def touch(self, *rows: Touchable) -> None:

@@ -157,7 +157,7 @@ def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[d
         if records is None:
             return declared.default
         value: Any = Records(records) if parameter.records else as_pairs(records)
-        return declared.check(value) if declared.check else value
+        return parameter.vetted(value)
     blank_is_absent = parameter.type != "string"
     if text is None or (blank_is_absent and not text.strip()):
         return declared.default
@@ -169,19 +169,21 @@ def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[d
 def _run(command: Command, ctx: Context) -> dict[str, Any]:
     result = command.run(ctx)
     ctx.session.flush()
-    job = _job(command, ctx, result) if command.job else None
-    if command.writes and not command.job:
-        touch(ctx.session, ctx.touched)
+    if ctx.instance is None:
+        subjects = (result, getattr(command, "id", None))
+        ctx.instance = next((row for row in subjects if isinstance(row, Row)), None)
+    job = _job(command, ctx) if command.job else None
     for recorder in _recorders if command.event and ctx.caller.user_id else ():
         recorder(ctx, command, job)
+    raised = touch(ctx.session, ctx.touched) if command.writes else []
     if job is None:
         return render(command, ctx, result)
+    _set_off(ctx, job, raised)
     reference = {"jobid": job.uuid}
     return reference | {"id": job.instance_uuid} if command.creates else reference
 
 
-def _job(command: Command, ctx: Context, result: Any) -> Job:
-    subject = result if isinstance(result, Row) else ctx.instance
+def _job(command: Command, ctx: Context) -> Job:
     job = Job(
         account_id=ctx.caller.account_id,
         domain_id=ctx.caller.domain_id,
@@ -189,21 +191,23 @@ def _job(command: Command, ctx: Context, result: Any) -> Job:
         command=command.command,
         parameters=ctx.arguments,
         instance_type=command.instance,
-        instance_uuid=subject.uuid if subject is not None else "",
+        instance_uuid=ctx.instance.uuid if ctx.instance is not None else "",
         deadline=ctx.now + JOB_PATIENCE,
         workflow=ctx.workflow,
         serial=ctx.serial,
     )
     ctx.session.add(job)
     ctx.session.flush()
-    raised = touch(ctx.session, ctx.touched)
+    return job
+
+
+def _set_off(ctx: Context, job: Job, raised: list[tuple[int, int]]) -> None:
     if ctx.workflow:
         workflows.start_after_commit(ctx.session, job)
     elif raised:
         jobs.wait_for(ctx.session, job, raised)
     else:
         jobs.succeed(ctx.session, job)
-    return job
 
 
 def render(command: Command, ctx: Context, result: Any) -> dict[str, Any]:

@@ -64,22 +64,26 @@ class ListCommand(Command):
         return query
 
     def window(self) -> tuple[int | None, int]:
-        """Return limit and offset.
+        """Return limit and offset of the page that is asked for."""
+        return window(self.page, self.pagesize)
 
-        :raises BadParameter: page without pagesize or the other way round, or a page that is too large.
-        """
-        page, size = self.page, self.pagesize
-        if size == -1 and page is None:
-            return None, 0
-        if (page is None) != (size is None):
-            raise BadParameter("Invalid parameter page: page and pagesize go together.")
-        if page is None or size is None:
-            return PAGE, 0
-        if page < 1 or not 1 <= size <= PAGE:
-            raise BadParameter(
-                f"Invalid parameter pagesize value={size}: page counts from 1 and a page has 1 to {PAGE} items."
-            )
-        return size, (page - 1) * size
+
+def window(page: int | None, size: int | None) -> tuple[int | None, int]:
+    """Return limit and offset of a page.
+
+    :raises BadParameter: page without pagesize or the other way round, or a page that is too large.
+    """
+    if size == -1 and page is None:
+        return None, 0
+    if (page is None) != (size is None):
+        raise BadParameter("Invalid parameter page: page and pagesize go together.")
+    if page is None or size is None:
+        return PAGE, 0
+    if page < 1 or not 1 <= size <= PAGE:
+        raise BadParameter(
+            f"Invalid parameter pagesize value={size}: page counts from 1 and a page has 1 to {PAGE} items."
+        )
+    return size, (page - 1) * size
 
 
 def _equals(column: Any, value: Any) -> ColumnElement[bool]:

@@ -24,6 +24,8 @@ from controlplane.errors import BadMap, BadParameter
 
 Long = NewType("Long", int)
 """An integer that the API calls ``long``."""
+Short = NewType("Short", int)
+"""An integer that the API calls ``short``."""
 Uuid = NewType("Uuid", str)
 """A UUID that is not looked up while the parameters are read."""
 Records = NewType("Records", list)  # type: ignore[type-arg]
@@ -114,7 +116,7 @@ class Parameter:
             items = [item.strip() for item in text.split(",") if item.strip()]
             return [self._item(self.of, item, find) for item in items]
         value = self._item(self.type, text, find)
-        return self._vetted(value)
+        return self.vetted(value)
 
     def _item(self, kind: str, text: str, find: Find) -> Any:
         if kind == "uuid" and self.table is not None:
@@ -128,7 +130,11 @@ class Parameter:
         except ValueError as error:
             raise BadParameter(f"Invalid parameter {self.name} value={text}: {error}.") from None
 
-    def _vetted(self, value: Any) -> Any:
+    def vetted(self, value: Any) -> Any:
+        """Return the value in its declared spelling.
+
+        :raises BadParameter: it is none of the choices, or its check will not have it.
+        """
         choices = self.declared.choices
         if choices:
             spelled = {choice.lower(): choice for choice in choices}
@@ -215,6 +221,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "boolean": read_bool,
     "integer": read_int,
     "long": read_int,
+    "short": read_int,
     "double": read_float,
     "date": read_date,
 }
@@ -224,6 +231,7 @@ TYPES: dict[Any, str] = {
     bool: "boolean",
     int: "integer",
     Long: "long",
+    Short: "short",
     float: "double",
     datetime: "date",
 }

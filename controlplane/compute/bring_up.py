@@ -21,7 +21,7 @@ from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.db.base import now
 from controlplane.errors import ApiError, BadParameter, NoCapacity, Unavailable
 from controlplane.network.implement import ensure_implemented
-from controlplane.reconcile.targets import touch
+from controlplane.reconcile.targets import Target, touch
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone.hosts import Host
 
@@ -107,7 +107,7 @@ def put_on_host(
         raise Unavailable(f"The network of instance {vm.name} is not ready. {problem}")
     former = vm.host_id
     host = pick_host(session, vm.zone_id, _want(session, vm, arguments, refused))
-    touched = []
+    touched: list[Target] = []
     if former is not None and former != host.id:
         touched += session.get_one(Host, former).targets(session)
     vm.host_id, vm.running, vm.state = host.id, True, "Starting"

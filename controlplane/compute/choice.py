@@ -120,8 +120,8 @@ def objections(host: Candidate, want: Want) -> list[str]:
 
 
 def _wrong_place(host: Candidate, want: Want) -> list[str]:
-    places = ((want.host_id, host.id, "host"), (want.cluster_id, host.cluster_id, "cluster"))
-    places += ((want.pod_id, host.pod_id, "pod"),)
+    places = [(want.host_id, host.id, "host"), (want.cluster_id, host.cluster_id, "cluster")]
+    places += [(want.pod_id, host.pod_id, "pod")]
     return [f"another {what} was asked for" for wanted, has, what in places if wanted is not None and wanted != has]
 
 

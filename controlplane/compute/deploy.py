@@ -24,6 +24,7 @@ from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
 from controlplane.network import nics
+from controlplane.network.networks import Network
 from controlplane.offering.disk_offerings import DiskOffering
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.storage.templates import Template
@@ -62,7 +63,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
     projectid: Uuid | None = optional()
     group: str | None = optional()
     hypervisor: str | None = optional()
-    networkids: list[guest_networks.Network] | None = optional()
+    networkids: list[Network] | None = optional()
     iptonetworklist: Records | None = optional()
     ipaddress: str | None = optional(check=guest_networks.ipv4)
     macaddress: str | None = optional(check=guest_networks.mac)
@@ -91,7 +92,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
         vm = self._machine(ctx, owner, template)
         guest_networks.check_name(ctx, vm.hostname, [wish.network for wish in wishes])
         vm.dhcp_options = guest_networks.dhcp_options(
-            ctx, self.dhcpoptionsnetworklist or (), [wish.network for wish in wishes]
+            self.dhcpoptionsnetworklist or (), [wish.network for wish in wishes]
         )
         ctx.session.add(vm)
         ctx.session.flush()
@@ -141,7 +142,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
             networks = self.networkids or [guest_networks.own_network(ctx, self.zoneid, owner)]
             first = Wish(networks[0], self.ipaddress or "", self.macaddress or "")
             wishes = [first, *(Wish(network) for network in networks[1:])]
-        guest_networks.check_wishes(ctx, wishes, self.zoneid, owner)
+        guest_networks.check_wishes(wishes, self.zoneid, owner)
         return wishes
 
     def _machine(self, ctx: Context, owner: Account, template: Template) -> VirtualMachine:

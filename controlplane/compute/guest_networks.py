@@ -88,7 +88,7 @@ def _checked(field: str, record: dict[str, str], check: object) -> str:
         raise BadParameter(f"Invalid parameter iptonetworklist.{field} value={text}: {error}.") from None
 
 
-def check_wishes(ctx: Context, wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
+def check_wishes(wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
     """Make sure that the owner may put a machine of this zone on these networks.
 
     :raises BadParameter: a network is twice in the list, in another zone, or being removed.
@@ -168,7 +168,7 @@ def _new_network(ctx: Context, zone: Zone, owner: Account) -> Network:
     return make_network(ctx, owner, zone, offering, f"{owner.name}-network")
 
 
-def dhcp_options(ctx: Context, records: Records, networks: Iterable[Network]) -> dict[str, dict[str, str]]:
+def dhcp_options(records: Records, networks: Iterable[Network]) -> dict[str, dict[str, str]]:
     """Read ``dhcpoptionsnetworklist``: records of ``networkid`` and ``dhcp:NUMBER``.
 
     :return: network UUID → option number → value.

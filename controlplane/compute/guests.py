@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.compute.take_down import stopped
@@ -97,7 +97,7 @@ def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
     )
 
 
-def _items(row: Row[Any], zone: str, keys: str, public: str) -> tuple[tuple[str, str], ...]:
+def _items(row: Any, zone: str, keys: str, public: str) -> tuple[tuple[str, str], ...]:
     items = {
         "service-offering": _UNSAFE.sub("-", row.offering),
         "availability-zone": _UNSAFE.sub("-", zone),
@@ -115,10 +115,11 @@ def _items(row: Row[Any], zone: str, keys: str, public: str) -> tuple[tuple[str,
 
 def _keys(session: Session, network: Network) -> dict[int, str]:
     query = (
-        select(Nic.vm_id, SshKeyPair.public_key)
+        select(MachineKeyPair.vm_id, SshKeyPair.public_key)
+        .select_from(Nic)
         .join(MachineKeyPair, MachineKeyPair.vm_id == Nic.vm_id)
         .join(SshKeyPair, MachineKeyPair.keypair_id == SshKeyPair.id)
-        .where(Nic.network_id == network.id)
+        .where(Nic.network_id == network.id, Nic.vm_id.is_not(None))
         .order_by(SshKeyPair.id)
     )
     found: dict[int, str] = {}

@@ -91,7 +91,7 @@ class ListInstanceGroups(OwnedListing, name="listInstanceGroups", answer=many("i
 
     table = InstanceGroup
     keywords = (InstanceGroup.name,)
-    tags = None  # type: ignore[assignment]
+    tags = None
 
     id: InstanceGroup | None = matching(InstanceGroup.id)
     name: str | None = matching(InstanceGroup.name)

@@ -140,7 +140,7 @@ def told_views(ctx: Context, rows: Sequence[VirtualMachine]) -> list[VirtualMach
 class _Around:
     """What the views of many machines need beside their rows, by number."""
 
-    owners: dict[int, dict[str, str]]
+    owners: dict[int, dict[str, Any]]
     tags: dict[int, list[TagResponse]]
     nics: dict[int, list[NicResponse]]
     zones: dict[int, Zone]
@@ -162,7 +162,7 @@ class _Around:
         templates = _by_id(ctx, Template, {vm.template_id for vm in rows})
         guest_os = {vm.os_type_id for vm in rows} | {template.os_type_id for template in templates.values()}
         return cls(
-            owner_fields(ctx, rows),
+            {number: dict(fields) for number, fields in owner_fields(ctx, rows).items()},
             tags_of(ctx, "UserVm", rows),
             _nics_of(ctx, rows),
             _by_id(ctx, Zone, {vm.zone_id for vm in rows}),

@@ -12,10 +12,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from controlplane.compute.choice import ALGORITHMS, RANDOM, Candidate, Choice, Want, choose
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Base
-from controlplane.db.configuration import SETTINGS, define
+from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
+from controlplane.zone.capacity import CPU_FACTOR, MEMORY_FACTOR
 from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
 from controlplane.zone.pods import Pod
@@ -31,6 +32,26 @@ ALGORITHM = define(
     choices=ALGORITHMS,
 )
 ROUTER_MHZ, ROUTER_MEMORY = 500, 256
+_COLUMNS = (
+    Host.id,
+    Host.name,
+    Host.pod_id,
+    Host.cluster_id,
+    Host.hypervisor,
+    Host.state,
+    Host.resource_state,
+    Host.cpus,
+    Host.mhz,
+    Host.memory,
+    Host.tags,
+    Host.details,
+    Cluster.name.label("cluster"),
+    Cluster.allocation_state.label("cluster_state"),
+    Cluster.managed_state,
+    Cluster.details.label("cluster_details"),
+    Pod.name.label("pod"),
+    Pod.allocation_state.label("pod_state"),
+)
 _HOLDS = VirtualMachine.host_id.is_not(None), VirtualMachine.running | (VirtualMachine.state == "Stopping")
 
 
@@ -77,26 +98,7 @@ def no_host(session: Session, zone_id: int, choice: Choice) -> str:
 
 def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     hosts = session.execute(
-        select(
-            Host.id,
-            Host.name,
-            Host.pod_id,
-            Host.cluster_id,
-            Host.hypervisor,
-            Host.state,
-            Host.resource_state,
-            Host.cpus,
-            Host.mhz,
-            Host.memory,
-            Host.tags,
-            Host.details,
-            Cluster.name.label("cluster"),
-            Cluster.allocation_state.label("cluster_state"),
-            Cluster.managed_state,
-            Cluster.details.label("cluster_details"),
-            Pod.name.label("pod"),
-            Pod.allocation_state.label("pod_state"),
-        )
+        select(*_COLUMNS)
         .join(Cluster, Host.cluster_id == Cluster.id)
         .join(Pod, Host.pod_id == Pod.id)
         .where(Host.zone_id == zone_id, Host.removed.is_(None))
@@ -106,7 +108,7 @@ def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     pods: dict[int, int] = {}
     for host in hosts:
         pods[host.pod_id] = pods.get(host.pod_id, 0) + own.get(host.id, 0)
-    factors = _factor(session, "cpu.overprovisioning.factor"), _factor(session, "mem.overprovisioning.factor")
+    factors = float(CPU_FACTOR.text(session)), float(MEMORY_FACTOR.text(session))
     return [
         _candidate(host, used.get(host.id, (0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors) for host in hosts
     ]
@@ -152,11 +154,6 @@ def _ratio(details: dict[str, str], name: str, otherwise: float) -> float:
         return otherwise
 
 
-def _factor(session: Session, name: str) -> float:
-    setting = SETTINGS.get(name)
-    return _ratio({name: setting.text(session)}, name, 1.0) if setting else 1.0
-
-
 def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]]:
     """Return what the machines (all but one) and routers on each host have been promised: (MHz, MiB)."""
     machines = select(
@@ -165,10 +162,7 @@ def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]
         func.sum(VirtualMachine.memory),
     )
     machines = machines.where(VirtualMachine.zone_id == zone_id, *_HOLDS, VirtualMachine.uuid != but)
-    used = {
-        host: (int(mhz), int(memory))
-        for host, mhz, memory in session.execute(machines.group_by(VirtualMachine.host_id))
-    }
+    promised = list(session.execute(machines.group_by(VirtualMachine.host_id)))
     mhz = func.sum(func.coalesce(ServiceOffering.cpus * ServiceOffering.mhz, ROUTER_MHZ))
     memory = func.sum(func.coalesce(ServiceOffering.memory, ROUTER_MEMORY))
     routers = (
@@ -177,9 +171,10 @@ def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]
         .where(Router.zone_id == zone_id, Router.host_id.is_not(None), Router.running, Router.removed.is_(None))
         .group_by(Router.host_id)
     )
-    for host, more_mhz, more_memory in session.execute(routers):
-        old_mhz, old_memory = used.get(host, (0, 0))
-        used[host] = old_mhz + int(more_mhz), old_memory + int(more_memory)
+    used: dict[int, tuple[int, int]] = {}
+    for host, more_mhz, more_memory in (*promised, *session.execute(routers)):
+        old_mhz, old_memory = used.get(host or 0, (0, 0))
+        used[host or 0] = old_mhz + int(more_mhz), old_memory + int(more_memory)
     return used
 
 

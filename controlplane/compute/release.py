@@ -41,7 +41,7 @@ def let_go(session: Session, vm: VirtualMachine) -> list[Target]:
         volume.state, volume.removed = "Expunged", now()
     uncount(session, vm)
     session.execute(delete(MachineKeyPair).where(MachineKeyPair.vm_id == vm.id))
-    mine = ResourceTag.resource_type == "UserVm", ResourceTag.resource_id == vm.id
+    mine = ResourceTag.resource_type == "UserVm", ResourceTag.resource_uuid == vm.uuid
     session.execute(delete(ResourceTag).where(*mine))
     vm.password = vm.told_password = None
     session.flush()

@@ -139,7 +139,7 @@ class ListSshKeyPairs(OwnedListing, name="listSSHKeyPairs", answer=many("sshkeyp
 
     table = SshKeyPair
     keywords = (SshKeyPair.name, SshKeyPair.fingerprint)
-    tags = None  # type: ignore[assignment]
+    tags = None
 
     id: SshKeyPair | None = matching(SshKeyPair.id)
     name: str | None = matching(SshKeyPair.name)
@@ -178,8 +178,8 @@ def public_key(text: str) -> str:
         if text.lstrip().startswith("-----BEGIN"):
             key = serialization.load_pem_public_key(text.strip().encode())
         else:
-            key = serialization.load_ssh_public_key(" ".join(parts[:2]).encode())  # type: ignore[assignment]
-        plain = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[union-attr]
+            key = serialization.load_ssh_public_key(" ".join(parts[:2]).encode())
+        plain = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     except (ValueError, UnsupportedAlgorithm, AttributeError):
         raise BadParameter("Invalid parameter publickey: it must be a public key such as ssh-ed25519 AAAA….") from None
     comment = parts[2] if len(parts) > 2 and not text.lstrip().startswith("-----") else ""

@@ -52,7 +52,7 @@ class StopVirtualMachine(Command, name="stopVirtualMachine", answer=one("virtual
 class RebootVirtualMachine(Command, name="rebootVirtualMachine", answer=one("virtualmachine", machine_views), job=True,
                            roles=EVERYONE, instance="VirtualMachine", event="VM.REBOOT",
                            unsupported=("bootintosetup",)):  # fmt: skip
-    """Stop and start a running machine on its host; ``forced`` changes nothing, because nothing is waited for inside."""
+    """Stop and start a running machine on its host; ``forced`` changes nothing: nothing inside is waited for."""
 
     id: VirtualMachine = required()
     forced: bool | None = optional(False)

@@ -19,7 +19,7 @@ from controlplane.compute.virtual_machines import GONE, UserData, VirtualMachine
 from controlplane.db.base import now
 from controlplane.errors import BadParameter
 from controlplane.identity.accounts import Account
-from controlplane.identity.tags import ResourceTag
+from controlplane.identity.tags import move_tags
 from controlplane.storage.templates import OsType
 
 NOT_HERE = ("extraconfig", "instancename", "leaseduration", "leaseexpiryaction", "securitygroupids",
@@ -59,7 +59,7 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
         if self.userdata is not None or self.userdataid is not None:
             give_user_data(ctx, vm, self.userdata, self.userdataid, self.userdatadetails)
         if self.dhcpoptionsnetworklist:
-            options = guest_networks.dhcp_options(ctx, self.dhcpoptionsnetworklist, networks_of(ctx.session, vm))
+            options = guest_networks.dhcp_options(self.dhcpoptionsnetworklist, networks_of(ctx.session, vm))
             vm.dhcp_options = vm.dhcp_options | options
             ctx.touch(*networks_of(ctx.session, vm))
         vm.updated = now()
@@ -121,7 +121,5 @@ def _rename(ctx: Context, vm: VirtualMachine, uuid: str) -> None:
         )
     if uuid != vm.uuid and ctx.session.scalar(select(VirtualMachine.id).where(VirtualMachine.uuid == uuid)) is not None:
         raise BadParameter(f"Invalid parameter customid value={uuid}: another machine has this id.")
-    mine = ResourceTag.resource_type == "UserVm", ResourceTag.resource_id == vm.id
-    for tag in ctx.session.scalars(select(ResourceTag).where(*mine)):
-        tag.resource_uuid = uuid
+    move_tags(ctx.session, "UserVm", vm.uuid, uuid)
     vm.uuid = uuid

@@ -54,7 +54,7 @@ def user_data_views(ctx: Context, rows: Sequence[UserData]) -> list[UserDataResp
     """Return what these look like."""
     owners = owner_fields(ctx, rows)
     numbers = {row.account_id for row in rows}
-    uuids = dict(ctx.session.execute(select(Account.id, Account.uuid).where(Account.id.in_(numbers))).all())  # type: ignore[arg-type]
+    uuids = dict(ctx.session.execute(select(Account.id, Account.uuid).where(Account.id.in_(numbers))).all())
     views = []
     for row in rows:
         owner = {name: owners[row.account_id][name] for name in ("account", "domain", "domainid")}
@@ -102,7 +102,7 @@ class ListUserData(OwnedListing, name="listUserData", answer=many("userdata", us
 
     table = UserData
     keywords = (UserData.name,)
-    tags = None  # type: ignore[assignment]
+    tags = None
 
     id: UserData | None = matching(UserData.id)
     name: str | None = matching(UserData.name)
@@ -180,7 +180,7 @@ def check_values(values: dict[str, str], registered: UserData | None) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The user data of a machine: its text in base64, the registered row it comes from, and values for its variables."""
+    """The user data of a machine: its text in base64, the registered row it is from, and its variables' values."""
 
     text: str | None = None
     row: UserData | None = None

@@ -20,7 +20,7 @@ from controlplane.db.base import now
 from controlplane.errors import BadParameter, Forbidden
 from controlplane.identity import names
 from controlplane.identity.domains import Domain
-from controlplane.identity.limits import KINDS, UNLIMITED, Holder, limits_of, locked_counts
+from controlplane.identity.limits import KINDS, UNLIMITED, Holder, holders_above, limits_of, locked_counts
 from controlplane.identity.quotas import QuotaResponse, quota_fields
 
 PATH_LENGTH = 1024
@@ -149,7 +149,7 @@ class MoveDomain(Command, name="moveDomain", answer=one("domain", domain_views),
 
 def _move_counts(session: Session, row: Domain, parent: Domain) -> None:
     holder = Holder.of(row)
-    before, after = _lineage(session, row.path.removesuffix(f"{row.id}/")), _lineage(session, parent.path)
+    before, after = holders_above(session, row), [*holders_above(session, parent), Holder.of(parent)]
     for kind in KINDS:
         counts = locked_counts(session, list(dict.fromkeys([*before, *after, holder])), kind)
         amount = counts[holder].count
@@ -163,12 +163,6 @@ def _move_counts(session: Session, row: Domain, parent: Domain) -> None:
                     f"Invalid parameter parentdomainid: with {row.name_path}, domain {ancestor.name} would have "
                     f"{counts[ancestor].count} of {kind}, and {most[ancestor]} are allowed."
                 )
-
-
-def _lineage(session: Session, path: str) -> list[Holder]:
-    numbers = [int(part) for part in path.split("/") if part]
-    rows = session.scalars(select(Domain).where(Domain.id.in_(numbers)).order_by(Domain.level))
-    return [Holder.of(row) for row in rows]
 
 
 def path_below(parent: Domain, name: str) -> str:

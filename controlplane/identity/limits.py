@@ -176,6 +176,11 @@ def limit_of(session: Session, owner: str, number: int, kind: str) -> int:
 
 def limits_of(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, int]:
     """Return how much each of the holders may have, in the unit that the kind is counted in."""
+    return {holder: counted(kind, most) for holder, most in shown_limits(session, holders, kind).items()}
+
+
+def shown_limits(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, int]:
+    """Return how much each of the holders may have, as the API has it: storage in GiB."""
     found = {
         (owner, number): most
         for owner, number, most in session.execute(
@@ -194,7 +199,7 @@ def limits_of(session: Session, holders: Sequence[Holder], kind: str) -> dict[Ho
             defaults[holder.owner] = default_of(session, holder.owner, kind)
         return defaults[holder.owner]
 
-    return {holder: counted(kind, most(holder)) for holder in holders}
+    return {holder: most(holder) for holder in holders}
 
 
 def default_of(session: Session, owner: str, kind: str) -> int:
@@ -210,9 +215,15 @@ def counted(kind: str, amount: int) -> int:
 def holders_of(session: Session, account_id: int) -> list[Holder]:
     """Return the domains above an account from ROOT down, and the account."""
     account = session.get_one(Account, account_id)
-    numbers = [int(part) for part in account.domain.path.split("/") if part]
+    return [*holders_above(session, account), Holder.of(account)]
+
+
+def holders_above(session: Session, row: Account | Domain) -> list[Holder]:
+    """Return the domains above an account or a domain, from ROOT down."""
+    path = row.path.removesuffix(f"{row.id}/") if isinstance(row, Domain) else row.domain.path
+    numbers = [int(part) for part in path.split("/") if part]
     domains = session.scalars(select(Domain).where(Domain.id.in_(numbers)).order_by(Domain.level))
-    return [*(Holder.of(domain) for domain in domains), Holder.of(account)]
+    return [Holder.of(domain) for domain in domains]
 
 
 def locked_counts(session: Session, holders: Sequence[Holder], kind: str) -> dict[Holder, ResourceCount]:

@@ -12,7 +12,6 @@ from controlplane.api.caller import EVERYONE
 from controlplane.api.context import Context, owned_by, visible
 from controlplane.api.listing import ListCommand
 from controlplane.api.parameters import Records, Uuid, optional
-from controlplane.db.base import Owned
 from controlplane.errors import BadParameter, Forbidden
 from controlplane.identity.accounts import PROJECT, Account
 from controlplane.identity.domains import Domain
@@ -51,7 +50,6 @@ class OwnedListing(ListCommand):
     def owners(self, ctx: Context) -> Any:
         """Return the condition on the owner; None is everything that the caller may see."""
         table: Any = self.table
-        assert issubclass(table, Owned)
         if self.projectid is not None:
             return self._of_projects(ctx)
         if self.account is not None:

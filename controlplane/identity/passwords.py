@@ -75,8 +75,15 @@ def hashed(session: Session, password: str, username: str, domain_id: int) -> st
     if not MAY_CONTAIN_USERNAME.flag(session, domain=domain_id) and username.lower() in password.lower():
         wrong.append("it may not contain the user's name")
     expression = PATTERN.text(session, domain=domain_id)
-    if expression and not re.fullmatch(expression, password):
+    if expression and not _matches(expression, password):
         wrong.append("it must match the pattern in password.policy.regex")
     if wrong:
         raise BadParameter(f"Invalid parameter password: {', and '.join(wrong)}.")
     return passwords.hash(password)
+
+
+def _matches(expression: str, password: str) -> bool:
+    try:
+        return re.fullmatch(expression, password) is not None
+    except re.error as error:
+        raise BadParameter(f"The setting password.policy.regex is no regular expression: {error}.") from None

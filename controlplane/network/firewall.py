@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, Select, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
+from controlplane.api import dispatch
+from controlplane.api.caller import EVERYONE
+from controlplane.api.command import Command, many, one, success
+from controlplane.api.context import Context
+from controlplane.api.parameters import matching, optional, required
+from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Row
-from controlplane.network.networks import Network
-from controlplane.network.public_ips import PublicIp
+from controlplane.errors import BadParameter, RuleConflict
+from controlplane.identity.ownership import OwnedListing
+from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.network import rule_text
+from controlplane.network.networks import Network, require_service, services_of
+from controlplane.network.public_ips import PublicIp, clears_address
+from controlplane.network.purposes import network_of
+from controlplane.network.rules import remove_rows, rows_by_id, set_custom_id
 from controlplane.reconcile.targets import Target
+from drivers import registry, vocabulary
+
+TAGGABLE = "FirewallRule"
+ANY = -1
 
 
 class FirewallRule(Created, Owned, Row):
@@ -22,9 +40,13 @@ class FirewallRule(Created, Owned, Row):
     """
 
     __tablename__ = "firewall_rules"
+    __table_args__ = (
+        Index("ix_firewall_rules_ingress", "public_ip_id", "protocol", "start", "end"),
+        Index("ix_firewall_rules_egress", "network_id", "public_ip_id", "protocol", "start", "end"),
+    )
 
-    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"), index=True)
-    public_ip_id: Mapped[int | None] = mapped_column(ForeignKey("public_ips.id"), index=True)
+    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"))
+    public_ip_id: Mapped[int | None] = mapped_column(ForeignKey("public_ips.id"))
     protocol: Mapped[str] = mapped_column(String(10))
     start: Mapped[int | None]
     end: Mapped[int | None]
@@ -41,3 +63,324 @@ class FirewallRule(Created, Owned, Row):
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of its network."""
         return session.get_one(Network, self.network_id).targets(session)
+
+
+dispatch.JOB_TABLES["FirewallRule"] = FirewallRule
+
+
+@dataclass(kw_only=True)
+class FirewallResponse(Response):
+    """A firewall rule; CIDR lists are separated by commas."""
+
+    id: str
+    protocol: str
+    startport: int | None = None
+    endport: int | None = None
+    icmptype: int | None = None
+    icmpcode: int | None = None
+    cidrlist: str
+    destcidrlist: str | None = None
+    ipaddress: str | None = None
+    ipaddressid: str | None = None
+    networkid: str
+    state: str
+    traffictype: str
+    fordisplay: bool | None = None
+    tags: list[TagResponse]
+
+
+def firewall_views(ctx: Context, rows: Sequence[FirewallRule]) -> list[FirewallResponse]:
+    """Show firewall rules of either direction."""
+    networks = rows_by_id(ctx.session, (Network.id, Network.uuid), (row.network_id for row in rows))
+    columns = PublicIp.id, PublicIp.uuid, PublicIp.address
+    addresses = rows_by_id(ctx.session, columns, (row.public_ip_id for row in rows))
+    tags, admin = tags_of(ctx, TAGGABLE, rows), ctx.caller.is_admin
+    found = []
+    for row in rows:
+        address = addresses.get(row.public_ip_id or 0)
+        found.append(
+            FirewallResponse(
+                id=row.uuid,
+                protocol=row.protocol,
+                startport=row.start,
+                endport=row.end,
+                icmptype=row.icmp_type,
+                icmpcode=row.icmp_code,
+                cidrlist=",".join(row.sources),
+                destcidrlist=",".join(row.destinations) if address is None else None,
+                ipaddress=address.address if address else None,
+                ipaddressid=address.uuid if address else None,
+                networkid=networks[row.network_id].uuid,
+                state=row.state,
+                traffictype="Ingress" if address else "Egress",
+                fordisplay=row.display if admin else None,
+                tags=tags[row.id],
+            )
+        )
+    return found
+
+
+class Traffic(Command):
+    """The parameters that rules of both directions have."""
+
+    protocol: str = required(description="tcp, udp, icmp or all, or its number")
+    startport: int | None = optional(description="first port; without one, every port")
+    endport: int | None = optional(description="last port; without one, the first is the only one")
+    icmptype: int | None = optional(description="-1 is any")
+    icmpcode: int | None = optional(description="-1 is any")
+    cidrlist: list[str] | None = optional(description="source CIDRs")
+    fordisplay: bool | None = optional(True, admin=True)
+    type: str | None = optional("user", choices=("user", "system"))
+
+    def rule(self, allowed: Sequence[str]) -> FirewallRule:
+        """Return the rule that the parameters mean; whose it is, and its CIDRs, are for the caller to say.
+
+        :raises BadParameter: they contradict each other.
+        """
+        if self.type == "system":
+            raise BadParameter(
+                "Invalid parameter type value=system: system rules are made by the system; leave it out."
+            )
+        rule = FirewallRule(protocol=rule_text.protocol(self.protocol, allowed), display=self.fordisplay is not False)
+        ports = {"startport": self.startport, "endport": self.endport}
+        kinds = {"icmptype": self.icmptype, "icmpcode": self.icmpcode}
+        if rule.protocol == "icmp":
+            self._absent(ports)
+            rule.icmp_type, rule.icmp_code = rule_text.icmp(self.icmptype, self.icmpcode)
+            return rule
+        self._absent(kinds)
+        if rule.protocol == "all":
+            self._absent(ports)
+        elif self.startport is not None:
+            rule.start, rule.end = rule_text.port_range("startport", self.startport, "endport", self.endport)
+        elif self.endport is not None:
+            raise BadParameter(f"Invalid parameter endport value={self.endport}: it needs a startport.")
+        return rule
+
+    def _absent(self, values: dict[str, int | None]) -> None:
+        for name, value in values.items():
+            if value is not None:
+                raise BadParameter(f"Invalid parameter {name} value={value}: protocol {self.protocol} has none.")
+
+
+def protocols_of(network: Network, capability: str) -> list[str]:
+    """Return the protocols that the network's firewall knows, as its provider declares them.
+
+    :param capability: ``SupportedProtocols`` or ``SupportedEgressProtocols``.
+    :raises Unsupported: the network has no firewall.
+    """
+    require_service(network, "Firewall")
+    installed = registry.network_providers()
+    for provider in services_of(network)["Firewall"]:
+        if provider in installed:
+            declared = installed[provider].capabilities.get("Firewall", {}).get(capability, "")
+            return [name.strip().lower() for name in declared.split(",") if name.strip()]
+    return ["tcp", "udp", "icmp", "all"]
+
+
+def must_not_conflict(session: Session, rule: FirewallRule) -> None:
+    """Make sure that no other rule of the same direction says something about the same packets.
+
+    Two rules conflict when they have the protocol, a port (or ICMP type and code) and a CIDR in common.
+
+    :raises RuleConflict: one does; the sentence names it.
+    """
+    same = [FirewallRule.protocol == rule.protocol]
+    if rule.public_ip_id is None:
+        same += [FirewallRule.network_id == rule.network_id, FirewallRule.public_ip_id.is_(None)]
+    else:
+        same += [FirewallRule.public_ip_id == rule.public_ip_id]
+    if rule.protocol == "icmp":
+        same += [FirewallRule.icmp_type == rule.icmp_type, FirewallRule.icmp_code == rule.icmp_code]
+    elif rule.start is not None:
+        same.append(
+            FirewallRule.start.is_(None) | ((FirewallRule.start <= rule.end) & (FirewallRule.end >= rule.start))
+        )
+    columns = FirewallRule.uuid, FirewallRule.start, FirewallRule.end, FirewallRule.sources, FirewallRule.destinations
+    for other in session.execute(select(*columns).where(*same)):
+        common = sorted(set(rule.sources) & set(other.sources))
+        if common and (rule.public_ip_id is not None or set(rule.destinations) & set(other.destinations)):
+            ports = rule_text.ports_text(other.start, other.end) if other.start is not None else "everything"
+            raise RuleConflict(
+                f"The new firewall rule conflicts with rule {other.uuid}, which names {rule.protocol} ({ports}) "
+                f"from {common[0]} as well."
+            )
+
+
+class CreateFirewallRule(Traffic, name="createFirewallRule", answer=one("firewallrule", firewall_views), job=True,
+                         creates=True, instance="FirewallRule", roles=EVERYONE, event="FIREWALL.OPEN"):  # fmt: skip
+    """Let traffic come in on a public address."""
+
+    ipaddressid: PublicIp = required()
+
+    def run(self, ctx: Context) -> FirewallRule:
+        """Check, and make the rule."""
+        ip = self.ipaddressid
+        network = network_of(ctx.session, ip, None)
+        rule = self.rule(protocols_of(network, "SupportedProtocols"))
+        rule.sources = rule_text.cidr_list("cidrlist", self.cidrlist or []) or [rule_text.EVERYONE]
+        _place(rule, ip)
+        must_not_conflict(ctx.session, rule)
+        ctx.session.add(rule)
+        ctx.touch(network)
+        return rule
+
+
+def _place(rule: FirewallRule, ip: PublicIp) -> None:
+    assert ip.account_id is not None
+    assert ip.domain_id is not None
+    assert ip.network_id is not None
+    rule.account_id, rule.domain_id = ip.account_id, ip.domain_id
+    rule.network_id, rule.public_ip_id = ip.network_id, ip.id
+
+
+def open_related(session: Session, ip: PublicIp, related: FirewallRule) -> None:
+    """Open the firewall for a rule's ports (``openfirewall``), unless a rule for just these ports is there.
+
+    :param related: protocol, ports, sources and ``related_uuid``.
+    :raises RuleConflict: another rule names some of these ports.
+    """
+    network = session.get_one(Network, ip.network_id)
+    if "Firewall" not in services_of(network):
+        return
+    _place(related, ip)
+    there = select(FirewallRule.id).where(
+        FirewallRule.public_ip_id == ip.id,
+        FirewallRule.protocol == related.protocol,
+        FirewallRule.start == related.start,
+        FirewallRule.end == related.end,
+    )
+    if session.scalar(there.limit(1)) is None:
+        must_not_conflict(session, related)
+        session.add(related)
+
+
+def close_related(session: Session, rule_uuid: str) -> None:
+    """Close what was opened for a rule that goes."""
+    remove_rows(session, FirewallRule, TAGGABLE, FirewallRule.related_uuid == rule_uuid)
+
+
+class DeleteFirewallRule(Command, name="deleteFirewallRule", answer=success(), job=True, instance="FirewallRule",
+                         roles=EVERYONE, event="FIREWALL.CLOSE"):  # fmt: skip
+    """Delete a firewall rule."""
+
+    id: FirewallRule = required()
+
+    def run(self, ctx: Context) -> None:
+        """Delete it."""
+        delete_rule(ctx, self.id, ingress=True)
+
+
+def delete_rule(ctx: Context, rule: FirewallRule, *, ingress: bool) -> None:
+    """Delete a rule of the direction.
+
+    :raises BadParameter: it is one of the other direction.
+    """
+    must_have_direction(rule, ingress=ingress)
+    ctx.instance = rule
+    ctx.touch(rule)
+    remove_rows(ctx.session, FirewallRule, TAGGABLE, FirewallRule.id == rule.id)
+
+
+def must_have_direction(rule: FirewallRule, *, ingress: bool) -> None:
+    """Make sure that the rule goes in the direction that the command is about.
+
+    :raises BadParameter: it does not.
+    """
+    if (rule.public_ip_id is not None) != ingress:
+        direction, other = ("an egress", "Egress") if ingress else ("an ingress", "")
+        raise BadParameter(
+            f"Invalid parameter id value={rule.uuid}: it is {direction} rule, for the commands …{other}FirewallRule."
+        )
+
+
+class UpdateFirewallRule(Command, name="updateFirewallRule", answer=one("firewallrule", firewall_views), job=True,
+                         instance="FirewallRule", roles=EVERYONE, event="FIREWALL.UPDATE"):  # fmt: skip
+    """Change how a firewall rule is shown."""
+
+    id: FirewallRule = required()
+    customid: str | None = optional(admin=True)
+    fordisplay: bool | None = optional(admin=True)
+
+    def run(self, ctx: Context) -> FirewallRule:
+        """Change it."""
+        return update_rule(ctx, self.id, self.fordisplay, self.customid, ingress=True)
+
+
+def update_rule(
+    ctx: Context, rule: FirewallRule, fordisplay: bool | None, customid: str | None, *, ingress: bool
+) -> FirewallRule:
+    """Change how a rule of the direction is shown, and its UUID."""
+    must_have_direction(rule, ingress=ingress)
+    if fordisplay is not None:
+        rule.display = fordisplay
+    if customid is not None:
+        set_custom_id(ctx, rule, TAGGABLE, customid)
+        ctx.touch(rule)  # the router counts a rule's packets under its id
+    return rule
+
+
+class ListFirewallRules(OwnedListing, name="listFirewallRules", answer=many("firewallrule", firewall_views),
+                        roles=EVERYONE):  # fmt: skip
+    """List the firewall rules of public addresses."""
+
+    table = FirewallRule
+    keywords = (FirewallRule.protocol,)
+    taggable = TAGGABLE
+
+    id: FirewallRule | None = matching(FirewallRule.id)
+    ipaddressid: PublicIp | None = matching(FirewallRule.public_ip_id)
+    networkid: Network | None = matching(FirewallRule.network_id)
+    fordisplay: bool | None = matching(FirewallRule.display, admin=True)
+
+    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
+        """Keep the rules of public addresses."""
+        del ctx
+        return query.where(FirewallRule.public_ip_id.is_not(None))
+
+
+@clears_address
+def clear_address(session: Session, ip: PublicIp) -> None:
+    """Remove the firewall rules of an address that is given back."""
+    remove_rows(session, FirewallRule, TAGGABLE, FirewallRule.public_ip_id == ip.id)
+
+
+def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.IngressRule, ...]:
+    """Return what may come in on the network's public addresses."""
+    rule = FirewallRule
+    query = (
+        select(
+            rule.uuid,
+            PublicIp.address,
+            rule.protocol,
+            rule.start,
+            rule.end,
+            rule.icmp_type,
+            rule.icmp_code,
+            rule.sources,
+        )
+        .join(PublicIp, rule.public_ip_id == PublicIp.id)
+        .where(rule.network_id == network_id)
+        .order_by(rule.id)
+    )
+    return tuple(
+        vocabulary.IngressRule(uuid, address, protocol, *_span(start, end, kind, code), tuple(sources))
+        for uuid, address, protocol, start, end, kind, code, sources in session.execute(query)
+    )
+
+
+def egress_facts(session: Session, network_id: int) -> tuple[vocabulary.EgressRule, ...]:
+    """Return the network's egress rules; whether they allow or deny is the offering's default to say."""
+    rule = FirewallRule
+    columns = rule.uuid, rule.protocol, rule.start, rule.end, rule.icmp_type, rule.icmp_code, rule.sources
+    query = select(*columns, rule.destinations).where(rule.network_id == network_id, rule.public_ip_id.is_(None))
+    return tuple(
+        vocabulary.EgressRule(uuid, protocol, *_span(start, end, kind, code), tuple(sources), tuple(destinations))
+        for uuid, protocol, start, end, kind, code, sources, destinations in session.execute(query.order_by(rule.id))
+    )
+
+
+def _span(start: int | None, end: int | None, kind: int | None, code: int | None) -> tuple[int, int]:
+    """Return ports, or ICMP type and code; -1 is any."""
+    first, last = (start, end) if kind is None else (kind, code)
+    return ANY if first is None else first, ANY if last is None else last

@@ -1,17 +1,34 @@
-"""Load balancer rules, their members, stickiness, health checks and certificates."""
+"""Load balancer rules: their rows, how they look, and what a provider is told of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ForeignKey, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy import ColumnElement, ForeignKey, String, Text, UniqueConstraint, delete, select
+from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
+from controlplane.api import dispatch
+from controlplane.api.caller import Caller
+from controlplane.api.context import Context, owned_by
+from controlplane.api.responses import Response
+from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Base, Created, Owned, Row
 from controlplane.db.secrets import Secret
+from controlplane.identity.ownership import owner_fields
+from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.network.claims import PortClaim
+from controlplane.network.firewall import close_related
 from controlplane.network.networks import Network
-from controlplane.network.public_ips import PublicIp
+from controlplane.network.nics import Nic
+from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
+from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
+from controlplane.zone.zones import Zone
+from drivers import vocabulary
+
+TAGGABLE = "LoadBalancer"
 
 
 class Certificate(Created, Owned, Row):
@@ -41,7 +58,7 @@ class LoadBalancer(Created, Owned, Row):
     private_port: Mapped[int]
     sources: Mapped[list[str]] = mapped_column(default=list)
     settings: Mapped[dict[str, str]] = mapped_column(default=dict)
-    certificate_id: Mapped[int | None] = mapped_column(ForeignKey("ssl_certs.id"))
+    certificate_id: Mapped[int | None] = mapped_column(ForeignKey("ssl_certs.id"), index=True)
     display: Mapped[bool] = mapped_column(default=True)
     state: Mapped[str] = mapped_column(String(20), default="Active")
     network: Mapped[Network] = relationship()
@@ -62,7 +79,7 @@ class LoadBalancerMember(Base):
     __tablename__ = "load_balancer_members"
 
     load_balancer_id: Mapped[int] = mapped_column(ForeignKey("load_balancers.id", ondelete="CASCADE"), primary_key=True)
-    nic_id: Mapped[int] = mapped_column(ForeignKey("nics.id"), primary_key=True)
+    nic_id: Mapped[int] = mapped_column(ForeignKey("nics.id"), primary_key=True, index=True)
     address: Mapped[str] = mapped_column(String(40), primary_key=True)
     vm_id: Mapped[int] = mapped_column(ForeignKey("virtual_machines.id"), index=True)
     weight: Mapped[int] = mapped_column(default=1)
@@ -81,6 +98,15 @@ class StickinessPolicy(Created, Row):
     params: Mapped[dict[str, str]] = mapped_column(default=dict)
     display: Mapped[bool] = mapped_column(default=True)
 
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """Whoever sees the rule sees its policies."""
+        return cls.load_balancer_id.in_(select(LoadBalancer.id).where(owned_by(LoadBalancer, caller)))
+
+    def targets(self, session: Session) -> Sequence[Target]:
+        """Return the targets of the rule's network."""
+        return session.get_one(LoadBalancer, self.load_balancer_id).targets(session)
+
 
 class HealthCheckPolicy(Created, Row):
     """How members are watched (createLBHealthCheckPolicy); times in seconds; a rule has one at most."""
@@ -96,3 +122,159 @@ class HealthCheckPolicy(Created, Row):
     unhealthy: Mapped[int] = mapped_column(default=10)
     description: Mapped[str | None] = mapped_column(String(4096))
     display: Mapped[bool] = mapped_column(default=True)
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """Whoever sees the rule sees its policies."""
+        return cls.load_balancer_id.in_(select(LoadBalancer.id).where(owned_by(LoadBalancer, caller)))
+
+    def targets(self, session: Session) -> Sequence[Target]:
+        """Return the targets of the rule's network."""
+        return session.get_one(LoadBalancer, self.load_balancer_id).targets(session)
+
+
+dispatch.JOB_TABLES["LoadBalancerRule"] = LoadBalancer
+dispatch.JOB_TABLES["LBStickinessPolicy"] = StickinessPolicy
+dispatch.JOB_TABLES["LBHealthCheckPolicy"] = HealthCheckPolicy
+
+
+@dataclass(kw_only=True)
+class BalancerResponse(Response):
+    """A load balancer rule. Ports are texts, as CloudStack's clients expect them."""
+
+    id: str
+    name: str
+    description: str | None = None
+    algorithm: str
+    protocol: str
+    publicip: str
+    publicipid: str
+    publicport: str
+    privateport: str
+    cidrlist: str
+    networkid: str
+    zoneid: str
+    zonename: str
+    state: str
+    fordisplay: bool | None = None
+    account: str
+    domain: str
+    domainid: str
+    domainpath: str
+    tags: list[TagResponse]
+
+
+def balancer_views(ctx: Context, rows: Sequence[LoadBalancer]) -> list[BalancerResponse]:
+    """Show load balancer rules."""
+    columns = PublicIp.id, PublicIp.uuid, PublicIp.address, PublicIp.zone_id
+    addresses = rows_by_id(ctx.session, columns, (row.public_ip_id for row in rows))
+    zones = rows_by_id(ctx.session, (Zone.id, Zone.uuid, Zone.name), (item.zone_id for item in addresses.values()))
+    networks = rows_by_id(ctx.session, (Network.id, Network.uuid), (row.network_id for row in rows))
+    owners, tags, admin = owner_fields(ctx, rows), tags_of(ctx, TAGGABLE, rows), ctx.caller.is_admin
+    found = []
+    for row in rows:
+        address = addresses[row.public_ip_id]
+        found.append(
+            BalancerResponse(
+                id=row.uuid,
+                name=row.name,
+                description=row.description,
+                algorithm=row.algorithm,
+                protocol=row.protocol,
+                publicip=address.address,
+                publicipid=address.uuid,
+                publicport=str(row.public_port),
+                privateport=str(row.private_port),
+                cidrlist=",".join(row.sources),
+                networkid=networks[row.network_id].uuid,
+                zoneid=zones[address.zone_id].uuid,
+                zonename=zones[address.zone_id].name,
+                state=row.state,
+                fordisplay=row.display if admin else None,
+                tags=tags[row.id],
+                **owners[row.account_id],
+            )
+        )
+    return found
+
+
+def remove_balancers(session: Session, condition: ColumnElement[bool]) -> None:
+    """Remove load balancer rules with all that hangs on them; the firewall rules that they opened, too."""
+    for uuid in session.scalars(select(LoadBalancer.uuid).where(condition)).all():
+        close_related(session, uuid)
+        session.execute(delete(PortClaim).where(PortClaim.rule_uuid == uuid))
+    rules = select(LoadBalancer.id).where(condition)
+    for part, taggable in ((StickinessPolicy, "LBStickinessPolicy"), (HealthCheckPolicy, "LBHealthCheckPolicy")):
+        remove_rows(session, part, taggable, part.load_balancer_id.in_(rules))
+    session.execute(delete(LoadBalancerMember).where(LoadBalancerMember.load_balancer_id.in_(rules)))
+    remove_rows(session, LoadBalancer, TAGGABLE, condition)
+
+
+@clears_address
+def clear_address(session: Session, ip: PublicIp) -> None:
+    """Remove the load balancer rules of an address that is given back."""
+    remove_balancers(session, LoadBalancer.public_ip_id == ip.id)
+
+
+@clears_nic
+def clear_nic(session: Session, nic: Nic) -> list[Network]:
+    """Take a NIC out of the rules that it serves."""
+    served = select(LoadBalancerMember.load_balancer_id).where(LoadBalancerMember.nic_id == nic.id)
+    networks = select(Network).where(Network.id.in_(select(LoadBalancer.network_id).where(LoadBalancer.id.in_(served))))
+    found = list(session.scalars(networks))
+    session.execute(delete(LoadBalancerMember).where(LoadBalancerMember.nic_id == nic.id))
+    return found
+
+
+def balancer_facts(
+    session: Session, network_id: int, rule_id: int | None = None
+) -> tuple[vocabulary.LoadBalancer, ...]:
+    """Return the network's load balancer rules, or just one of them; their number costs no further query.
+
+    :param rule_id: the only rule wanted.
+    """
+    query = select(LoadBalancer).where(LoadBalancer.network_id == network_id).order_by(LoadBalancer.id)
+    if rule_id is not None:
+        query = query.where(LoadBalancer.id == rule_id)
+    parts = joinedload(LoadBalancer.public_ip), joinedload(LoadBalancer.stickiness), joinedload(LoadBalancer.health)
+    rules = session.scalars(query.options(*parts, joinedload(LoadBalancer.certificate))).all()
+    if not rules:
+        return ()
+    columns = LoadBalancerMember.load_balancer_id, VirtualMachine.uuid, LoadBalancerMember.address
+    members: dict[int, list[vocabulary.Member]] = {}
+    within = LoadBalancerMember.load_balancer_id.in_(
+        select(LoadBalancer.id).where(LoadBalancer.network_id == network_id)
+    )
+    found = select(*columns, LoadBalancerMember.weight).join(VirtualMachine).where(within)
+    for number, uuid, address, weight in session.execute(found.order_by(VirtualMachine.id, columns[2])):
+        members.setdefault(number, []).append(vocabulary.Member(uuid, address, weight))
+    return tuple(_fact(rule, members.get(rule.id, [])) for rule in rules)
+
+
+def _fact(rule: LoadBalancer, members: list[vocabulary.Member]) -> vocabulary.LoadBalancer:
+    sticky, health, certificate = rule.stickiness, rule.health, rule.certificate
+    return vocabulary.LoadBalancer(
+        id=rule.uuid,
+        name=rule.name,
+        address=rule.public_ip.address,
+        port=rule.public_port,
+        private_port=rule.private_port,
+        algorithm=rule.algorithm,
+        protocol=rule.protocol,
+        members=tuple(members),
+        sources=tuple(rule.sources),
+        stickiness=vocabulary.Stickiness(sticky.name, sticky.method, _pairs(sticky.params)) if sticky else None,
+        health=vocabulary.HealthCheck(health.path, health.interval, health.timeout, health.healthy, health.unhealthy)
+        if health
+        else None,
+        certificate=vocabulary.Certificate(
+            certificate.uuid, certificate.certificate, certificate.chain, certificate.key
+        )
+        if certificate
+        else None,
+        settings=_pairs(rule.settings),
+    )
+
+
+def _pairs(values: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(values.items()))

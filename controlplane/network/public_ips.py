@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from ipaddress import IPv4Network
 
-from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint
+from sqlalchemy import ColumnElement, ForeignKey, Index, String, UniqueConstraint, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api.caller import Caller
 from controlplane.api.context import owned_by
-from controlplane.db.base import Created, Row
+from controlplane.db.base import Created, Row, now
+from controlplane.db.configuration import define
+from controlplane.errors import BadParameter, NoAddress
+from controlplane.identity.accounts import Account
+from controlplane.identity.limits import give_back, take
 from controlplane.network.networks import Network
-from controlplane.reconcile.targets import Target
+from controlplane.network.nics import Nic
+from controlplane.network.rules import remove_tags
+from controlplane.reconcile.sweep import duty
+from controlplane.reconcile.targets import Target, on_settled
 from controlplane.zone.zones import Zone
+from drivers import vocabulary
+
+FREE, ALLOCATED, RESERVED, RELEASING = "Free", "Allocated", "Reserved", "Releasing"
+USE_COMMON = define(
+    "use.system.public.ips",
+    True,
+    "An account that has ranges of its own gets addresses of the common ranges once its own are taken",
+    scopes=("Account",),
+)
 
 
 class VlanRange(Created, Row):
@@ -43,13 +60,17 @@ class VlanRange(Created, Row):
 class PublicIp(Row):
     """One public address of a range.
 
-    :ivar state: ``Free``, ``Allocated`` or ``Releasing``.
+    :ivar state: ``Free``, ``Reserved`` for an account, ``Allocated``, or ``Releasing``: nobody's any more, while the
+        router that had it may still answer for it.
     :ivar account_id: who has it; None while it is free.
     :ivar nic_address: with ``static_nat``: the guest's address that it stands for, on ``nic_id``.
     """
 
     __tablename__ = "public_ips"
-    __table_args__ = (UniqueConstraint("zone_id", "address", "vlan"),)
+    __table_args__ = (
+        UniqueConstraint("zone_id", "address", "vlan"),
+        Index("ix_public_ips_free", "range_id", "state", "number"),
+    )
 
     range_id: Mapped[int] = mapped_column(ForeignKey("vlan_ranges.id"), index=True)
     zone_id: Mapped[int] = mapped_column(ForeignKey("zones.id"), index=True)
@@ -73,9 +94,206 @@ class PublicIp(Row):
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
-        """The addresses of the caller's realm; free ones are the root admin's to see."""
-        return owned_by(cls, caller)
+        """The addresses of the caller's realm, and the free ones that its account could have."""
+        theirs = or_(
+            VlanRange.account_id == caller.account_id,
+            VlanRange.account_id.is_(None)
+            & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
+        )
+        open_to_them = select(VlanRange.id).where(_for_tenants(), theirs)
+        return or_(owned_by(cls, caller), (cls.state == FREE) & cls.range_id.in_(open_to_them))
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the network that uses it."""
         return session.get_one(Network, self.network_id).targets(session) if self.network_id else []
+
+
+AddressClearer = Callable[[Session, PublicIp], None]
+NicClearer = Callable[[Session, Nic], list[Network]]
+NetworkClearer = Callable[[Session, Network], None]
+_network_clearers: list[NetworkClearer] = []
+_address_clearers: list[AddressClearer] = []
+_nic_clearers: list[NicClearer] = []
+
+
+def clears_address(function: AddressClearer) -> AddressClearer:
+    """Register, as a decorator, what removes one kind of rule from an address that is given back."""
+    _address_clearers.append(function)
+    return function
+
+
+def clears_network(function: NetworkClearer) -> NetworkClearer:
+    """Register, as a decorator, what removes one kind of rule that a network has without a public address."""
+    _network_clearers.append(function)
+    return function
+
+
+def clears_nic(function: NicClearer) -> NicClearer:
+    """Register, as a decorator, what removes one kind of rule that leads to a NIC, and returns the networks."""
+    _nic_clearers.append(function)
+    return function
+
+
+def acquire(
+    session: Session, network: Network, owner: Account, *, source_nat: bool = False, address: str | None = None
+) -> PublicIp:
+    """Give a network a public address of its zone; it counts for the owner.
+
+    :param source_nat: the network's guests leave with it; a network that has such an address keeps it.
+    :param address: the wanted one; None takes the lowest free one, of the owner's own ranges first.
+    :raises BadParameter: the wanted address is not to be had.
+    :raises NoAddress: none is left.
+    :raises LimitReached: the owner may have no more.
+    """
+    if source_nat:
+        own = session.scalar(
+            select(PublicIp).where(PublicIp.network_id == network.id, PublicIp.source_nat, PublicIp.state == ALLOCATED)
+        )
+        if own is not None:
+            return own
+    ip = chosen(session, network.zone, owner, address) if address else _lowest(session, network.zone, owner)
+    if ip.state == FREE:
+        take(session, owner.id, "public_ip")
+    ip.state, ip.account_id, ip.domain_id, ip.allocated = ALLOCATED, owner.id, owner.domain_id, now()
+    ip.network_id, ip.source_nat = network.id, source_nat
+    session.flush()
+    return ip
+
+
+def _for_tenants() -> ColumnElement[bool]:
+    """Return the condition for ranges of public addresses that accounts get addresses of."""
+    return VlanRange.network_id.is_(None) & VlanRange.pod_id.is_(None) & VlanRange.for_system_vms.is_(False)
+
+
+def _open_ranges(session: Session, zone: Zone, owner: Account) -> list[list[int]]:
+    """Return the numbers of the ranges that the owner may have addresses of, in groups, the preferred one first."""
+    query = select(VlanRange.id, VlanRange.account_id, VlanRange.domain_id).where(
+        VlanRange.zone_id == zone.id, _for_tenants()
+    )
+    account, domain, common = [], [], []
+    for number, account_id, domain_id in session.execute(query):
+        if account_id is not None:
+            account += [number] if account_id == owner.id else []
+        elif domain_id is not None:
+            domain += [number] if domain_id == owner.domain_id else []
+        else:
+            common.append(number)
+    if (account or domain) and not USE_COMMON.flag(session, account=owner.id):
+        common = []
+    return [group for group in (account, domain, common) if group]
+
+
+def _lowest(session: Session, zone: Zone, owner: Account) -> PublicIp:
+    groups = _open_ranges(session, zone, owner)
+    for group in groups:
+        free = select(PublicIp).where(PublicIp.range_id.in_(group), PublicIp.state == FREE)
+        # two who ask at the same moment each lock another row; SQLite has one writer, and no need for it
+        ip = session.scalar(free.order_by(PublicIp.number).limit(1).with_for_update(skip_locked=True))
+        if ip is not None:
+            return ip
+    raise NoAddress(
+        f"Zone {zone.name} has no free public address for account {owner.name}: "
+        f"{sum(map(len, groups))} ranges are open to it, and all their addresses are taken."
+    )
+
+
+def chosen(session: Session, zone: Zone, owner: Account, address: str) -> PublicIp:
+    """Return, locked, the free address that somebody wants, or one that is reserved for the owner.
+
+    :raises BadParameter: the zone has no such address that the owner may have, or it is taken.
+    """
+    groups = _open_ranges(session, zone, owner)
+    numbers = [number for group in groups for number in group]
+    wanted = select(PublicIp).where(PublicIp.range_id.in_(numbers), PublicIp.address == address)
+    ip = session.scalar(wanted.with_for_update())
+    if ip is None:
+        raise BadParameter(
+            f"Invalid parameter ipaddress value={address}: it must be an address of a public range of "
+            f"zone {zone.name} that is open to account {owner.name}."
+        )
+    if ip.state == FREE or (ip.state == RESERVED and ip.account_id == owner.id):
+        return ip
+    raise BadParameter(f"Invalid parameter ipaddress value={address}: it is {ip.state.lower()}; choose a free one.")
+
+
+def release(session: Session, ip: PublicIp) -> None:
+    """Take an address from its network, with every rule on it.
+
+    Nobody gets it as long as a router may still answer for it: see :func:`free_released`.
+    """
+    for clear in _address_clearers:
+        clear(session, ip)
+    if ip.account_id is not None:
+        give_back(session, ip.account_id, "public_ip")
+    remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
+    ip.state = RELEASING if ip.targets(session) else FREE
+    ip.network_id = ip.network_id if ip.state == RELEASING else None
+    ip.account_id = ip.domain_id = ip.allocated = None
+    ip.source_nat, ip.is_system, ip.display = False, False, True
+    forget_static_nat(ip)
+    session.flush()
+
+
+def forget_static_nat(ip: PublicIp) -> None:
+    """Have the address stand for no guest any more."""
+    ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = False, None, None, None
+
+
+def forget_network(session: Session, network: Network) -> None:
+    """Give back every public address of a network that goes, the source NAT one too, and remove its own rules."""
+    for clear in _network_clearers:
+        clear(session, network)
+    for ip in session.scalars(select(PublicIp).where(PublicIp.network_id == network.id, PublicIp.state == ALLOCATED)):
+        release(session, ip)
+
+
+@on_settled("router")
+def free_released(session: Session, target: Target) -> None:
+    """Free the addresses that a router has let go of, once it stands at its newest state."""
+    from controlplane.network.routers import Router
+
+    networks = select(Router.network_id).where(Router.target_id == target.id)
+    let_go = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.in_(networks))
+    session.execute(let_go.values(state=FREE, network_id=None))
+
+
+@duty(30)
+def free_stranded(session: Session) -> None:
+    """Free the released addresses whose router is gone without having said so."""
+    from controlplane.network.routers import Router
+
+    answering = select(Router.network_id).where(Router.target_id.is_not(None), Router.network_id.is_not(None))
+    stranded = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.not_in(answering))
+    session.execute(stranded.values(state=FREE, network_id=None))
+
+
+def forget_nic(session: Session, nic: Nic) -> list[Target]:
+    """Remove every rule that leads to a NIC, and what static NAT and load balancers have of it.
+
+    :return: the targets whose desired state has changed.
+    """
+    networks = {network.id: network for clear in _nic_clearers for network in clear(session, nic)}
+    session.flush()
+    return [target for network in networks.values() for target in network.targets(session)]
+
+
+def addresses_facts(session: Session, network: Network) -> tuple[vocabulary.PublicAddress, ...]:
+    """Return the network's public addresses; which interface carries each is for the caller to say."""
+    query = (
+        select(PublicIp.uuid, PublicIp.address, PublicIp.source_nat, VlanRange.gateway, VlanRange.netmask)
+        .join(VlanRange, PublicIp.range_id == VlanRange.id)
+        .where(PublicIp.network_id == network.id, PublicIp.state == ALLOCATED)
+        .order_by(PublicIp.number)
+    )
+    return tuple(
+        vocabulary.PublicAddress(
+            id=uuid,
+            address=address,
+            prefix=IPv4Network(f"0.0.0.0/{netmask}").prefixlen,
+            gateway=gateway,
+            nic="",
+            source_nat=source_nat,
+            network=network.uuid,
+        )
+        for uuid, address, source_nat, gateway, netmask in session.execute(query)
+    )

@@ -122,3 +122,10 @@ class Hosted:
             settle(session, target, outcome)
             if seen is not None and not bundle.absent:
                 store(session, target, seen)
+
+
+def start(database: Database) -> Callable[[], None]:
+    """Begin the loop, and return how it is ended."""
+    loop = Hosted(database)
+    loop.start()
+    return loop.stop

@@ -110,3 +110,10 @@ def end_late_jobs(session: Session) -> None:
         assert job.deadline is not None
         minutes = int((job.deadline - job.created).total_seconds() / 60)
         jobs.fail(session, job, Unavailable(f"{job.command} had no end after {minutes} minutes and was given up."))
+
+
+def start(database: Database) -> Callable[[], None]:
+    """Begin the sweep, and return how it is ended."""
+    sweep = Sweep(database)
+    sweep.start()
+    return sweep.stop

@@ -13,6 +13,7 @@ from systemvm.bundle import Bundle, Elements
 
 _END_OF_KEY = re.compile(r" (?:counter|comment|timeout|expires|limit|quota|:)(?= |$)")
 _SAFE = re.compile(r'(?:[\w.:/@*+ -]|"[^"\\{};\n]*")+')
+_QUOTED = re.compile(r'"[^"]*"')
 _TABLE = re.compile(r"^[ \t]*table[ \t]+(?:(ip|ip6|inet|arp|bridge|netdev)[ \t]+)?([\w./-]+)", re.MULTILINE)
 _FORBIDDEN = re.compile(r"^[ \t]*(?:include|flush|delete|add|define|reset|destroy)\b.*", re.MULTILINE)
 
@@ -49,7 +50,7 @@ def key_of(item: str) -> str:
 
 def value_of(item: str) -> str:
     """Return what a map's element maps to, empty for a set's."""
-    return item[len(key_of(item)) :].rpartition(" : ")[2] if " : " in item else ""
+    return _QUOTED.sub("", item[len(key_of(item)) :]).partition(" : ")[2]
 
 
 def difference(old: Iterable[str], new: Iterable[str]) -> tuple[list[str], list[str]]:

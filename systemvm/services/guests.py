@@ -127,7 +127,7 @@ class Guests:
         if gone:
             records = (Container(path).record for path in folder(host).glob("*"))
             images(host).prune(record.root for record in records if record)
-        return done + segments.prune(host, bundle), failures
+        return done + segments.prune(host, bundle, bay.present), failures
 
 
 def _each(work: Sequence[Callable[[], list[str]]]) -> list[list[str] | Exception]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from systemvm.services import Service
 from systemvm.services.dnsmasq import Dnsmasq
+from systemvm.services.guests import Guests
 from systemvm.services.haproxy import Haproxy
 from systemvm.services.links import Links
 from systemvm.services.metadata import Metadata
 from systemvm.services.nft import Nft
+from systemvm.services.segments import Segments
+from systemvm.services.shells import Shells
 
 KINDS: dict[str, tuple[Service, ...]] = {
+    "host": (Segments(), Shells(), Guests()),
     "router": (Links(), Nft(), Dnsmasq(), Haproxy(), Metadata()),
 }
 

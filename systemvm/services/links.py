@@ -220,7 +220,7 @@ def _set_addresses(ip: IPRoute, interface: Interface, index: int) -> tuple[list[
 def _add_address(ip: IPRoute, index: int, address: str) -> None:
     parsed = ip_interface(address)
     options: dict[str, Any] = {"index": index, "address": str(parsed.ip), "prefixlen": parsed.network.prefixlen}
-    if parsed.version == 4 and parsed.network.prefixlen < 31:  # noqa: PLR2004 - RFC 3021: no broadcast below /30
+    if parsed.version == 4 and parsed.network.prefixlen < 31:
         options["broadcast"] = str(parsed.network.broadcast_address)
     ip.addr("add", **options)
 

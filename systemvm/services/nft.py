@@ -33,7 +33,7 @@ class _Kernel:
     """What is known of one namespace's table.
 
     :param generation: the ruleset's, after our last transaction; 0 is unknown.
-    :param digest: of the bundle that it holds.
+    :param digest: of the skeleton and elements that it holds.
     :param imprint: hash of the listing at that generation; empty while it was not listed.
     """
 
@@ -55,6 +55,7 @@ class Nft:
 
     def __init__(self) -> None:
         self._kernels: dict[str, _Kernel] = {}
+        self._digests: dict[str, tuple[str, str]] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Dry-run the skeleton inside the namespace, and the new elements with it as long as they are few."""
@@ -86,13 +87,15 @@ class Nft:
             self.remove(place)
             self._drop(place, before)
             return []
+        if old is None and kernel.digest == self._digest(new) and kernel.generation == kernel.context.generation():
+            return []  # what is to be restored was never lost
         if old is None or before is None or before.content != after.content or not self._change(kernel, old, new):
             text = self._replaced(kernel, before, after, new)
             try:
                 kernel.context.run(text)
             except NftError as error:
                 return [_failure(after, text, error)]
-        kernel.digest, kernel.imprint, kernel.generation = new.digest, "", kernel.context.generation()
+        kernel.digest, kernel.imprint, kernel.generation = self._digest(new), "", kernel.context.generation()
         self._note(place, kernel)
         settle.settle(place.namespace, elements.by_name(old), elements.by_name(new))
         return []
@@ -124,10 +127,11 @@ class Nft:
             return []
         kernel = self._kernel(place)
         generation = kernel.context.generation()
-        if kernel.digest == bundle.digest and generation == kernel.generation:
+        held = kernel.digest == self._digest(bundle)
+        if held and generation == kernel.generation:
             return []
         table = elements.table_of(file.content)
-        if kernel.digest == bundle.digest and kernel.imprint:
+        if held and kernel.imprint:
             listed = _listing(kernel.context, table)
             if listed and _imprint(listed) == kernel.imprint:
                 kernel.generation = generation
@@ -135,7 +139,7 @@ class Nft:
                 return []
         kernel.tally.fold()
         kernel.context.run(elements.replacing(file.content, bundle.elements))
-        kernel.digest, kernel.imprint, kernel.generation = bundle.digest, "", kernel.context.generation()
+        kernel.digest, kernel.imprint, kernel.generation = self._digest(bundle), "", kernel.context.generation()
         self._note(place, kernel)
         return [f"table {' '.join(table)} was not as it should be and was loaded again"]
 
@@ -171,6 +175,16 @@ class Nft:
             context = Context(place.namespace)
             context.run(f"table {family} {name}\ndelete table {family} {name}\n")
             context.close()
+
+    def _digest(self, bundle: Bundle) -> str:
+        """Return the digest of the table alone, remembered by the bundle's own, as it is asked for every few seconds."""
+        known = self._digests.get(bundle.target)
+        if known is None or known[0] != bundle.digest:
+            file = _skeleton(bundle)
+            table = [file.content if file else "", [[each.name, each.items] for each in bundle.elements]]
+            known = (bundle.digest, hashlib.sha256(json.dumps(table).encode()).hexdigest())
+            self._digests[bundle.target] = known
+        return known[1]
 
     def _kernel(self, place: Place) -> _Kernel:
         """Return what is known of the namespace, from the note of a former agent where this one knows nothing yet."""

@@ -58,8 +58,8 @@ def _route(entry: Mapping[str, Any], indexes: Mapping[str, int]) -> Route:
 
 
 def _found_route(entry: Any) -> Route:
-    version = 4 if entry["family"] == 2 else 6  # noqa: PLR2004 - AF_INET
-    to = f"{entry.get_attr('RTA_DST') or ('0.0.0.0' if version == 4 else '::')}/{entry['dst_len']}"  # noqa: PLR2004, S104
+    version = 4 if entry["family"] == 2 else 6
+    to = f"{entry.get_attr('RTA_DST') or ('0.0.0.0' if version == 4 else '::')}/{entry['dst_len']}"  # noqa: S104
     via = entry.get_attr("RTA_GATEWAY") or ""
     return Route(to, via, entry.get_attr("RTA_OIF") or 0, entry.get_attr("RTA_TABLE") or entry["table"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,28 +73,27 @@ def bay(host: HostSettings, bundle: Bundle | None) -> Bay:
     return Bay(host.namespace, host.prefix, made, present)
 
 
-def prune(host: HostSettings, bundle: Bundle | None) -> list[str]:
-    """Remove the host's segments that the bundle does not have and that no port is in; return what was removed."""
+def prune(host: HostSettings, bundle: Bundle | None, present: Mapping[str, Link]) -> list[str]:
+    """Remove the host's segments that the bundle does not have and that no port is in; return what was removed.
+
+    :param present: the host's links; those made since are in segments that the bundle has.
+    """
     keep = {name for segment in wanted(bundle) for name in (segment.bridge, segment.device)} if bundle else set()
     mark = links.mark(host.prefix, "segment")
-    if host.namespace and not netns.exists(host.namespace):
-        return []
-    with netns.netlink(host.namespace) as ip:
-        present = links.read(ip)
-        ours = {link.name: link for link in present.values() if link.alias.startswith(mark)}
-        gone = []
-        for link in ours.values():
-            if link.kind != "bridge" or link.name in keep:
-                continue
-            ports = [other for other in present.values() if other.master == link.index]
-            uplink = link.alias.removeprefix(mark)
-            if any(port.name not in ours and port.name != uplink for port in ports):
-                continue
-            for device in [port for port in ports if port.name in ours]:
-                ip.link("del", index=device.index)
-            ip.link("del", index=link.index)
-            gone.append(f"removed the unused bridge {link.name}")
-        return gone
+    ours = {link.name: link for link in present.values() if link.alias.startswith(mark)}
+    unused = []
+    for link in ours.values():
+        if link.kind != "bridge" or link.name in keep:
+            continue
+        ports = [other for other in present.values() if other.master == link.index]
+        uplink = link.alias.removeprefix(mark)
+        if all(port.name in ours or port.name == uplink for port in ports):
+            unused += [*(port for port in ports if port.name in ours), link]
+    if unused:
+        with netns.netlink(host.namespace) as ip:
+            for link in unused:
+                ip.link("del", index=link.index)
+    return [f"removed the unused bridge {link.name}" for link in unused if link.kind == "bridge"]
 
 
 def _bridge_name(host: HostSettings, present: Mapping[str, Link], segment: Segment) -> str:
@@ -142,7 +141,7 @@ class Segments:
 
     def remove(self, place: Place) -> None:
         """Remove every segment that no port is in."""
-        prune(place.host, None)
+        prune(place.host, None, bay(place.host, None).present)
 
     def _bring_about(self, host: HostSettings, bundle: Bundle) -> tuple[list[str], list[Failure]]:
         done, failures = [], []
@@ -155,7 +154,7 @@ class Segments:
                     done += _Maker(ip, host, present).ensure(segment)
                 except (RuntimeError, NetlinkError, OSError) as error:
                     failures.append(Failure(segment.id, _sentence(host, segment, error)))
-        return done + prune(host, bundle), failures
+        return done + prune(host, bundle, present), failures
 
 
 def _leave_frames_alone(namespace: str) -> None:
@@ -258,12 +257,8 @@ class _Maker:
         return self._read(segment.device), True
 
     def _read(self, name: str) -> Link:
-        self.present.update(_only(links.read(self.ip), (name,)))
+        self.present[name] = links.read(self.ip, name)[name]
         return self.present[name]
-
-
-def _only(found: Mapping[str, Link], names: Iterable[str]) -> dict[str, Link]:
-    return {name: found[name] for name in names}
 
 
 def group(vni: int) -> str:

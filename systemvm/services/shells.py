@@ -91,7 +91,7 @@ class Shells:
                 done += _ensure(host, bay, shell)
             except Exception as error:  # noqa: BLE001 - one shell's trouble is not the others'
                 failures.append(Failure(shell.id, f"The shell {shell.name} cannot be made: {error}"))
-        return done + segments.prune(host, bundle), failures
+        return done + segments.prune(host, bundle, bay.present), failures
 
 
 def _folder(host: HostSettings) -> Path:

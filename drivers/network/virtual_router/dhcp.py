@@ -4,6 +4,10 @@ What changes with a guest (its lease and its names) is in files that dnsmasq rea
 network is in its configuration, which needs a restart. No path is in it: the agent names the files on the command
 line, because dnsmasq leaves its working directory when it starts.
 
+A guest that comes needs a SIGHUP. One that goes, or changes its address, needs a restart (some 50 ms, and nothing is
+forgotten that matters, as every address is given by the files): a running dnsmasq keeps the lease, answers to its name
+and gives its address to nobody else. So the agent restarts it when a line of ``dhcp-hosts`` is no longer there.
+
 A lease sets no tag: dnsmasq 2.90 chains the tags of a dhcp-host with those of the request, and when it reads the file
 again it frees the whole chain, and falls. The few guests that need a tag (another default network, options of their
 own) get theirs in the configuration.
@@ -67,7 +71,7 @@ def _domain(net: Network) -> str:
 def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[str, ...]) -> DhcpRange:
     block = network(net.cidr, f"The CIDR of network {net.id}")
     own = address(nic.address, f"The router's address on network {net.id}")
-    if not 576 <= net.mtu <= 65535:  # noqa: PLR2004
+    if not 576 <= net.mtu <= 65535:
         raise ValueError(f"The MTU of network {net.id} is {net.mtu}: it must be 576 to 65535.")
     return DhcpRange(
         tag=names[net.nic],
@@ -99,7 +103,7 @@ def _special(net: Network, lease: Lease) -> list[SpecialGuest]:
         return []
     what = f"of guest {lease.vm} on network {net.id}"
     for code, value in lease.options:
-        if code in _OWN or not 0 < code < 255:  # noqa: PLR2004
+        if code in _OWN or not 0 < code < 255:
             raise ValueError(f"The DHCP option {code} {what} is refused: it is the DHCP server's own.")
         matched(_VALUE, value, f"The DHCP option {code} {what}", "plain text without quotes or line breaks")
     return [SpecialGuest(lease.mac, f"g{lease.mac.replace(':', '')}", lease.default, tuple(sorted(lease.options)))]

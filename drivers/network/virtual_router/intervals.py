@@ -16,7 +16,7 @@ Box = tuple[Interval, ...]
 Piece = tuple[Box, int]
 """A box and the rank of the rule that it belongs to."""
 
-LIMIT = 2_000_000
+LIMIT = 300_000
 """Steps after which a rule set is refused: only rules made to cut each other into shreds come near it."""
 
 
@@ -51,7 +51,7 @@ def _disjoint(boxes: Sequence[Piece], steps: list[int]) -> list[Piece]:
 
 def _cluster(boxes: list[Piece], steps: list[int]) -> list[Piece]:
     """Cut boxes that hang together along the first dimension."""
-    if len(boxes) < 2:  # noqa: PLR2004
+    if len(boxes) < 2:
         return boxes
     if len(boxes[0][0]) == 1:
         return _line(boxes)

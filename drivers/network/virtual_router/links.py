@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from drivers.network.virtual_router.config import Interface, Links, Uplink
-from drivers.network.virtual_router.syntax import MAC, address, matched
+from drivers.network.virtual_router.syntax import MAC, address, matched, number
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
 
 _FIRST_TABLE = 101
@@ -48,7 +48,9 @@ def uplinks(facts: ApplianceFacts, names: Mapping[str, str]) -> dict[tuple[str, 
 
 def ordered(addresses: Sequence[PublicAddress]) -> list[PublicAddress]:
     """Return public addresses with those of source NAT first: the first of a range carries its prefix."""
-    return sorted(addresses, key=lambda item: (not item.source_nat, IPv4Interface(item.address), item.id))
+    return sorted(
+        addresses, key=lambda item: (not item.source_nat, number(item.address, "The public address"), item.id)
+    )
 
 
 def _public(nic: Nic) -> bool:
@@ -124,7 +126,7 @@ def _sysctls(interfaces: Sequence[Interface], ways: Mapping[tuple[str, str], Upl
         "net.ipv4.conf.all.arp_announce": "2",
         "net.ipv4.conf.all.accept_redirects": "0",
         "net.ipv4.conf.all.send_redirects": "0",
-        "net.ipv4.conf.all.rp_filter": _STRICT if len(ways) < 2 else _LOOSE,  # noqa: PLR2004
+        "net.ipv4.conf.all.rp_filter": _STRICT if len(ways) < 2 else _LOOSE,
         "net.ipv6.conf.all.disable_ipv6": "1",
     }
     for interface in interfaces:

@@ -1,0 +1,204 @@
+"""Acquiring public addresses, reserving them, and giving them back."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from sqlalchemy import select
+
+from controlplane.api import dispatch
+from controlplane.api.caller import EVERYONE
+from controlplane.api.command import Command, one, success
+from controlplane.api.context import Context
+from controlplane.api.parameters import Uuid, optional, required
+from controlplane.errors import BadParameter, Forbidden, RuleConflict, Unsupported
+from controlplane.identity.accounts import Account
+from controlplane.identity.domains import Domain
+from controlplane.identity.limits import take
+from controlplane.identity.ownership import owner_of_new
+from controlplane.network.address_views import TAGGABLE, address_views
+from controlplane.network.implement import ensure_public_nics
+from controlplane.network.networks import Network, services_of
+from controlplane.network.nics import Nic
+from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
+from controlplane.network.routers import Router
+from controlplane.network.rules import set_custom_id
+from controlplane.zone.zones import Zone
+
+dispatch.JOB_TABLES["IpAddress"] = PublicIp
+SERVICES = {"SourceNat", "StaticNat", "PortForwarding", "Lb", "Firewall", "Vpn"}
+"""A network uses public addresses for these."""
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text.strip()))
+    except ValueError:
+        raise ValueError("it must be an IPv4 address such as 203.0.113.10") from None
+
+
+class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddress", address_views), job=True,
+                         creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN",
+                         unsupported=("vpcid", "regionid")):  # fmt: skip
+    """Acquire a public address for a network: the wanted one, or the lowest that is free."""
+
+    networkid: Network | None = optional()
+    zoneid: Zone | None = optional(description="instead of networkid, for an account with one isolated network there")
+    ipaddress: str | None = optional(check=_address)
+    account: str | None = optional()
+    domainid: Domain | None = optional()
+    projectid: Uuid | None = optional()
+    fordisplay: bool | None = optional(True, admin=True)
+    isportable: bool | None = optional(False)
+
+    def run(self, ctx: Context) -> PublicIp:
+        """Check, and take the address."""
+        if self.isportable:
+            raise Unsupported("Invalid parameter isportable value=true: portable addresses are not supported.")
+        owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
+        network = self.networkid or self._only_network(ctx, owner)
+        if self.account is None and network.guest_type == "Isolated":
+            owner = ctx.session.get_one(Account, network.account_id)
+        _must_take_addresses(ctx, network)
+        ip = acquire(ctx.session, network, owner, address=self.ipaddress)
+        ip.display = self.fordisplay is not False
+        ctx.touch(ip)
+        _plug_routers(ctx, network)
+        return ip
+
+    def _only_network(self, ctx: Context, owner: Account) -> Network:
+        if self.zoneid is None:
+            raise BadParameter("Invalid parameter networkid: give networkid, or zoneid for the only network there.")
+        theirs = select(Network).where(
+            Network.zone_id == self.zoneid.id,
+            Network.account_id == owner.id,
+            Network.guest_type == "Isolated",
+            Network.removed.is_(None),
+        )
+        networks = ctx.session.scalars(theirs).all()
+        if len(networks) != 1:
+            raise BadParameter(
+                f"Invalid parameter zoneid value={self.zoneid.uuid}: account {owner.name} has {len(networks)} isolated "
+                f"networks in zone {self.zoneid.name}; give networkid to say which one."
+            )
+        return networks[0]
+
+
+def _plug_routers(ctx: Context, network: Network) -> None:
+    """Give the network's routers an interface on the address's VLAN where they have none; their hosts are told then."""
+    routers = ctx.session.scalars(
+        select(Router).where(Router.network_id == network.id, Router.target_id.is_not(None), Router.removed.is_(None))
+    ).all()
+    if not routers:
+        return
+    theirs = select(Nic.id).where(Nic.router_id.in_([router.id for router in routers]))
+    before = set(ctx.session.scalars(theirs))
+    ensure_public_nics(ctx.session, network)
+    if set(ctx.session.scalars(theirs)) != before:
+        ctx.touch(*routers)
+
+
+def _must_take_addresses(ctx: Context, network: Network) -> None:
+    if network.zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
+        raise Forbidden(f"Zone {network.zone.name} is disabled: nothing can be made in it.")
+    if network.guest_type == "L2" or not SERVICES & set(services_of(network)):
+        raise Unsupported(
+            f"Network {network.name} uses no public addresses: its offering {network.offering.name} has none of "
+            f"{', '.join(sorted(SERVICES))}."
+        )
+    if network.state in ("Shutdown", "Destroy"):
+        raise BadParameter(f"Invalid parameter networkid value={network.uuid}: {network.name} is in {network.state}.")
+
+
+class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=success(), job=True, instance="IpAddress",
+                            roles=EVERYONE, event="NET.IPRELEASE"):  # fmt: skip
+    """Give a public address back, with every rule on it."""
+
+    id: PublicIp | None = optional()
+    ipaddress: str | None = optional(check=_address)
+
+    def run(self, ctx: Context) -> None:
+        """Check, and let go of it."""
+        ip = self.id or self._named(ctx)
+        if ip.state == RESERVED:
+            raise BadParameter(f"Invalid parameter id value={ip.uuid}: it is only reserved; use releaseIpAddress.")
+        if ip.state != ALLOCATED:
+            raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is {ip.state.lower()} already.")
+        if ip.source_nat:
+            raise RuleConflict(
+                f"Public address {ip.address} is the source NAT address of its network, and goes with the network."
+            )
+        ctx.instance = ip
+        ctx.touch(ip)
+        release(ctx.session, ip)
+
+    def _named(self, ctx: Context) -> PublicIp:
+        if self.ipaddress is None:
+            raise BadParameter("Invalid parameter id: give the id of the address, or ipaddress.")
+        found = select(PublicIp).where(
+            PublicIp.address == self.ipaddress, PublicIp.state == ALLOCATED, PublicIp.visible_to(ctx.caller)
+        )
+        rows = ctx.session.scalars(found).all()
+        if len(rows) != 1:
+            raise BadParameter(
+                f"Invalid parameter ipaddress value={self.ipaddress}: {len(rows)} addresses in use that you may see "
+                "are this one; give its id."
+            )
+        return rows[0]
+
+
+class UpdateIpAddress(Command, name="updateIpAddress", answer=one("ipaddress", address_views), job=True,
+                      instance="IpAddress", roles=EVERYONE, event="NET.IPUPDATE"):  # fmt: skip
+    """Change how a public address is shown."""
+
+    id: PublicIp = required()
+    customid: str | None = optional(admin=True)
+    fordisplay: bool | None = optional(admin=True)
+
+    def run(self, ctx: Context) -> PublicIp:
+        """Change it."""
+        if self.fordisplay is not None:
+            self.id.display = self.fordisplay
+        if self.customid is not None:
+            set_custom_id(ctx, self.id, TAGGABLE, self.customid)
+            ctx.touch(self.id)
+        return self.id
+
+
+class ReserveIpAddress(Command, name="reserveIpAddress", answer=one("ipaddress", address_views), instance="IpAddress",
+                       roles=EVERYONE, event="NET.IPRESERVE"):  # fmt: skip
+    """Keep a free public address for an account, which may associate it later by naming it."""
+
+    id: PublicIp = required()
+    account: str | None = optional()
+    domainid: Domain | None = optional()
+    projectid: Uuid | None = optional()
+    fordisplay: bool | None = optional(True, admin=True)
+
+    def run(self, ctx: Context) -> PublicIp:
+        """Check, and reserve it."""
+        owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
+        zone = ctx.session.get_one(Zone, self.id.zone_id)
+        ip = chosen(ctx.session, zone, owner, self.id.address)
+        if ip.state != FREE:
+            raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is reserved already.")
+        take(ctx.session, owner.id, "public_ip")
+        ip.state, ip.account_id, ip.domain_id, ip.allocated = RESERVED, owner.id, owner.domain_id, ctx.now
+        ip.display = self.fordisplay is not False
+        return ip
+
+
+class ReleaseIpAddress(Command, name="releaseIpAddress", answer=success(), instance="IpAddress", roles=EVERYONE,
+                       event="NET.IPRELEASE"):  # fmt: skip
+    """Give up a reservation."""
+
+    id: PublicIp = required()
+
+    def run(self, ctx: Context) -> None:
+        """Check, and free it."""
+        if self.id.state != RESERVED:
+            state = self.id.state.lower()
+            raise BadParameter(
+                f"Invalid parameter id value={self.id.uuid}: {self.id.address} is {state}, not reserved."
+            )
+        release(ctx.session, self.id)

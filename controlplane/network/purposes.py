@@ -1,0 +1,72 @@
+"""Purposes: what a public address may be used for beside what it is used for already.
+
+Static NAT takes an address whole. Where the network's offering does not conserve addresses, each has one purpose only,
+and the source NAT address has that one.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane.errors import BadParameter, RuleConflict
+from controlplane.network.claims import BALANCING, PORT_FORWARDING, PortClaim
+from controlplane.network.networks import Network, require_service
+from controlplane.network.public_ips import ALLOCATED, PublicIp
+
+STATIC_NAT = "static NAT"
+SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat"}
+"""The purposes that exclude each other, and the service that each needs."""
+
+
+def network_of(session: Session, ip: PublicIp, named: Network | None, parameter: str = "ipaddressid") -> Network:
+    """Return the network that uses the address, with the address locked against other purposes.
+
+    :param named: the network that the caller says; None leaves it to the address.
+    :raises BadParameter: the address is not in use, or by another network.
+    """
+    if ip.state != ALLOCATED or ip.network_id is None:
+        raise BadParameter(
+            f"Invalid parameter {parameter} value={ip.uuid}: {ip.address} is {ip.state.lower()}; "
+            "associate it with a network first."
+        )
+    if named is not None and named.id != ip.network_id:
+        raise BadParameter(
+            f"Invalid parameter networkid value={named.uuid}: {ip.address} is associated with another network."
+        )
+    if session.get_bind().dialect.name != "sqlite":  # which has one writer at a time
+        session.execute(select(PublicIp.id).where(PublicIp.id == ip.id).with_for_update())
+    return session.get_one(Network, ip.network_id)
+
+
+def must_take(session: Session, ip: PublicIp, network: Network, purpose: str) -> None:
+    """Make sure that the address may be used for this.
+
+    :param purpose: one of ``SERVICES``.
+    :raises Unsupported: the network does not have the service.
+    :raises RuleConflict: it is used for what excludes it; the sentence names it.
+    """
+    require_service(network, SERVICES[purpose])
+    if ip.static_nat and purpose != STATIC_NAT:
+        raise RuleConflict(
+            f"Public address {ip.address} has static NAT to {ip.nic_address}, which takes it whole: "
+            f"a {purpose} needs another address, or static NAT disabled."
+        )
+    conserves = network.offering.conserve_mode
+    if ip.source_nat and (purpose == STATIC_NAT or not conserves):
+        raise RuleConflict(
+            f"Public address {ip.address} is the source NAT address of network {network.name}: "
+            f"{purpose} needs another address."
+        )
+    if purpose == STATIC_NAT or not conserves:
+        _nothing_else(session, ip, purpose)
+
+
+def _nothing_else(session: Session, ip: PublicIp, purpose: str) -> None:
+    other = select(PortClaim).where(PortClaim.public_ip_id == ip.id, PortClaim.purpose != purpose).limit(1)
+    claim = session.scalar(other)
+    if claim is not None and not ip.static_nat:
+        raise RuleConflict(
+            f"Public address {ip.address} is used by {claim.purpose} {claim.rule_uuid} "
+            f"({claim.protocol} port {claim.port}): {purpose} needs an address of its own."
+        )

@@ -1,0 +1,116 @@
+"""What a rule may say: CIDR lists, ports, ICMP types and protocols. Pure: text and numbers in, clean values out.
+
+Every refusal names the parameter, its value and what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Network
+
+from controlplane.errors import BadParameter
+
+EVERYONE = "0.0.0.0/0"
+FIRST_PORT, LAST_PORT = 1, 65535
+ANY = -1
+"""An ICMP type or code that is any of them, as CloudStack writes it."""
+LONGEST_LIST = 500
+_LARGEST_ICMP = 255
+_CIDR = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}/\d{1,2}", re.ASCII)
+_NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp"}
+
+
+def cidr_list(parameter: str, items: Sequence[str]) -> list[str]:
+    """Return IPv4 CIDRs in their canonical form, each once, in the order given.
+
+    :param parameter: what the API calls the list.
+    :raises BadParameter: one of them is no CIDR, or there are too many.
+    """
+    if len(items) > LONGEST_LIST:
+        raise BadParameter(
+            f"Invalid parameter {parameter}: it lists {len(items)} CIDRs, and a rule takes {LONGEST_LIST}."
+        )
+    return list(dict.fromkeys(_cidr(parameter, item.strip()) for item in items))
+
+
+def _cidr(parameter: str, item: str) -> str:
+    try:
+        if not _CIDR.fullmatch(item):
+            raise ValueError
+        return str(IPv4Network(item, strict=False))
+    except ValueError:
+        raise BadParameter(
+            f"Invalid parameter {parameter} value={item}: it must be IPv4 CIDRs separated by commas, "
+            "such as 203.0.113.0/24 or 198.51.100.7/32."
+        ) from None
+
+
+def inside(parameter: str, items: Sequence[str], network: str) -> list[str]:
+    """Return the CIDRs when each lies in the network; 0.0.0.0/0 stands for the whole of it.
+
+    :raises BadParameter: one does not.
+    """
+    whole = IPv4Network(network)
+    for item in items:
+        if item != EVERYONE and not IPv4Network(item).subnet_of(whole):
+            raise BadParameter(
+                f"Invalid parameter {parameter} value={item}: it must lie in the network's CIDR, {network}."
+            )
+    return list(items)
+
+
+def protocol(text: str, allowed: Collection[str]) -> str:
+    """Return the protocol in lower case; the numbers 1, 6 and 17 mean icmp, tcp and udp.
+
+    :param allowed: what may be asked for here, in lower case.
+    :raises BadParameter: it is none of these.
+    """
+    spelled = text.strip().lower()
+    name = _NUMBERS.get(spelled, spelled)
+    if name not in allowed:
+        raise BadParameter(f"Invalid parameter protocol value={text}: it must be one of {', '.join(allowed)}.")
+    return name
+
+
+def port_range(first_name: str, first: int, last_name: str, last: int | None) -> tuple[int, int]:
+    """Return the first and the last port of a range; without a last one it is a single port.
+
+    :param first_name: what the API calls the first port, and ``last_name`` the last one.
+    :raises BadParameter: one is no port, or the range ends before it begins.
+    """
+    end = first if last is None else last
+    for name, value in ((first_name, first), (last_name, end)):
+        if not FIRST_PORT <= value <= LAST_PORT:
+            raise BadParameter(f"Invalid parameter {name} value={value}: it must be {FIRST_PORT} to {LAST_PORT}.")
+    if end < first:
+        raise BadParameter(
+            f"Invalid parameter {last_name} value={end}: the range must not end before it begins, at {first}."
+        )
+    return first, end
+
+
+def icmp(kind: int | None, code: int | None) -> tuple[int, int]:
+    """Return ICMP type and code; what is not given is any (-1).
+
+    :raises BadParameter: they are no type and code, or a code is asked for without a type.
+    """
+    pair = ANY if kind is None else kind, ANY if code is None else code
+    for name, value in zip(("icmptype", "icmpcode"), pair, strict=True):
+        if not ANY <= value <= _LARGEST_ICMP:
+            raise BadParameter(
+                f"Invalid parameter {name} value={value}: it must be 0 to {_LARGEST_ICMP}, or -1 for any."
+            )
+    if pair[0] == ANY and pair[1] != ANY:
+        raise BadParameter(f"Invalid parameter icmpcode value={pair[1]}: a code needs an icmptype; -1 is any type.")
+    return pair
+
+
+def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Tell whether two ranges have a number in common."""
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+def ports_text(first: int, last: int) -> str:
+    """Write a range of ports as a sentence has it."""
+    return f"port {first}" if first == last else f"ports {first}-{last}"
