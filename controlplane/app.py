@@ -52,6 +52,7 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
             admin_password = secrets.token_urlsafe(12)
             (settings.folder / FIRST_LOGIN).write_text(f"{admin_password}\n")
         catalogue.fill(session, admin_password)
+    database.close()  # its connections are opened anew by whoever the process becomes
     return database
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from controlplane.app import Duty, Stop, create_app
 from controlplane.db.session import Database
 from controlplane.settings import Settings
 from controlplane.work import workflows
+from controlplane.work.signals import signals
 from drivers.registry import by_kind
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
     config.load()
     if user and os.geteuid() == 0:
         become(user, settings.folder)
-    uvicorn.Server(config).run(sockets)
+    _Server(config).run(sockets)
     database.close()
 
 
@@ -80,6 +82,14 @@ def keep_readable() -> list[str]:
                 if Path(place).is_relative_to(folder):
                     module.__path__.append(f"{handle}/{Path(place).relative_to(folder)}")
     return [*handles.values()]
+
+
+class _Server(uvicorn.Server):
+    """Lets the agents' long polls go as soon as the process is told to end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        signals.close()
+        super().handle_exit(sig, frame)
 
 
 def listen(address: str, port: int) -> socket.socket:
