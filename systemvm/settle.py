@@ -85,14 +85,14 @@ class Index:
 
 
 def translation(key: str) -> Translation:
-    """Read a map's key: ``ADDRESS [. protocol . port-or-range [. sources]]``.
+    """Read a map's key: ``ADDRESS [. protocol . port-or-range [. sources]]``; a mark in place of sources is any source.
 
     :raises ValueError: it is none.
     """
     parts = [part.strip() for part in key.split(" . ")]
     protocol = _protocol(parts[1]) if len(parts) > 1 else 0
     first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")  # noqa: PLR2004
-    sources = _range(parts[3]) if len(parts) > 3 else (0, 2**32 - 1)  # noqa: PLR2004
+    sources = _range(parts[3]) if len(parts) > 3 and "." in parts[3] else (0, 2**32 - 1)  # noqa: PLR2004
     return Translation(_range(parts[0]), protocol, (int(first), int(last or first)), sources)
 
 
