@@ -139,7 +139,10 @@ def test_a_reinstalled_machine_is_made_anew_on_its_host_and_keeps_its_address(th
     (host,) = [agent for agent in there.agents if vm["id"] in agent.holds]
     seen = []
     applied = host.apply
-    host.apply = lambda bundle: (seen.append(vm["id"] in guests(bundle)) if bundle.kind == "host" else None, applied(bundle))[1]
+    host.apply = lambda bundle: (
+        seen.append(vm["id"] in guests(bundle)) if bundle.kind == "host" else None,
+        applied(bundle),
+    )[1]
     again = there.job(there.cloud("restoreVirtualMachine", virtualmachineid=vm["id"]))
     assert again["state"] == "Running"
     assert again["nic"][0]["ipaddress"] == vm["nic"][0]["ipaddress"]
@@ -207,7 +210,11 @@ def test_filters_of_the_list(there, cloud):
 def test_key_pairs_user_data_and_groups(there, cloud):
     pair = there.cloud("registerSSHKeyPair", name="k", publickey=ED25519)["keypair"]
     assert len(pair["fingerprint"].split(":")) == 16
-    for name, key, words in (("k", ED25519, "of this name"), ("l", ED25519, "has this key"), ("m", "ssh-rsa x", "public key")):
+    for name, key, words in (
+        ("k", ED25519, "of this name"),
+        ("l", ED25519, "has this key"),
+        ("m", "ssh-rsa x", "public key"),
+    ):
         with pytest.raises(BadParameter, match=words):
             there.cloud("registerSSHKeyPair", name=name, publickey=key)
     assert cloud.as_user("bob")("listSSHKeyPairs") == {}
