@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
@@ -22,6 +23,15 @@ from controlplane.work import workflows
 log = logging.getLogger(__name__)
 DUTIES = ("controlplane.reconcile.sweep", "controlplane.reconcile.hosted")
 """Modules whose ``start(database)`` begins something that goes on in the background, and returns how to stop it."""
+LATE_MODULES = (
+    "_strptime",
+    "anyio._backends._asyncio",
+    "dbos._sys_db_sqlite",
+    "encodings.idna",
+    "fastapi.telemetry._runtime",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.asyncio",
+)
 LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
 
@@ -37,13 +47,12 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
     sockets = [listen(settings.address, settings.port)]
     if settings.integration_port:
         sockets.append(listen(LOOPBACK, settings.integration_port))
-    if user and os.geteuid() == 0:
-        become(user, settings.folder)
     duties: list[Duty] = [partial(_engine, settings, database), *_background(database)]
     app = create_app(database, integration_port=settings.integration_port, duties=duties)
     config = uvicorn.Config(
         app,
         log_config=None,
+        loop="asyncio",
         access_log=False,  # its lines hold query strings, and those hold secrets
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
@@ -51,8 +60,19 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
         timeout_graceful_shutdown=3,
         backlog=BACKLOG,
     )
+    config.load()
+    _load_the_rest()
+    if user and os.geteuid() == 0:
+        become(user, settings.folder)
     uvicorn.Server(config).run(sockets)
     database.close()
+
+
+def _load_the_rest() -> None:
+    """Import what is otherwise imported at its first use: the user may not be able to read where Python lies."""
+    for name in LATE_MODULES:
+        with contextlib.suppress(ModuleNotFoundError):  # another release of the library may have no such module
+            import_module(name)
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -71,7 +91,7 @@ def become(user: str, folder: Path) -> None:
     """Give up root for good: the process is this user from now on, and what it wrote so far belongs to it.
 
     :raises LookupError: there is no such user.
-    :raises PermissionError: the folder was not made by this process's kind, and the user may not write it.
+    :raises PermissionError: the user may not read the program; or the folder was not made by this process's kind, and the user may not write it.
     """
     try:
         entry = pwd.getpwnam(user)
@@ -84,6 +104,12 @@ def become(user: str, folder: Path) -> None:
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
+    for module in (os.__file__, __file__):
+        if not os.access(module, os.R_OK):
+            raise PermissionError(
+                f"User {user} may not read {module}: have Python and Netspine where everybody may read them, "
+                "or name another user with --user."
+            )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"User {user} may not write {folder}: give it the folder, or name another with --user.")
 

@@ -141,8 +141,8 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
         rows = ctx.session.scalars(found).all()
         if len(rows) != 1:
             raise BadParameter(
-                f"Invalid parameter ipaddress value={self.ipaddress}: {len(rows)} addresses in use that you may see are "
-                "this one; give its id."
+                f"Invalid parameter ipaddress value={self.ipaddress}: {len(rows)} addresses in use that you may see "
+                "are this one; give its id."
             )
         return rows[0]
 
@@ -197,7 +197,8 @@ class ReleaseIpAddress(Command, name="releaseIpAddress", answer=success(), insta
     def run(self, ctx: Context) -> None:
         """Check, and free it."""
         if self.id.state != RESERVED:
+            state = self.id.state.lower()
             raise BadParameter(
-                f"Invalid parameter id value={self.id.uuid}: {self.id.address} is {self.id.state.lower()}, not reserved."
+                f"Invalid parameter id value={self.id.uuid}: {self.id.address} is {state}, not reserved."
             )
         release(ctx.session, self.id)

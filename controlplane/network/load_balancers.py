@@ -165,7 +165,7 @@ class BalancerResponse(Response):
 
 
 def balancer_views(ctx: Context, rows: Sequence[LoadBalancer]) -> list[BalancerResponse]:
-    """Show load balancer rules. One without members is only added; one with members is active."""
+    """Show load balancer rules."""
     columns = PublicIp.id, PublicIp.uuid, PublicIp.address, PublicIp.zone_id
     addresses = rows_by_id(ctx.session, columns, (row.public_ip_id for row in rows))
     zones = rows_by_id(ctx.session, (Zone.id, Zone.uuid, Zone.name), (item.zone_id for item in addresses.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, ForeignKey, String, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
@@ -110,7 +111,7 @@ def forward_views(ctx: Context, rows: Sequence[PortForward]) -> list[ForwardResp
     ]
 
 
-def names_of(session: Session, rows: Sequence[PortForward]) -> dict[int, dict[str, str]]:
+def names_of(session: Session, rows: Sequence[PortForward]) -> dict[int, dict[str, Any]]:
     """Return, by row number, the response fields that name a rule's address, network and guest."""
     networks = rows_by_id(session, (Network.id, Network.uuid), (row.network_id for row in rows))
     columns = PublicIp.id, PublicIp.uuid, PublicIp.address
@@ -127,7 +128,7 @@ def names_of(session: Session, rows: Sequence[PortForward]) -> dict[int, dict[st
     }
 
 
-def guest_names(session: Session, numbers: Iterable[int | None]) -> dict[int, dict[str, str]]:
+def guest_names(session: Session, numbers: Iterable[int | None]) -> dict[int, dict[str, Any]]:
     """Return, by machine number, the response fields that name a machine."""
     vm = VirtualMachine
     found = rows_by_id(session, (vm.id, vm.uuid, vm.name, vm.display_name), numbers)
@@ -141,8 +142,9 @@ def guest_names(session: Session, numbers: Iterable[int | None]) -> dict[int, di
     }
 
 
-class CreatePortForwardingRule(Command, name="createPortForwardingRule", answer=one("portforwardingrule", forward_views),
-                               job=True, creates=True, instance="PortForwardingRule", roles=EVERYONE,
+class CreatePortForwardingRule(Command, name="createPortForwardingRule", job=True,
+                               answer=one("portforwardingrule", forward_views), creates=True,
+                               instance="PortForwardingRule", roles=EVERYONE,
                                event="NET.RULEADD"):  # fmt: skip
     """Forward ports of a public address to a machine; a range keeps its offsets."""
 
@@ -209,9 +211,9 @@ class CreatePortForwardingRule(Command, name="createPortForwardingRule", answer=
         )
 
 
-class UpdatePortForwardingRule(Command, name="updatePortForwardingRule", answer=one("portforwardingrule", forward_views),
-                               job=True, instance="PortForwardingRule", roles=EVERYONE,
-                               event="NET.RULEMODIFY"):  # fmt: skip
+class UpdatePortForwardingRule(Command, name="updatePortForwardingRule", job=True,
+                               answer=one("portforwardingrule", forward_views), instance="PortForwardingRule",
+                               roles=EVERYONE, event="NET.RULEMODIFY"):  # fmt: skip
     """Change a port forwarding rule in place: where it leads to, and for whom."""
 
     id: PortForward = required()
@@ -250,8 +252,8 @@ class UpdatePortForwardingRule(Command, name="updatePortForwardingRule", answer=
         first, last = rule_text.port_range("privateport", first, "privateendport", last)
         if last - first != length:
             raise BadParameter(
-                f"Invalid parameter privateendport value={last}: private {rule_text.ports_text(first, last)} must be as "
-                f"many as public {rule_text.ports_text(rule.public_start, rule.public_end)}."
+                f"Invalid parameter privateendport value={last}: private {rule_text.ports_text(first, last)} must "
+                f"be as many as public {rule_text.ports_text(rule.public_start, rule.public_end)}."
             )
         rule.private_start, rule.private_end = first, last
 

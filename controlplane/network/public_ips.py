@@ -129,7 +129,7 @@ def clears_network(function: NetworkClearer) -> NetworkClearer:
 
 
 def clears_nic(function: NicClearer) -> NicClearer:
-    """Register, as a decorator, what removes one kind of rule that leads to a NIC; it returns the networks concerned."""
+    """Register, as a decorator, what removes one kind of rule that leads to a NIC, and returns the networks."""
     _nic_clearers.append(function)
     return function
 

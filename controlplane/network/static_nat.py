@@ -241,4 +241,4 @@ def static_nat_facts(session: Session, network_id: int) -> tuple[vocabulary.Stat
     columns = PublicIp.uuid, PublicIp.address, PublicIp.nic_address
     mine = PublicIp.network_id == network_id, PublicIp.static_nat, PublicIp.state == ALLOCATED
     query = select(*columns).where(*mine).order_by(PublicIp.number)
-    return tuple(vocabulary.StaticNat(*row) for row in session.execute(query))
+    return tuple(vocabulary.StaticNat(uuid, address, guest or "") for uuid, address, guest in session.execute(query))

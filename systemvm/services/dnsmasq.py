@@ -11,11 +11,15 @@ import re
 import signal
 import subprocess
 import time
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
+from typing import NamedTuple
 
+from systemvm import netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.daemon import Daemon
 from systemvm.services import Place
+from systemvm.services.dhcp_release import release
 
 CONF = "dnsmasq/dnsmasq.conf"
 _PATHS = (
@@ -24,8 +28,17 @@ _PATHS = (
 )
 _RELATIVE = re.compile(rf"^(\s*(?:{_PATHS})\s*=\s*)([^/\s].*)$", re.MULTILINE)
 _WATCHED = re.compile(r"^\s*hostsdir\s*=\s*([^\s,]+)", re.MULTILINE)
-_LEASE = re.compile(r"([0-9a-f]{2}(?::[0-9a-f]{2}){5}).*?,(\d+\.\d+\.\d+\.\d+)", re.IGNORECASE)
-_START = 5.0
+_HOST = re.compile(r"([0-9a-f]{2}(?::[0-9a-f]{2}){5}).*?,(\d+\.\d+\.\d+\.\d+)", re.IGNORECASE)
+_LEASE_FIELDS = ("expiry", "MAC", "address", "name", "client")
+_START, _LET_GO = 5.0, 0.5
+
+
+class Lease(NamedTuple):
+    """A line of dnsmasq's lease file."""
+
+    mac: str
+    address: str
+    client_id: str
 
 
 class Dnsmasq:
@@ -55,21 +68,25 @@ class Dnsmasq:
             daemon.stop()
             return []
         same = old is not None and before.get(CONF) == files[CONF] and daemon.pid() is not None
-        if not same or _contradicted(place, files):
-            return self._restart(place, files)
+        if not same:
+            return self._restart(place, before, files)
+        stale = _stale(place.folder / "run", before, files)
         touched = {path for path in before.keys() | files.keys() if before.get(path) != files.get(path)}
         watched = tuple(f"{folder.rstrip('/')}/" for folder in _WATCHED.findall(files[CONF]))
         if any(not path.startswith(watched) for path in touched):  # inotify sees the others by itself
             daemon.signal(signal.SIGHUP)
+        if stale and not _release(place, stale):
+            return self._restart(place, before, files)
         return []
 
-    def _restart(self, place: Place, files: dict[str, str]) -> list[Failure]:
+    def _restart(self, place: Place, before: dict[str, str], files: dict[str, str]) -> list[Failure]:
         daemon, run = _daemon(place), place.folder / "run"
         daemon.stop()
         run.mkdir(parents=True, exist_ok=True)
         conf, leases = run / "dnsmasq.conf", run / "dnsmasq.leases"
         conf.write_text(_absolute(files[CONF], place.current), encoding="utf-8")
-        _forget_leases(leases, files)
+        if stale := _stale(run, before, files):
+            _forget_leases(leases, stale)
         argv = [
             "dnsmasq",
             "--keep-in-foreground",
@@ -95,7 +112,7 @@ class Dnsmasq:
         files = _files(bundle)
         if CONF not in files or _daemon(place).pid() is not None:
             return []
-        for failure in self._restart(place, files):
+        for failure in self._restart(place, {}, files):
             raise RuntimeError(failure.reason)
         return ["dnsmasq was gone and was started again"]
 
@@ -137,32 +154,56 @@ def _user(folder: Path) -> str:
 
 def _owners(files: dict[str, str]) -> dict[str, str]:
     """Return address → MAC of every host line."""
-    return {found[2]: found[1].lower() for text in files.values() for found in _LEASE.finditer(text)}
+    return {found[2]: found[1].lower() for text in files.values() for found in _HOST.finditer(text)}
 
 
-def _leases(path: Path) -> list[list[str]]:
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
+def _leases(run: Path) -> list[Lease]:
+    """Read dnsmasq's lease file, which it truncates and writes again: what is read twice is whole."""
+    text: str | None = None
+    again = ""
+    while text != again:
+        text = again
+        time.sleep(0.01)
+        try:
+            again = (run / "dnsmasq.leases").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+    rows = [line.split() for line in again.splitlines()]
+    return [Lease(row[1].lower(), row[2], row[4]) for row in rows if len(row) == len(_LEASE_FIELDS)]
 
 
-def _contradicted(place: Place, files: dict[str, str]) -> bool:
-    """Tell whether an address is leased to another MAC than the files give it to.
-
-    dnsmasq would refuse the new owner ("not using configured address … because it is leased to …") until the old
-    lease ends, and reads its leases at its start only.
-    """
-    owners = _owners(files)
-    return any(
-        len(lease) > 2 and owners.get(lease[2], lease[1].lower()) != lease[1].lower()
-        for lease in _leases(place.folder / "run" / "dnsmasq.leases")
-    )
+def _stale(run: Path, before: dict[str, str], files: dict[str, str]) -> list[Lease]:
+    """Return the leases of guests that are gone, or whose address is another's now."""
+    former, owners = _owners(before), _owners(files)
+    return [
+        lease
+        for lease in _leases(run)
+        if owners.get(lease.address, lease.mac) != lease.mac
+        or (lease.address not in owners and former.get(lease.address) == lease.mac)
+    ]
 
 
-def _forget_leases(path: Path, files: dict[str, str]) -> None:
-    owners = _owners(files)
-    leases = _leases(path)
-    kept = [lease for lease in leases if len(lease) < 3 or owners.get(lease[2], lease[1].lower()) == lease[1].lower()]
-    if len(kept) != len(leases):
-        path.write_text("".join(" ".join(lease) + "\n" for lease in kept), encoding="utf-8")
+def _release(place: Place, stale: list[Lease]) -> bool:
+    """Release leases in the name of those who hold them; return whether dnsmasq let go of all."""
+    with netns.netlink(place.namespace) as ip:
+        found = [(entry.get_attr("IFA_LOCAL"), entry["prefixlen"], entry["index"]) for entry in ip.get_addr(family=2)]
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
+    own = [(ip_interface(f"{address}/{length}"), names[index]) for address, length, index in found]
+    with netns.entered(place.namespace):
+        for lease in stale:
+            for interface, device in own:
+                if ip_address(lease.address) in interface.network:
+                    release(device, str(interface.ip), lease.address, lease.mac, lease.client_id)
+    deadline = time.monotonic() + _LET_GO
+    while set(stale) & set(_leases(place.folder / "run")):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _forget_leases(path: Path, stale: list[Lease]) -> None:
+    """Take leases out of the file, for a dnsmasq that is about to read it."""
+    gone = {lease.address for lease in stale}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not gone & set(line.split()[2:3])), encoding="utf-8")
