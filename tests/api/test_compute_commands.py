@@ -229,3 +229,12 @@ def test_key_pairs_user_data_and_groups(there, cloud):
     with pytest.raises(BadParameter, match="not yours"):
         cloud.as_user("bob")("deleteInstanceGroup", id=group["id"])
     assert there.cloud("deleteInstanceGroup", id=group["id"]) == {"success": True}
+
+
+def test_a_machines_root_volume_is_listed_with_it(there, cloud):
+    vm = there.deploy(name="web-1", rootdisksize="2")
+    (volume,) = there.cloud("listVolumes", virtualmachineid=vm["id"])["volume"]
+    assert (volume["type"], volume["state"], volume["size"]) == ("ROOT", "Ready", 2 << 30)
+    assert (volume["vmname"], volume["vmstate"], volume["templatename"]) == ("web-1", "Running", "box")
+    assert there.cloud("listVolumes", type="DATADISK") == {}
+    assert cloud.as_user("bob")("listVolumes") == {}
