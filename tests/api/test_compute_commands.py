@@ -115,6 +115,11 @@ def test_a_password_is_told_once_and_never_listed(with_passwords):
     there.job(there.cloud("stopVirtualMachine", id=vm["id"]))
     again = there.job(there.cloud("resetPasswordForVirtualMachine", id=vm["id"], password="Other-1-password"))
     assert again["password"] == "Other-1-password"
+    with there.cloud.database.engine.connect() as raw:
+        for table in ("async_jobs", "virtual_machines"):
+            kept = str(raw.exec_driver_sql(f"SELECT * FROM {table}").all())
+            assert vm["password"] not in kept
+            assert "Other-1-password" not in kept
 
 
 def test_a_stopped_machine_changes_its_size_keys_and_user_data(there, cloud):
