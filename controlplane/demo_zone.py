@@ -139,6 +139,7 @@ def wait_for_hosts(cloud: CloudStack, zone: str, wanted: int, seconds: float = 3
 def _ensure_template(cloud: CloudStack, zone: str, template: Path) -> None:
     if cloud.listTemplates(templatefilter="all", name=TEMPLATE, zoneid=zone):
         return
+    cloud.updateConfiguration(name="template.import.folder", value=str(template.parent.absolute()))
     os_types = cloud.listOsTypes(description="Other Linux (64-bit)")["ostype"]
     cloud.registerTemplate(
         name=TEMPLATE,

@@ -73,7 +73,7 @@ class AddHost(Command, name="addHost", answer=many("host", host_views), instance
     clusterid: Cluster | None = optional()
     clustername: str | None = optional(check=syntax.name, description="made in the pod when it has none of this name")
     hypervisor: str = required()
-    url: str = required(length=1024)
+    url: str = required()
     username: str | None = optional("", check=syntax.name)
     password: str | None = optional(description="the agent's token")
     hosttags: list[str] | None = optional()

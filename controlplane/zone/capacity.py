@@ -146,8 +146,10 @@ def used_by_host(session: Session, *conditions: ColumnElement[bool]) -> dict[int
         .group_by(Router.host_id)
     )
     held: dict[int, tuple[int, int, int]] = {}
+    found: Any
     for query in (machines, routers):
-        for host, mhz, mebibytes, cpus in session.execute(query):
+        for found in session.execute(query):
+            host, mhz, mebibytes, cpus = found
             before = held.get(host, (0, 0, 0))
             held[host] = (before[0] + int(mhz), before[1] + (int(mebibytes) << 20), before[2] + int(cpus))
     return held

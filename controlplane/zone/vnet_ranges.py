@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 Ranges = list[list[int]]
 
@@ -32,7 +33,7 @@ def parse(text: str, isolation: str = "VXLAN") -> Ranges:
             raise ValueError(f"{part.strip()} is not within the {isolation} numbers 1-{HIGHEST[isolation]}")
         found.append([first, last])
     found.sort()
-    for (_, end), (start, _) in zip(found, found[1:], strict=False):
+    for (_, end), (start, _) in pairwise(found):
         if start <= end:
             raise ValueError(f"{start} is in two of the ranges")
     return joined(found)

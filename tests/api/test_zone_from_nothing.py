@@ -15,13 +15,20 @@ def test_zone_from_nothing(cloud):
     with pytest.raises(BadParameter, match="cannot be enabled: it has no enabled physical network"):
         cloud("updateZone", id=zone["id"], allocationstate="Enabled")
     made = job(
-        cloud, "createPhysicalNetwork", name="p1", zoneid=zone["id"], vlan="5000-5999,7000-7100", isolationmethods="VXLAN"
+        cloud,
+        "createPhysicalNetwork",
+        name="p1",
+        zoneid=zone["id"],
+        vlan="5000-5999,7000-7100",
+        isolationmethods="VXLAN",
     )
     physical = made["physicalnetwork"]
     assert physical["vlan"] == "5000-5999,7000-7100"
     assert (physical["state"], physical["isolationmethods"]) == ("Disabled", "VXLAN")
     for traffic in ("Guest", "Public", "Management"):
-        added = job(cloud, "addTrafficType", physicalnetworkid=physical["id"], traffictype=traffic, kvmnetworklabel="br0")
+        added = job(
+            cloud, "addTrafficType", physicalnetworkid=physical["id"], traffictype=traffic, kvmnetworklabel="br0"
+        )
         assert added["traffictype"] == {
             "id": added["id"],
             "physicalnetworkid": physical["id"],
@@ -69,7 +76,12 @@ def test_zone_from_nothing(cloud):
         hypervisor="Simulator",
         url="http://sim-1/?cpus=4&mhz=1000&memory=2048&latency_ms=5",
     )["host"]
-    assert (host["state"], host["resourcestate"], host["cpunumber"], host["memorytotal"]) == ("Up", "Enabled", 4, 2 << 30)
+    assert (host["state"], host["resourcestate"], host["cpunumber"], host["memorytotal"]) == (
+        "Up",
+        "Enabled",
+        4,
+        2 << 30,
+    )
     enabled = cloud("updateZone", id=zone["id"], allocationstate="Enabled")["zone"]
     assert enabled["allocationstate"] == "Enabled"
     (listed,) = cloud("listZones", showcapacities=True, name="north")["zone"]
@@ -84,7 +96,7 @@ def test_zone_from_nothing(cloud):
 def test_a_zone_is_deleted_from_the_inside_out(cloud):
     zone = make_zone(cloud)
     host = add_host(cloud, zone)
-    with pytest.raises(InUse, match="still has the pod .*, the host .*, the address range .*, the physical network"):
+    with pytest.raises(InUse, match=r"still has the pod .*, the host .*, the address range .*, the physical network"):
         cloud("deleteZone", id=zone.id)
     with pytest.raises(InUse, match="still has the hosts sim-1"):
         cloud("deleteCluster", id=zone.cluster)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-TOKEN = "a-token-that-is-long-enough"  # noqa: S105
+TOKEN = "a-token-that-is-long-enough"
 DNS = {"dns1": "192.0.2.53", "internaldns1": "192.0.2.54"}
 
 
@@ -31,7 +31,9 @@ class Zone:
     range: str
 
 
-def make_zone(cloud: Any, name: str = "z1", *, net: int = 1, hypervisor: str = "Simulator", vlan: str = "100-199") -> Zone:
+def make_zone(
+    cloud: Any, name: str = "z1", *, net: int = 1, hypervisor: str = "Simulator", vlan: str = "100-199"
+) -> Zone:
     """Make an enabled advanced zone with one physical network, a pod, a cluster and a public range."""
     zone = cloud("createZone", name=name, networktype="Advanced", **DNS)["zone"]["id"]
     physical = job(cloud, "createPhysicalNetwork", name="net", zoneid=zone, vlan=vlan)["id"]
