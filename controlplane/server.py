@@ -12,6 +12,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -19,6 +20,7 @@ from controlplane.app import Duty, Stop, create_app
 from controlplane.db.session import Database
 from controlplane.settings import Settings
 from controlplane.work import workflows
+from controlplane.work.signals import signals
 
 log = logging.getLogger(__name__)
 DUTIES = ("controlplane.reconcile.sweep", "controlplane.reconcile.hosted")
@@ -64,7 +66,7 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
     _load_the_rest()
     if user and os.geteuid() == 0:
         become(user, settings.folder)
-    uvicorn.Server(config).run(sockets)
+    _Server(config).run(sockets)
     database.close()
 
 
@@ -73,6 +75,14 @@ def _load_the_rest() -> None:
     for name in LATE_MODULES:
         with contextlib.suppress(ModuleNotFoundError):  # another release of the library may have no such module
             import_module(name)
+
+
+class _Server(uvicorn.Server):
+    """Lets the agents' long polls go as soon as the process is told to end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        signals.close()
+        super().handle_exit(sig, frame)
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -91,7 +101,7 @@ def become(user: str, folder: Path) -> None:
     """Give up root for good: the process is this user from now on, and what it wrote so far belongs to it.
 
     :raises LookupError: there is no such user.
-    :raises PermissionError: the user may not read the program; or the folder was not made by this process's kind, and the user may not write it.
+    :raises PermissionError: the user may not read the program, or not write the folder.
     """
     try:
         entry = pwd.getpwnam(user)

@@ -239,14 +239,16 @@ def _metadata(guest: dict[str, object], path: str) -> bytes | None:
         return b"1.0\nlatest"
     if parts[0] not in ("latest", "1.0", "2009-04-04"):
         return None
-    rest = "/".join(parts[1:])
-    if rest == "":
+    rest = parts[1:]
+    if not rest:
         return b"meta-data/\nuser-data" if guest.get("user_data") else b"meta-data/"
-    if rest == "user-data":
+    if rest == ["user-data"]:
         return _decoded(str(guest.get("user_data") or ""))
-    if parts[1] != "meta-data":
-        return None
-    item = "/".join(parts[2:])
+    return _item(items, "/".join(rest[1:])) if rest[0] == "meta-data" else None
+
+
+def _item(items: dict[str, str], item: str) -> bytes | None:
+    """Return an item, or the names in a folder of items."""
     if item in items:
         return items[item].encode()
     prefix = f"{item}/" if item else ""

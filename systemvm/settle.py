@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
 from systemvm import netns
@@ -23,6 +23,7 @@ _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _ORIG, _ID, _ZONE = 1, 12, 18  # CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE
+_SOURCE, _DESTINATION = 1, 2  # CTA_IP_V4_SRC, CTA_IP_V4_DST
 _HEADER = struct.Struct("=IHHII")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132, "udplite": 136, "dccp": 33}
 _NESTED = 0x3FFF
@@ -107,28 +108,38 @@ def _range(text: str) -> tuple[int, int]:
     return int(network[0]), int(network[-1])
 
 
-def changed(old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]]) -> set[Translation]:
-    """Return the translations that appeared, vanished or lead elsewhere now: those of the maps called ``dnat_…``."""
+def changed(
+    old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]], destinations: set[str] | None = None
+) -> set[Translation]:
+    """Return the translations that appeared, vanished or lead elsewhere now: those of the maps called ``dnat_…``.
+
+    :param destinations: only those of one of these addresses, or of a range, are asked for; None asks for all.
+    """
     found: set[Translation] = set()
     for name in old.keys() | new.keys():
         if name.startswith("dnat_"):
             before, after = set(old.get(name, ())), set(new.get(name, ()))
-            pairs = [{(key_of(item), value_of(item)) for item in items} for items in (before - after, after - before)]
+            pairs = [
+                {(key_of(item), value_of(item)) for item in items if _concerns(item, destinations)}
+                for items in (before - after, after - before)
+            ]
             found |= {translation(key) for key, _ in pairs[0] ^ pairs[1]}
     return found
 
 
+def _concerns(item: str, destinations: set[str] | None) -> bool:
+    address = item.partition(" ")[0]
+    return destinations is None or address in destinations or "/" in address or "-" in address
+
+
 def settle(namespace: str, old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]]) -> int:
     """Delete the connections that a changed translation concerns; return how many."""
-    translations = changed(old, new)
-    if not translations:
+    if all(old.get(name) == new.get(name) for name in old.keys() | new.keys() if name.startswith("dnat_")):
         return 0
-    index, deleted = Index.of(translations), 0
-    with _open(namespace) as dump, _open(namespace) as delete:
-        for flow, names in list(_flows(dump)):
-            if index.meets(flow):
-                deleted += _delete(delete, names)
-    return deleted
+    with _open(namespace) as opened:
+        flows = list(_flows(opened))
+        index = Index.of(changed(old, new, {str(IPv4Address(flow.destination)) for flow, _ in flows}))
+        return sum(_delete(opened, names) for flow, names in flows if index.meets(flow))
 
 
 def _open(namespace: str) -> socket.socket:
@@ -168,10 +179,10 @@ def _flow(data: bytes) -> tuple[Flow, bytes] | None:
     outer = _attributes(data)
     tuples = _attributes(outer[_ORIG][4:])
     addresses, protocol = _attributes(tuples[1][4:]), _attributes(tuples[2][4:])
-    if 1 not in addresses or 2 not in addresses:
+    if not {_SOURCE, _DESTINATION} <= addresses.keys():
         return None
     port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0
-    source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (1, 2))
+    source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (_SOURCE, _DESTINATION))
     names = b"".join(outer[kind] for kind in (_ORIG, _ZONE, _ID) if kind in outer)
     return Flow(source, destination, protocol[1][4], port), names
 

@@ -106,11 +106,6 @@ def icmp(kind: int | None, code: int | None) -> tuple[int, int]:
     return pair
 
 
-def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Tell whether two ranges have a number in common."""
-    return one[0] <= other[1] and other[0] <= one[1]
-
-
 def ports_text(first: int, last: int) -> str:
     """Write a range of ports as a sentence has it."""
     return f"port {first}" if first == last else f"ports {first}-{last}"

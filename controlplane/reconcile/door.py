@@ -161,7 +161,7 @@ async def _poll(door: Door, agent_id: int, holding: dict[str, int], wait: float)
             if answer is not None:
                 return answer
             left = end - loop.time()
-            if left <= 0:
+            if left <= 0 or signals.closing:
                 return await run_in_threadpool(_nothing, door, agent_id)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), left)

@@ -70,11 +70,11 @@ class Dnsmasq:
         same = old is not None and before.get(CONF) == files[CONF] and daemon.pid() is not None
         if not same:
             return self._restart(place, before, files)
+        stale = _stale(place.folder / "run", before, files)
         touched = {path for path in before.keys() | files.keys() if before.get(path) != files.get(path)}
         watched = tuple(f"{folder.rstrip('/')}/" for folder in _WATCHED.findall(files[CONF]))
         if any(not path.startswith(watched) for path in touched):  # inotify sees the others by itself
             daemon.signal(signal.SIGHUP)
-        stale = _stale(place.folder / "run", before, files)
         if stale and not _release(place, stale):
             return self._restart(place, before, files)
         return []
@@ -158,11 +158,17 @@ def _owners(files: dict[str, str]) -> dict[str, str]:
 
 
 def _leases(run: Path) -> list[Lease]:
-    try:
-        lines = (run / "dnsmasq.leases").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    rows = [line.split() for line in lines]
+    """Read dnsmasq's lease file, which it truncates and writes again: what is read twice is whole."""
+    text: str | None = None
+    again = ""
+    while text != again:
+        text = again
+        time.sleep(0.01)
+        try:
+            again = (run / "dnsmasq.leases").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+    rows = [line.split() for line in again.splitlines()]
     return [Lease(row[1].lower(), row[2], row[4]) for row in rows if len(row) == len(_LEASE_FIELDS)]
 
 

@@ -24,6 +24,7 @@ from systemvm.tally import Count, Tally
 _PROBE = 500
 """How many new elements are checked beforehand: more are left to the transaction, which is a check of the same worth
 and as dear. That keeps 10,000 elements near the price of ``nft -f``."""
+_CHEAP = 0.05
 _SHARE = 50
 """A listing that took a second is repeated after this many seconds."""
 
@@ -62,17 +63,11 @@ class Nft:
         file = _skeleton(bundle)
         if file is None:
             return [Failure("nft", "There are elements but no skeleton.")] if bundle.elements else []
-        try:
-            elements.table_of(file.content)
-        except ValueError as error:
-            return [Failure(file.path, f"{file.path}: {error}")]
-        probe = ""
-        for entry in bundle.elements:
-            if not elements.declares(file.content, entry.name):
-                return [Failure(file.path, f"{file.path} declares no set or map {entry.name}, which has elements.")]
-            if bad := next(elements.unsafe(entry.items), None):
-                return [Failure(file.path, f"{file.path}: set {entry.name}: {bad!r} is not one element.")]
+        if wrong := _wrong(file, bundle):
+            return [Failure(file.path, f"{file.path}: {wrong}")]
         few = sum(len(entry.items) for entry in bundle.elements) <= _PROBE
+        if not few and _in_force(place, file):
+            return []
         probe = elements.replacing(file.content, bundle.elements if few else ())
         try:
             self._kernel(place).context.run(probe, dry=True)
@@ -114,7 +109,8 @@ class Nft:
     def _replaced(self, kernel: _Kernel, before: File | None, after: File, new: Bundle) -> str:
         table = elements.table_of(after.content)
         former = elements.table_of(before.content) if before else table
-        kernel.tally.fold(_counts(_listing(kernel.context, former)))
+        # A large table takes longer to list than to load: what was counted since it was last listed is let go then.
+        kernel.tally.fold(_counts(_listing(kernel.context, former)) if kernel.cost < _CHEAP else None)
         text = elements.replacing(after.content, new.elements)
         if former != table:
             text = f"table {' '.join(former)}\ndelete table {' '.join(former)}\n{text}"
@@ -177,7 +173,7 @@ class Nft:
             context.close()
 
     def _digest(self, bundle: Bundle) -> str:
-        """Return the digest of the table alone, remembered by the bundle's own, as it is asked for every few seconds."""
+        """Return the digest of the table alone, remembered by the bundle's own, as it is asked for again and again."""
         known = self._digests.get(bundle.target)
         if known is None or known[0] != bundle.digest:
             file = _skeleton(bundle)
@@ -210,6 +206,26 @@ class Nft:
 
 def _skeleton(bundle: Bundle | None) -> File | None:
     return next((file for file in bundle.files if file.service == "nft"), None) if bundle else None
+
+
+def _wrong(file: File, bundle: Bundle) -> str:
+    """Return what is wrong with the text alone, empty where nothing is."""
+    try:
+        elements.table_of(file.content)
+    except ValueError as error:
+        return str(error)
+    for entry in bundle.elements:
+        if not elements.declares(file.content, entry.name):
+            return f"it declares no set or map {entry.name}, which has elements."
+        if bad := next(elements.unsafe(entry.items), None):
+            return f"set {entry.name}: {bad!r} is not one element."
+    return ""
+
+
+def _in_force(place: Place, file: File) -> bool:
+    """Tell whether the kernel took this very skeleton already."""
+    path = place.current / file.path
+    return path.exists() and path.read_text(encoding="utf-8") == file.content
 
 
 def _failure(file: File, text: str, error: NftError) -> Failure:

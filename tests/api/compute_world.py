@@ -30,6 +30,7 @@ from controlplane.zone.zones import Zone
 from systemvm.bundle import Bundle, Failure, Observation, Outcome
 
 GIB = 1 << 30
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA22lRKyr2PJlqCH2C0zlCWAfQWVgUGRSxrKn4ZHGlFn me"
 SERVICES = {name: ["VirtualRouter"] for name in ("Dhcp", "Dns", "UserData", "SourceNat", "PortForwarding", "StaticNat")}
 
 
@@ -118,6 +119,11 @@ class World:
             result = session.scalars(select(Job.result).where(Job.uuid == uuid)).one()
         assert result is not None
         return next(iter(result.values())) if len(result) == 1 else result
+
+    def nobody_holds(self, vm: str = "") -> bool:
+        """Whether, within a few seconds, no host holds the guest (any, by default) any more."""
+        names = [f"target/{number}" for number in range(1, 99)]
+        return signals.wait(names, lambda: not any(not vm or vm in agent.holds for agent in self.agents if agent.holds), 5)
 
     def rows(self, table: Any, *conditions: Any) -> list[Any]:
         """Rows of a table as they are now."""
@@ -237,3 +243,12 @@ def _network(session: Any, owner: str, name: str, physical: PhysicalNetwork, off
     session.add(network)
     session.flush()
     return network
+
+
+def second_network(there: World) -> str:
+    """One more network of alice; its UUID."""
+    with there.cloud.database.write() as session:
+        first = session.scalars(select(Network).where(Network.uuid == there.network)).one()
+        made = _network(session, "alice", "back", first.physical_network, first.offering)
+        made.cidr, made.gateway = "10.2.2.0/24", "10.2.2.1"
+        return made.uuid

@@ -105,7 +105,7 @@ def test_a_machine_that_no_host_starts_ends_in_error_and_leaves_nothing(there):
     assert there.rows(Nic, Nic.vm_id == row.id) == []
     assert [row.address for row in there.rows(NetworkAddress)] == ["10.1.1.1"]  # the router's
     assert set(counts(there).values()) == {0}
-    assert not any(row.uuid in agent.holds for agent in there.agents)
+    assert there.nobody_holds(row.uuid)
     for agent in there.agents:
         agent.broken = set()
     again = there.deploy(name="web-1")

@@ -129,7 +129,10 @@ def test_a_failed_bundle_is_tried_again_and_no_other_target_waits(world: World) 
     assert world.door.apply(other, seconds=3).status == "applied"
     assert world.door.outcome(bundle).status == "failed"
     assert "eth2 (02:00:00:00:00:03)" in world.door.outcome(bundle).failures[0].reason
-    netns.run(world.router, ["ip", "link", "add", "late", "address", "02:00:00:00:00:03", "type", "veth", "peer", "name", "latepeer"])
+    netns.run(
+        world.router,
+        ["ip", "link", "add", "late", "address", "02:00:00:00:00:03", "type", "veth", "peer", "name", "latepeer"],
+    )
     until(lambda: world.door.outcome(bundle).status == "applied", 20)
 
 

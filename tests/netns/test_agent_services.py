@@ -109,12 +109,11 @@ def test_a_rate_holds(world: World) -> None:
         == "applied"
     )
     size = 4_000_000
-    with serving(world.guest, 8000, b"x" * size):
-        with connect(world.client, "198.51.100.1", 80, timeout=10) as line:
-            began, got = time.monotonic(), 0
-            while got < size:
-                got += len(line.recv(1 << 16))
-            rate = size * 8 / (time.monotonic() - began) / 1e6
+    with serving(world.guest, 8000, b"x" * size), connect(world.client, "198.51.100.1", 80, timeout=10) as line:
+        began, got = time.monotonic(), 0
+        while got < size:
+            got += len(line.recv(1 << 16))
+        rate = size * 8 / (time.monotonic() - began) / 1e6
     assert 14 < rate < 24, f"{rate:.1f} Mbit/s"
 
 
@@ -187,7 +186,6 @@ def lease(world: World, mac: str) -> str:
     with netns.entered(world.guest):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
-    print(said)
     return said.partition("lease of ")[2].partition(" ")[0]
 
 
@@ -414,7 +412,11 @@ def test_counters_only_rise(world: World) -> None:
                 world.start()
             assert world.door.apply(bundle(generation, note, *more)).status == "applied"
             assert answer(world.client, "198.51.100.1", 80) == b"one"
-            until(lambda: world.door.seen(world.target) and all(totals().get(name, 0) > last[name] for name in last))
+            until(
+                lambda last=last: (
+                    world.door.seen(world.target) and all(totals().get(name, 0) > last[name] for name in last)
+                )
+            )
             last = {name: totals()[name] for name in last}
 
 

@@ -113,7 +113,7 @@ def test_items_that_are_more_than_one_element_are_found() -> None:
     ],
 )
 def test_a_skeleton_declares_one_table_and_does_nothing_else(text: str) -> None:
-    with pytest.raises(ValueError, match="refused|exactly one table"):
+    with pytest.raises(ValueError, match=r"refused|exactly one table"):
         elements.table_of(text)
 
 
