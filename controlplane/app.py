@@ -7,10 +7,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
 from sqlalchemy import select, text
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import Route
 
 from controlplane import catalogue, rooms
 from controlplane.api.http import PATHS, QueryApi
@@ -19,7 +21,8 @@ from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
 from controlplane.identity.accounts import Account
 from controlplane.identity.authentication import Authentication
-from controlplane.reconcile.door import Door, routes
+from controlplane.reconcile.door import Door
+from controlplane.reconcile.door import routes as door_routes
 from controlplane.settings import Settings
 
 Stop = Callable[[], None]
@@ -56,7 +59,7 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
     return database
 
 
-def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> FastAPI:
+def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> Starlette:
     """Return the application.
 
     :param integration_port: connections that arrive on this port need no authentication; bind it to loopback only.
@@ -64,30 +67,25 @@ def create_app(database: Database, *, integration_port: int = 0, duties: Sequenc
     """
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         stops = [await run_in_threadpool(duty) for duty in duties]
         yield
         for stop in reversed(stops):
             await run_in_threadpool(stop)
 
-    app = FastAPI(title="Netspine", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
-    api = QueryApi(database, Authentication(database), integration_port)
-    for path in PATHS:
-        app.add_route(path, api.respond, methods=["GET", "POST"], include_in_schema=False)
-    app.include_router(routes(Door(database)))
-
-    @app.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
+    def healthz(_request: Request) -> PlainTextResponse:
         with database.read() as session:
             session.execute(text("SELECT 1"))
-        return "ok\n"
+        return PlainTextResponse("ok\n")
 
-    @app.get("/client/", response_class=HTMLResponse)
-    def client() -> str:
-        return PAGE
+    def client(_request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE)
 
-    @app.get("/")
-    def root() -> RedirectResponse:
+    def root(_request: Request) -> RedirectResponse:
         return RedirectResponse("/client/")
 
-    return app
+    api = QueryApi(database, Authentication(database), integration_port)
+    routes = [Route(path, api.respond, methods=["GET", "POST"]) for path in PATHS]
+    routes += door_routes(Door(database))
+    routes += [Route("/healthz", healthz), Route("/client/", client), Route("/", root)]
+    return Starlette(routes=routes, lifespan=lifespan)
