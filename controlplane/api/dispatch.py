@@ -129,10 +129,12 @@ def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping
     if "page" in parameters:
         check_paging(plain)
     for parameter in parameters.values():
-        if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
+        key = parameter.name.lower()
+        if parameter.declared.required and not (plain.get(key, "").strip() or maps.get(key)):
             raise MissingParameter(f"Unable to execute API command {lowered} due to missing parameter {parameter.name}")
     for parameter in parameters.values():
-        setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))
+        key = parameter.name.lower()
+        setattr(command, parameter.name, _value(parameter, ctx, plain.get(key), maps.get(key)))
 
 
 def check_paging(plain: Mapping[str, str]) -> None:
