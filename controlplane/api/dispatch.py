@@ -123,7 +123,7 @@ def command_for(name: str, caller: Caller) -> type[Command]:
 def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]) -> None:
     """Give the command its parameters: read, resolved and checked."""
     for name in command.unsupported:
-        if name in plain or name in maps:
+        if name.lower() in plain or name.lower() in maps:
             raise BadParameter(f"Parameter {name} of {command.command} is not supported by Netspine: leave it out.")
     parameters, lowered = command.parameters(), command.command.lower()
     if "page" in parameters:
