@@ -94,7 +94,7 @@ def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
     os.execvp(command[0], command)
 
 
-Add = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+Add = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]  # noqa: SLF001 - it has no public name
 SUBCOMMANDS: list[Add] = [add_serve, add_run, add_exec]
 """Each adds one subcommand: a parser whose ``run`` default is called with the arguments and the settings."""
 

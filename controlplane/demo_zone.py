@@ -85,7 +85,8 @@ def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dic
             endip=PUBLIC_END,
         )
     _ensure_hosts(cloud, zone["id"], pod["id"], hosts)
-    wait_for_hosts(cloud, zone["id"], len(hosts))
+    up = {"zoneid": zone["id"], "state": "Up", "type": "Routing"}
+    wait_for(lambda: len(cloud.listHosts(**up).get("host", [])) >= len(hosts), "The agent of every host")
     _ensure_template(cloud, zone["id"], template)
     if zone["allocationstate"] != "Enabled":
         cloud.updateZone(id=zone["id"], allocationstate="Enabled")
@@ -122,23 +123,22 @@ def _ensure_hosts(cloud: CloudStack, zone: str, pod: str, hosts: list[HostSpec])
             cloud.addHost(url=f"http://{host.name}", username="agent", password=host.token, hypervisor="LXC", **where)
 
 
-def wait_for_hosts(cloud: CloudStack, zone: str, wanted: int, seconds: float = 30.0) -> None:
-    """Wait until so many hosts of the zone are Up: their agents have said hello.
+def wait_for(ready: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Ask until it is ready.
 
-    :raises TimeoutError: they have not in this time.
+    :raises TimeoutError: it is not in this time.
     """
     deadline = time.monotonic() + seconds
-    while len(cloud.listHosts(zoneid=zone, state="Up", type="Routing").get("host", [])) < wanted:
+    while not ready():
         if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"The agents of {wanted} hosts have not said hello within {seconds:.0f} s: see their logs."
-            )
+            raise TimeoutError(f"{what} is not ready after {seconds:.0f} s: the logs say why.")
         time.sleep(0.1)
 
 
 def _ensure_template(cloud: CloudStack, zone: str, template: Path) -> None:
     if cloud.listTemplates(templatefilter="all", name=TEMPLATE, zoneid=zone):
         return
+    cloud.updateConfiguration(name="template.import.folder", value=str(template.parent.absolute()))
     os_types = cloud.listOsTypes(description="Other Linux (64-bit)")["ostype"]
     cloud.registerTemplate(
         name=TEMPLATE,
@@ -152,6 +152,7 @@ def _ensure_template(cloud: CloudStack, zone: str, template: Path) -> None:
         isfeatured=True,
         passwordenabled=True,
     )
+    wait_for(lambda: cloud.listTemplates(templatefilter="all", name=TEMPLATE)["template"][0]["isready"], "The template")
 
 
 @dataclass(frozen=True, slots=True)

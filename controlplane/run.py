@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import configparser
 import fcntl
+import io
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -23,12 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
-from cs import CloudStack
-from sqlalchemy import select
+from cs import CloudStack, CloudStackException
 
 from controlplane import demo_zone
-from controlplane.app import prepare
-from controlplane.identity.users import User
+from controlplane.app import FIRST_LOGIN
 from controlplane.settings import Settings
 from systemvm import guest_image
 from systemvm.fabric import Fabric
@@ -64,6 +62,11 @@ class Place:
         """The admin's endpoint, key and secret, as the ``cs`` client reads them."""
         return self.folder / "cloudstack.ini"
 
+    @property
+    def password(self) -> str:
+        """The admin's password, as it was first made."""
+        return (self.control / FIRST_LOGIN).read_text().strip()
+
     def log(self, name: str) -> Path:
         """Return the log file of a process."""
         return self.folder / "log" / f"{name}.log"
@@ -82,7 +85,6 @@ class Standing:
     """A cloud that runs.
 
     :ivar client: calls it as the root admin.
-    :ivar password: the admin's, as it was first made.
     :ivar processes: the control plane, then the agents.
     """
 
@@ -90,7 +92,6 @@ class Standing:
     place: Place
     fabric: Fabric
     client: CloudStack
-    password: str
     processes: list[subprocess.Popen[bytes]]
 
 
@@ -105,7 +106,7 @@ def run(settings: Settings, *, example: bool) -> int:
             made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
             print(_welcome(cloud, made), flush=True)
             _watch(cloud.processes)
-    except Refused as refused:
+    except (Refused, CloudStackException, TimeoutError) as refused:
         print(refused, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -126,11 +127,11 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
         try:
             fabric.ensure()
             guest_image.pack(place.template)
-            password = _prepare(own, place)
             processes.append(_start_control(own, place))
             _wait_until_up(own, place, processes[0])
+            _ensure_keys(own, place)
             processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
-            yield Standing(own, place, fabric, client_of(place), password, processes)
+            yield Standing(own, place, fabric, client_of(place), processes)
         finally:
             for process in reversed(processes):
                 _end(process)
@@ -174,29 +175,22 @@ def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
         time.sleep(0.5)
 
 
-def _prepare(settings: Settings, place: Place) -> str:
-    """Make or open the database, give the admin keys, and hand the folder to the unprivileged user.
-
-    :return: the admin's password, as it was first made.
-    """
-    kept = place.folder / "admin-password"
-    if not kept.exists():
-        _write_secret(kept, secrets.token_urlsafe(12))
-    password = kept.read_text().strip()
-    database = prepare(settings, password)
-    with database.write() as session:
-        admin = session.scalars(select(User).where(User.username == "admin", User.removed.is_(None))).one()
-        admin.api_key = admin.api_key or secrets.token_urlsafe(64)
-        admin.secret_key = admin.secret_key or secrets.token_urlsafe(64)
-        keys = admin.api_key, admin.secret_key
-    database.close()
-    ini = configparser.ConfigParser()
+def _ensure_keys(settings: Settings, place: Place) -> None:
+    """Give the admin API keys by logging in with its first password, and write them down for clients."""
+    if place.ini.exists():
+        return
     endpoint = f"http://{settings.address}:{settings.port}/client/api"
-    ini["cloudstack"] = {"endpoint": endpoint, "key": keys[0], "secret": keys[1], "timeout": "60"}
-    _write_secret(place.ini, "")
-    with place.ini.open("w") as out:
-        ini.write(out)
-    return password
+    with httpx.Client(base_url=endpoint, timeout=30) as session:
+        form = {"command": "login", "username": "admin", "password": place.password, "response": "json"}
+        login = session.post("", data=form).raise_for_status().json()["loginresponse"]
+        query = {"command": "registerUserKeys", "id": login["userid"], "sessionkey": login["sessionkey"]}
+        answer = session.post("", data=query | {"response": "json"}).raise_for_status().json()
+    keys = answer["registeruserkeysresponse"]["userkeys"]
+    ini = configparser.ConfigParser(interpolation=None)
+    ini["cloudstack"] = {"endpoint": endpoint, "key": keys["apikey"], "secret": keys["secretkey"], "timeout": "60"}
+    text = io.StringIO()
+    ini.write(text)
+    _write_secret(place.ini, text.getvalue())
 
 
 def _write_secret(file: Path, text: str) -> None:
@@ -207,7 +201,7 @@ def _write_secret(file: Path, text: str) -> None:
 
 def client_of(place: Place) -> CloudStack:
     """Return a client that calls the cloud as its ini file says."""
-    ini = configparser.ConfigParser()
+    ini = configparser.ConfigParser(interpolation=None)
     ini.read(place.ini)
     section = ini["cloudstack"]
     return CloudStack(section["endpoint"], section["key"], section["secret"], timeout=60, poll_interval=0.1)
@@ -220,9 +214,6 @@ def _start_control(settings: Settings, place: Place) -> subprocess.Popen[bytes]:
         "NETSPINE_PORT": str(settings.port),
         "NETSPINE_INTEGRATION_PORT": str(settings.integration_port),
     }
-    account = pwd.getpwnam(UNPRIVILEGED)
-    for path in (settings.folder, *settings.folder.rglob("*")):
-        os.chown(path, account.pw_uid, account.pw_gid)
     argv = [sys.executable, "-m", "controlplane", "serve", "--user", UNPRIVILEGED]
     return _start(argv, place.log("control"), environment)
 
@@ -284,7 +275,7 @@ def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:
     lines = [
         "",
         f"Netspine is up: http://{settings.address}:{settings.port}/client/api",
-        f"  admin's login   admin / {cloud.password}",
+        f"  admin's login   admin / {cloud.place.password}",
         f"  for clients     CLOUDSTACK_CONFIG={cloud.place.ini} cs listZones",
     ]
     if made is not None:

@@ -298,7 +298,8 @@ class Agent:
             self._applier.repair_torn(held)
         for service, what in self._applier.ensure(held):
             _log.warning("%s: %s: %s", held.name, service, what)
-            self._repaired.setdefault(held.target, {})[service] = what
+            said = self._repaired.setdefault(held.target, {})
+            said[service] = f"{said[service]}; {what}" if service in said else what
 
     def _read_back(self, held: Bundle) -> Observation:
         seen = self._applier.observe(held)

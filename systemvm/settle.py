@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
 from systemvm import netns
@@ -23,6 +23,7 @@ _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _ORIG, _ID, _ZONE = 1, 12, 18  # CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE
+_SOURCE, _DESTINATION = 1, 2  # CTA_IP_V4_SRC, CTA_IP_V4_DST
 _HEADER = struct.Struct("=IHHII")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132, "udplite": 136, "dccp": 33}
 _NESTED = 0x3FFF
@@ -67,7 +68,7 @@ class Index:
         """Build the index."""
         index = cls()
         for each in translations:
-            if each.destinations[0] == each.destinations[1] and each.ports[0] == each.ports[1]:
+            if each.destinations[0] == each.destinations[1] and each.protocol and each.ports[0] == each.ports[1]:
                 key = (each.destinations[0], each.protocol, each.ports[0])
                 index.exact.setdefault(key, []).append(each)
             elif each.destinations[0] == each.destinations[1]:
@@ -84,14 +85,14 @@ class Index:
 
 
 def translation(key: str) -> Translation:
-    """Read a map's key: ``ADDRESS [. protocol . port-or-range [. sources]]``.
+    """Read a map's key: ``ADDRESS [. protocol . port-or-range [. sources]]``; a mark in place of sources is any source.
 
     :raises ValueError: it is none.
     """
     parts = [part.strip() for part in key.split(" . ")]
     protocol = _protocol(parts[1]) if len(parts) > 1 else 0
-    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")
-    sources = _range(parts[3]) if len(parts) > 3 else (0, 2**32 - 1)
+    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")  # noqa: PLR2004
+    sources = _range(parts[3]) if len(parts) > 3 and "." in parts[3] else (0, 2**32 - 1)  # noqa: PLR2004
     return Translation(_range(parts[0]), protocol, (int(first), int(last or first)), sources)
 
 
@@ -107,28 +108,38 @@ def _range(text: str) -> tuple[int, int]:
     return int(network[0]), int(network[-1])
 
 
-def changed(old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]]) -> set[Translation]:
-    """Return the translations that appeared, vanished or lead elsewhere now: those of the maps called ``dnat_…``."""
+def changed(
+    old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]], destinations: set[str] | None = None
+) -> set[Translation]:
+    """Return the translations that appeared, vanished or lead elsewhere now: those of the maps called ``dnat_…``.
+
+    :param destinations: only those of one of these addresses, or of a range, are asked for; None asks for all.
+    """
     found: set[Translation] = set()
     for name in old.keys() | new.keys():
         if name.startswith("dnat_"):
             before, after = set(old.get(name, ())), set(new.get(name, ()))
-            pairs = [{(key_of(item), value_of(item)) for item in items} for items in (before - after, after - before)]
+            pairs = [
+                {(key_of(item), value_of(item)) for item in items if _concerns(item, destinations)}
+                for items in (before - after, after - before)
+            ]
             found |= {translation(key) for key, _ in pairs[0] ^ pairs[1]}
     return found
 
 
+def _concerns(item: str, destinations: set[str] | None) -> bool:
+    address = item.partition(" ")[0]
+    return destinations is None or address in destinations or "/" in address or "-" in address
+
+
 def settle(namespace: str, old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]]) -> int:
     """Delete the connections that a changed translation concerns; return how many."""
-    translations = changed(old, new)
-    if not translations:
+    if all(old.get(name) == new.get(name) for name in old.keys() | new.keys() if name.startswith("dnat_")):
         return 0
-    index, deleted = Index.of(translations), 0
-    with _open(namespace) as dump, _open(namespace) as delete:
-        for flow, names in list(_flows(dump)):
-            if index.meets(flow):
-                deleted += _delete(delete, names)
-    return deleted
+    with _open(namespace) as opened:
+        flows = list(_flows(opened))
+        index = Index.of(changed(old, new, {str(IPv4Address(flow.destination)) for flow, _ in flows}))
+        return sum(_delete(opened, names) for flow, names in flows if index.meets(flow))
 
 
 def _open(namespace: str) -> socket.socket:
@@ -168,10 +179,10 @@ def _flow(data: bytes) -> tuple[Flow, bytes] | None:
     outer = _attributes(data)
     tuples = _attributes(outer[_ORIG][4:])
     addresses, protocol = _attributes(tuples[1][4:]), _attributes(tuples[2][4:])
-    if 1 not in addresses or 2 not in addresses:
+    if not {_SOURCE, _DESTINATION} <= addresses.keys():
         return None
-    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0
-    source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (1, 2))
+    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0  # noqa: PLR2004 - CTA_PROTO_DST_PORT
+    source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (_SOURCE, _DESTINATION))
     names = b"".join(outer[kind] for kind in (_ORIG, _ZONE, _ID) if kind in outer)
     return Flow(source, destination, protocol[1][4], port), names
 

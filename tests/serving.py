@@ -60,13 +60,14 @@ class Server:
     def get(self, command: str, user: str = "admin", **parameters: str) -> httpx.Response:
         return self.http.get(self.url, params=self.signed(command, user, **parameters))
 
-    def login(self, **parameters: str) -> httpx.Client:
+    @contextlib.contextmanager
+    def login(self, **parameters: str) -> Iterator[httpx.Client]:
         """A browser that is logged in."""
-        browser = httpx.Client(timeout=30)
         sent = {"command": "login", "response": "json", "username": "admin", "password": PASSWORD} | parameters
-        answer = browser.post(self.url, data=sent)
-        assert answer.status_code == 200, answer.text
-        return browser
+        with httpx.Client(timeout=30) as browser:
+            answer = browser.post(self.url, data=sent)
+            assert answer.status_code == 200, answer.text
+            yield browser
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[Database]:

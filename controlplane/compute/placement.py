@@ -162,10 +162,7 @@ def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]
         func.sum(VirtualMachine.memory),
     )
     machines = machines.where(VirtualMachine.zone_id == zone_id, *_HOLDS, VirtualMachine.uuid != but)
-    used = {
-        host: (int(mhz), int(memory))
-        for host, mhz, memory in session.execute(machines.group_by(VirtualMachine.host_id))
-    }
+    promised = list(session.execute(machines.group_by(VirtualMachine.host_id)))
     mhz = func.sum(func.coalesce(ServiceOffering.cpus * ServiceOffering.mhz, ROUTER_MHZ))
     memory = func.sum(func.coalesce(ServiceOffering.memory, ROUTER_MEMORY))
     routers = (
@@ -174,9 +171,10 @@ def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]
         .where(Router.zone_id == zone_id, Router.host_id.is_not(None), Router.running, Router.removed.is_(None))
         .group_by(Router.host_id)
     )
-    for host, more_mhz, more_memory in session.execute(routers):
-        old_mhz, old_memory = used.get(host, (0, 0))
-        used[host] = old_mhz + int(more_mhz), old_memory + int(more_memory)
+    used: dict[int, tuple[int, int]] = {}
+    for host, more_mhz, more_memory in (*promised, *session.execute(routers)):
+        old_mhz, old_memory = used.get(host or 0, (0, 0))
+        used[host or 0] = old_mhz + int(more_mhz), old_memory + int(more_memory)
     return used
 
 

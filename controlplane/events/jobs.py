@@ -13,7 +13,7 @@ from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, flat, many
 from controlplane.api.context import Context, visible
 from controlplane.api.envelope import text_for
-from controlplane.api.parameters import Uuid, matching, optional
+from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.db.base import Row
 from controlplane.errors import BadParameter, MissingParameter
@@ -51,21 +51,18 @@ def job_views(ctx: Context, rows: Sequence[Job]) -> list[JobResponse]:
     owners = select(User.id, User.uuid, Account.uuid, Account.name, Domain.uuid, Domain.name_path)
     owners = owners.join(Account, User.account_id == Account.id).join(Domain, Account.domain_id == Domain.id)
     found = ctx.session.execute(owners.where(User.id.in_({job.user_id for job in rows})))
-    whose = {number: whom for number, *whom in found}
-    return [_view(ctx, job, *whose[job.user_id]) for job in rows]
+    fields = ("userid", "accountid", "account", "domainid", "domainpath")
+    whose: dict[int, dict[str, Any]] = {number: dict(zip(fields, whom, strict=True)) for number, *whom in found}
+    return [_view(ctx, job, whose[job.user_id]) for job in rows]
 
 
-def _view(ctx: Context, job: Job, user: str, account: str, name: str, domain: str, path: str) -> JobResponse:  # noqa: PLR0917
+def _view(ctx: Context, job: Job, owner: dict[str, Any]) -> JobResponse:
     result = job.result if job.status != PENDING else None
     if result is not None and job.status == FAILED:
         text = text_for(job.code, str(result.get("errortext", "")), admin=ctx.caller.is_admin)
         result = result | {"errortext": text}
     return JobResponse(
-        accountid=account,
-        account=name,
-        domainid=domain,
-        domainpath=path,
-        userid=user,
+        **owner,
         cmd=job.command,
         jobstatus=job.status,
         jobresultcode=job.code,
@@ -95,7 +92,7 @@ class QueryAsyncJobResult(Command, name="queryAsyncJobResult", answer=flat(JobRe
     writes = False
 
     jobid: Job | None = optional(description="id of the job")
-    resourceid: Uuid | None = optional(description="instead of a job's id: id of the object that the job is about")
+    resourceid: str | None = optional(description="instead of a job's id: id of the object that the job is about")
     resourcetype: str | None = optional(description="with resourceid: type of the object, as jobinstancetype has it")
 
     def run(self, ctx: Context) -> JobResponse:
@@ -133,7 +130,7 @@ class ListAsyncJobs(
     projectid = tags = None
 
     startdate: datetime | None = optional(description="only jobs that began then or later")
-    resourceid: Uuid | None = matching(Job.instance_uuid, description="only jobs about the object with this id")
+    resourceid: str | None = matching(Job.instance_uuid, description="only jobs about the object with this id")
     resourcetype: str | None = matching(Job.instance_type, description="only jobs about objects of this type")
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:

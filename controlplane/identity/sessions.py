@@ -184,7 +184,7 @@ class Login(
         if self.domainid is not None:
             return session.scalar(query.where(Domain.uuid == self.domainid.lower()))
         below = [part for part in (self.domain or "").split("/") if part]
-        below = below[1:] if below[:1] == ["ROOT"] else below
+        below = below[1:] if below and below[0].upper() == "ROOT" else below
         return session.scalar(query.where(func.lower(Domain.name_path) == "/".join(["ROOT", *below]).lower()))
 
 

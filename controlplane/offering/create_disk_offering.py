@@ -97,7 +97,7 @@ class UpdateDiskOffering(
     displaytext: str | None = optional(length=4096, check=syntax.name)
     displayoffering: bool | None = optional()
     domainid: str | None = optional(length=4096, description="the new domains, or public")
-    zoneid: str | None = optional(length=4096, description="the new zones, or all")
+    zoneid: str | None = optional(description="the new zones, or all")
     sortkey: int | None = optional()
     state: str | None = optional(choices=("Active", "Inactive"))
     tags: str | None = optional(check=syntax.tags)

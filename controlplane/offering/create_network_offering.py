@@ -177,7 +177,7 @@ class UpdateNetworkOffering(
     name: str | None = optional(check=syntax.name)
     displaytext: str | None = optional(check=syntax.name)
     availability: str | None = optional(choices=AVAILABILITY)
-    domainid: str | None = optional(length=4096, description="the new domains, or public")
+    domainid: str | None = optional(description="the new domains, or public")
     zoneid: str | None = optional(length=4096, description="the new zones, or all")
     keepaliveenabled: bool | None = optional()
     maxconnections: int | None = optional()

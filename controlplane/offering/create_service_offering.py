@@ -183,7 +183,7 @@ class UpdateServiceOffering(
     name: str | None = optional(check=syntax.name)
     displaytext: str | None = optional(check=syntax.name)
     domainid: str | None = optional(length=4096, description="the new domains, or public")
-    zoneid: str | None = optional(length=4096, description="the new zones, or all")
+    zoneid: str | None = optional(description="the new zones, or all")
     hosttags: str | None = optional(check=syntax.tags)
     storagetags: str | None = optional(check=syntax.tags)
     sortkey: int | None = optional()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Select, String, and_
 from sqlalchemy.orm import joinedload
@@ -116,7 +116,7 @@ def vpc_offering_views(ctx: Context, rows: Sequence[VpcOffering]) -> list[VpcOff
             isdefault=row.default,
             service=service_responses(row.services, {}),
             created=row.created,
-            **scopes[row.id],
+            **cast("dict[str, Any]", scopes[row.id]),
         )
         for row in rows
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, or_
+from sqlalchemy import Integer, Select, and_, or_, true
 
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import many
@@ -76,7 +76,7 @@ class ListServiceOfferings(
 def _chosen(column: Any, wanted: int | None, low: str, high: str) -> Any:
     """Return the condition that an offering has so much, or lets tenants choose it."""
     if wanted is None:
-        return and_()
+        return true()
     least = ServiceOffering.details[low].as_string().cast(Integer)
     most = ServiceOffering.details[high].as_string().cast(Integer)
     chosen = and_(column.is_(None), or_(least.is_(None), and_(least <= wanted, most >= wanted)))

@@ -25,7 +25,7 @@ def usable_by(table: Any, caller: Caller) -> ColumnElement[bool]:
         return true()
     listed = table.domain_uuids.cast(String)
     path = [int(part) for part in caller.domain_path.split("/") if part]
-    mine = Domain.id.in_(path)
+    mine: ColumnElement[bool] = Domain.id.in_(path)
     if caller.role is Role.DOMAIN_ADMIN:
         mine = or_(mine, Domain.path.startswith(caller.domain_path, autoescape=True))
     return or_(listed == "[]", exists(select(Domain.id).where(mine, listed.contains(Domain.uuid))))

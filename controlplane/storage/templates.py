@@ -16,6 +16,7 @@ class OsCategory(Row):
     __tablename__ = "os_categories"
 
     name: Mapped[str] = mapped_column(String(255), unique=True)
+    featured: Mapped[bool] = mapped_column(default=False)
 
 
 class OsType(Row):
@@ -26,6 +27,7 @@ class OsType(Row):
     category_id: Mapped[int] = mapped_column(ForeignKey("os_categories.id"))
     name: Mapped[str] = mapped_column(String(255))
     user_defined: Mapped[bool] = mapped_column(default=False)
+    display: Mapped[bool] = mapped_column(default=True)
 
 
 class Template(Created, Removable, Owned, Row):

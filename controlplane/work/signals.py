@@ -18,7 +18,8 @@ class Signals:
     """Named signals of one process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # close() may interrupt the thread that holds it
+        self.closing = False
         self._waiting: dict[str, set[Wake]] = defaultdict(set)
 
     def notify(self, name: str) -> None:
@@ -27,6 +28,14 @@ class Signals:
             wakes = tuple(self._waiting.get(name, ()))
         for wake in wakes:
             wake()
+
+    def close(self) -> None:
+        """Wake everybody for good: the process is about to end, and nobody should wait any longer."""
+        self.closing = True
+        with self._lock:
+            names = tuple(self._waiting)
+        for name in names:
+            self.notify(name)
 
     @contextmanager
     def subscribed(self, names: list[str], wake: Wake) -> Iterator[None]:

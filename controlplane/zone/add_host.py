@@ -73,7 +73,7 @@ class AddHost(Command, name="addHost", answer=many("host", host_views), instance
     clusterid: Cluster | None = optional()
     clustername: str | None = optional(check=syntax.name, description="made in the pod when it has none of this name")
     hypervisor: str = required()
-    url: str = required(length=1024)
+    url: str = required()
     username: str | None = optional("", check=syntax.name)
     password: str | None = optional(description="the agent's token")
     hosttags: list[str] | None = optional()
@@ -165,6 +165,6 @@ class AddHost(Command, name="addHost", answer=many("host", host_views), instance
 def _size(place: Place, name: str) -> int:
     default, most = _SIZES[name]
     text = place.settings.get(name, str(default))
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= most:
         raise BadParameter(f"Invalid parameter url: {name}={text} must be a whole number from 1 to {most}.")
     return int(text)

@@ -36,7 +36,7 @@ class UpdateHost(Command, name="updateHost", answer=one("host", host_views), ins
     annotation: str | None = optional(check=syntax.name)
     hosttags: list[str] | None = optional()
     oscategoryid: OsCategory | None = optional()
-    url: str | None = optional(length=1024, description="of a host without an agent")
+    url: str | None = optional(description="of a host without an agent")
 
     def run(self, ctx: Context) -> Host:
         """Change what is given; a new URL is driven at once."""

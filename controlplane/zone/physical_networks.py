@@ -156,7 +156,7 @@ class CreatePhysicalNetwork(
     isolationmethods: list[str] | None = optional(description="VLAN or VXLAN")
     networkspeed: str | None = optional(choices=("10M", "100M", "1G", "10G", "25G", "40G", "100G"))
     tags: list[str] | None = optional()
-    vlan: str | None = optional(description="the guest networks' VLANs or VNIs, as 500-599,700-799", length=4096)
+    vlan: str | None = optional(description="the guest networks' VLANs or VNIs, as 500-599,700-799")
 
     def run(self, ctx: Context) -> PhysicalNetwork:
         """Check the numbers, and write the row with its providers."""
@@ -219,7 +219,7 @@ class UpdatePhysicalNetwork(
     networkspeed: str | None = optional(choices=("10M", "100M", "1G", "10G", "25G", "40G", "100G"))
     state: str | None = optional(choices=STATES)
     tags: list[str] | None = optional()
-    vlan: str | None = optional(length=4096)
+    vlan: str | None = optional()
 
     def run(self, ctx: Context) -> PhysicalNetwork:
         """Refuse to take away a number that is in use, and change what is given."""

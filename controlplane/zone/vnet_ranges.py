@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 Ranges = list[list[int]]
 
 HIGHEST = {"VLAN": 4094, "VXLAN": 16777214}
 """The highest number of each isolation method; the lowest is 1."""
 
-_PART = re.compile(r"\s*(\d{1,8})\s*(?:-\s*(\d{1,8})\s*)?")
+_PART = re.compile(r"\s*(\d{1,8})\s*(?:-\s*(\d{1,8})\s*)?", re.ASCII)
 
 
 def parse(text: str, isolation: str = "VXLAN") -> Ranges:
@@ -32,7 +33,7 @@ def parse(text: str, isolation: str = "VXLAN") -> Ranges:
             raise ValueError(f"{part.strip()} is not within the {isolation} numbers 1-{HIGHEST[isolation]}")
         found.append([first, last])
     found.sort()
-    for (_, end), (start, _) in zip(found, found[1:], strict=False):
+    for (_, end), (start, _) in pairwise(found):
         if start <= end:
             raise ValueError(f"{start} is in two of the ranges")
     return joined(found)

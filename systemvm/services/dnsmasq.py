@@ -1,7 +1,7 @@
 """dnsmasq: a target's DHCP and DNS. Host files are read again without a gap; a changed configuration restarts it.
 
-dnsmasq leaves its working directory when it starts, so the agent starts it with a copy of its configuration in which
-the paths, which a bundle gives relative to the folder in force, are absolute. See dnsmasq(8).
+dnsmasq leaves its working directory when it starts, so its configuration names no path: ``dnsmasq/dhcp-hosts`` and
+``dnsmasq/hosts`` are named on the command line. See dnsmasq(8).
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ import re
 import signal
 import subprocess
 import time
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
+from systemvm import netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.daemon import Daemon
 from systemvm.services import Place
+from systemvm.services.dhcp_release import release
 
 CONF = "dnsmasq/dnsmasq.conf"
-_PATHS = (
-    "addn-hosts|conf-dir|conf-file|dhcp-hostsdir|dhcp-hostsfile|dhcp-optsdir|dhcp-optsfile|hostsdir|resolv-file|"
-    "servers-file|tftp-root|trust-anchors-file"
-)
-_RELATIVE = re.compile(rf"^(\s*(?:{_PATHS})\s*=\s*)([^/\s].*)$", re.MULTILINE)
-_WATCHED = re.compile(r"^\s*hostsdir\s*=\s*([^\s,]+)", re.MULTILINE)
-_LEASE = re.compile(r"([0-9a-f]{2}(?::[0-9a-f]{2}){5}).*?,(\d+\.\d+\.\d+\.\d+)", re.IGNORECASE)
+LEASES, NAMES = "dnsmasq/dhcp-hosts", "dnsmasq/hosts"
+_OPTIONS = {LEASES: "dhcp-hostsfile", NAMES: "addn-hosts"}
+_HOST = re.compile(r"^([0-9a-f]{2}(?::[0-9a-f]{2}){5}),.*?\b(\d+\.\d+\.\d+\.\d+)\b", re.IGNORECASE | re.MULTILINE)
 _START = 5.0
 
 
@@ -37,14 +36,11 @@ class Dnsmasq:
         """Let ``dnsmasq --test`` read the configuration."""
         if not (staged / CONF).exists():
             return [Failure(CONF, f"{CONF} is missing.")] if _files(bundle) else []
-        copy = staged.parent / "run" / "dnsmasq.test"
-        copy.write_text(_absolute((staged / CONF).read_text(encoding="utf-8"), staged), encoding="utf-8")
-        argv = ["dnsmasq", "--test", f"--conf-file={copy}"]
+        argv = ["dnsmasq", "--test", *_named(staged, _files(bundle))]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-        copy.unlink()
         if done.returncode == 0:
             return []
-        said = done.stderr.strip().removeprefix("dnsmasq: ").replace(str(copy), CONF).replace(f"{staged}/", "")
+        said = done.stderr.strip().removeprefix("dnsmasq: ").replace(f"{staged}/", "")
         line = re.search(r"line (\d+)", said)
         return [Failure(CONF, f"{CONF} line {line[1]}: {said}" if line else f"{CONF}: {said}")]
 
@@ -54,31 +50,28 @@ class Dnsmasq:
         if CONF not in files:
             daemon.stop()
             return []
-        same = old is not None and before.get(CONF) == files[CONF] and daemon.pid() is not None
-        if not same or _contradicted(place, files):
+        named = before.keys() & _OPTIONS.keys() == files.keys() & _OPTIONS.keys()
+        if old is None or not named or before.get(CONF) != files[CONF] or daemon.pid() is None:
             return self._restart(place, files)
-        touched = {path for path in before.keys() | files.keys() if before.get(path) != files.get(path)}
-        watched = tuple(f"{folder.rstrip('/')}/" for folder in _WATCHED.findall(files[CONF]))
-        if any(not path.startswith(watched) for path in touched):  # inotify sees the others by itself
+        if before != files:
             daemon.signal(signal.SIGHUP)
+            _release(place, _gone(before, files))
         return []
 
     def _restart(self, place: Place, files: dict[str, str]) -> list[Failure]:
         daemon, run = _daemon(place), place.folder / "run"
         daemon.stop()
         run.mkdir(parents=True, exist_ok=True)
-        conf, leases = run / "dnsmasq.conf", run / "dnsmasq.leases"
-        conf.write_text(_absolute(files[CONF], place.current), encoding="utf-8")
-        _forget_leases(leases, files)
+        (run / "dnsmasq.leases").unlink(missing_ok=True)  # every address is given by the files
         argv = [
             "dnsmasq",
             "--keep-in-foreground",
-            f"--conf-file={conf}",
             "--pid-file",
-            f"--dhcp-leasefile={leases}",
+            f"--dhcp-leasefile={run}/dnsmasq.leases",
             "--log-facility=-",
             "--quiet-dhcp",
             f"--user={_user(place.current)}",
+            *_named(place.current, files),
         ]
         pid = daemon.start(argv, place.current)
         deadline = time.monotonic() + _START
@@ -86,7 +79,7 @@ class Dnsmasq:
             if daemon.pid() != pid or time.monotonic() > deadline:
                 reason = daemon.said() or "it did not come up"
                 daemon.stop()
-                return [Failure(CONF, f"{CONF}: dnsmasq did not start: {reason.replace(str(conf), CONF)}")]
+                return [Failure(CONF, f"{CONF}: dnsmasq did not start: {reason}")]
             time.sleep(0.003)
         return []
 
@@ -119,8 +112,10 @@ def _files(bundle: Bundle | None) -> dict[str, str]:
     return {file.path: file.content for file in bundle.files if file.service == "dnsmasq"} if bundle else {}
 
 
-def _absolute(conf: str, folder: Path) -> str:
-    return _RELATIVE.sub(lambda found: f"{found[1]}{folder}/{found[2]}", conf)
+def _named(folder: Path, files: dict[str, str]) -> list[str]:
+    """Return the arguments that name the files that are there."""
+    options = {CONF: "conf-file"} | _OPTIONS
+    return [f"--{option}={folder / path}" for path, option in options.items() if path in files]
 
 
 def _user(folder: Path) -> str:
@@ -135,34 +130,22 @@ def _user(folder: Path) -> str:
     return "dnsmasq" if all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents)) else "root"
 
 
-def _owners(files: dict[str, str]) -> dict[str, str]:
-    """Return address → MAC of every host line."""
-    return {found[2]: found[1].lower() for text in files.values() for found in _LEASE.finditer(text)}
+def _gone(before: dict[str, str], files: dict[str, str]) -> list[tuple[str, str]]:
+    """Return (MAC, address) of the hosts that are gone, or are another's now."""
+    former, now = (set(_HOST.findall(texts.get(LEASES, ""))) for texts in (before, files))
+    return sorted(former - now)
 
 
-def _leases(path: Path) -> list[list[str]]:
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
-
-
-def _contradicted(place: Place, files: dict[str, str]) -> bool:
-    """Tell whether an address is leased to another MAC than the files give it to.
-
-    dnsmasq would refuse the new owner ("not using configured address … because it is leased to …") until the old
-    lease ends, and reads its leases at its start only.
-    """
-    owners = _owners(files)
-    return any(
-        len(lease) > 2 and owners.get(lease[2], lease[1].lower()) != lease[1].lower()
-        for lease in _leases(place.folder / "run" / "dnsmasq.leases")
-    )
-
-
-def _forget_leases(path: Path, files: dict[str, str]) -> None:
-    owners = _owners(files)
-    leases = _leases(path)
-    kept = [lease for lease in leases if len(lease) < 3 or owners.get(lease[2], lease[1].lower()) == lease[1].lower()]
-    if len(kept) != len(leases):
-        path.write_text("".join(" ".join(lease) + "\n" for lease in kept), encoding="utf-8")
+def _release(place: Place, gone: list[tuple[str, str]]) -> None:
+    """Release in the name of each what it may hold; a running dnsmasq would keep its lease, address and name."""
+    if not gone:
+        return
+    with netns.netlink(place.namespace) as ip:
+        found = [(entry.get_attr("IFA_LOCAL"), entry["prefixlen"], entry["index"]) for entry in ip.get_addr(family=2)]
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
+    own = [(ip_interface(f"{address}/{length}"), names[index]) for address, length, index in found]
+    with netns.entered(place.namespace):
+        for mac, address in gone:
+            for interface, device in own:
+                if ip_address(address) in interface.network:
+                    release(device, str(interface.ip), address, mac)

@@ -7,12 +7,14 @@ compares a comment or a counter with nothing, and accepts a value without need.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from systemvm.bundle import Bundle, Elements
 
 _END_OF_KEY = re.compile(r" (?:counter|comment|timeout|expires|limit|quota|:)(?= |$)")
-_SAFE = re.compile(r'(?:[\w.:/@*+ -]|"[^"\\{};\n]*")+')
+_SAFE = re.compile(r'(?:[\w.:/@*+ -]++|"[^"\\{};\n]*+")++')
+_ALL_SAFE = re.compile(r'(?:[\w.:/@*+ -]++|"[^"\\{};\n]*+"|\n)++')
+_QUOTED = re.compile(r'"[^"]*"')
 _TABLE = re.compile(r"^[ \t]*table[ \t]+(?:(ip|ip6|inet|arp|bridge|netdev)[ \t]+)?([\w./-]+)", re.MULTILINE)
 _FORBIDDEN = re.compile(r"^[ \t]*(?:include|flush|delete|add|define|reset|destroy)\b.*", re.MULTILINE)
 
@@ -25,10 +27,14 @@ def table_of(skeleton: str) -> tuple[str, str]:
     tables = {(family or "ip", name) for family, name in _TABLE.findall(skeleton)}
     if len(tables) != 1:
         raise ValueError(f"It must declare exactly one table, not {len(tables)}.")
-    if outside := _FORBIDDEN.search(skeleton):
+    family, name = tables.pop()
+    own = f"delete table {family} {name}"  # makes the text repeatable with nft -f, and harmless here
+    for outside in _FORBIDDEN.finditer(skeleton):
+        if " ".join(outside[0].split()) == own:
+            continue
         line = skeleton.count("\n", 0, outside.start()) + 1
         raise ValueError(f"line {line}: {outside[0].strip()!r} is refused: a skeleton only declares its table.")
-    return tables.pop()
+    return family, name
 
 
 def declares(skeleton: str, name: str) -> bool:
@@ -36,8 +42,11 @@ def declares(skeleton: str, name: str) -> bool:
     return re.search(rf"^[ \t]*(?:set|map)[ \t]+{re.escape(name)}[ \t\n]*\{{", skeleton, re.MULTILINE) is not None
 
 
-def unsafe(items: Iterable[str]) -> Iterator[str]:
-    """Yield the items that are more than one element: braces, semicolons or new lines outside of quotes."""
+def unsafe(items: Sequence[str]) -> Iterator[str]:
+    """Yield the items that are more than one element: braces, commas, semicolons or new lines outside of quotes."""
+    text = "\n".join(items)
+    if text.count("\n") == len(items) - 1 and all(items) and _ALL_SAFE.fullmatch(text):
+        return iter(())  # one match for all is ten times cheaper than one for each
     return (item for item in items if not _SAFE.fullmatch(item) or not item.strip())
 
 
@@ -49,7 +58,7 @@ def key_of(item: str) -> str:
 
 def value_of(item: str) -> str:
     """Return what a map's element maps to, empty for a set's."""
-    return item[len(key_of(item)) :].rpartition(" : ")[2] if " : " in item else ""
+    return _QUOTED.sub("", item[len(key_of(item)) :]).partition(" : ")[2]
 
 
 def difference(old: Iterable[str], new: Iterable[str]) -> tuple[list[str], list[str]]:

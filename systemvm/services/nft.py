@@ -24,6 +24,7 @@ from systemvm.tally import Count, Tally
 _PROBE = 500
 """How many new elements are checked beforehand: more are left to the transaction, which is a check of the same worth
 and as dear. That keeps 10,000 elements near the price of ``nft -f``."""
+_CHEAP = 0.05
 _SHARE = 50
 """A listing that took a second is repeated after this many seconds."""
 
@@ -33,7 +34,7 @@ class _Kernel:
     """What is known of one namespace's table.
 
     :param generation: the ruleset's, after our last transaction; 0 is unknown.
-    :param digest: of the bundle that it holds.
+    :param digest: of the skeleton and elements that it holds.
     :param imprint: hash of the listing at that generation; empty while it was not listed.
     """
 
@@ -55,23 +56,18 @@ class Nft:
 
     def __init__(self) -> None:
         self._kernels: dict[str, _Kernel] = {}
+        self._digests: dict[str, tuple[str, str]] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Dry-run the skeleton inside the namespace, and the new elements with it as long as they are few."""
         file = _skeleton(bundle)
         if file is None:
             return [Failure("nft", "There are elements but no skeleton.")] if bundle.elements else []
-        try:
-            elements.table_of(file.content)
-        except ValueError as error:
-            return [Failure(file.path, f"{file.path}: {error}")]
-        probe = ""
-        for entry in bundle.elements:
-            if not elements.declares(file.content, entry.name):
-                return [Failure(file.path, f"{file.path} declares no set or map {entry.name}, which has elements.")]
-            if bad := next(elements.unsafe(entry.items), None):
-                return [Failure(file.path, f"{file.path}: set {entry.name}: {bad!r} is not one element.")]
+        if wrong := _wrong(file, bundle):
+            return [Failure(file.path, f"{file.path}: {wrong}")]
         few = sum(len(entry.items) for entry in bundle.elements) <= _PROBE
+        if not few and _in_force(place, file):
+            return []
         probe = elements.replacing(file.content, bundle.elements if few else ())
         try:
             self._kernel(place).context.run(probe, dry=True)
@@ -86,13 +82,15 @@ class Nft:
             self.remove(place)
             self._drop(place, before)
             return []
+        if old is None and kernel.digest == self._digest(new) and kernel.generation == kernel.context.generation():
+            return []  # what is to be restored was never lost
         if old is None or before is None or before.content != after.content or not self._change(kernel, old, new):
             text = self._replaced(kernel, before, after, new)
             try:
                 kernel.context.run(text)
             except NftError as error:
                 return [_failure(after, text, error)]
-        kernel.digest, kernel.imprint, kernel.generation = new.digest, "", kernel.context.generation()
+        kernel.digest, kernel.imprint, kernel.generation = self._digest(new), "", kernel.context.generation()
         self._note(place, kernel)
         settle.settle(place.namespace, elements.by_name(old), elements.by_name(new))
         return []
@@ -111,7 +109,9 @@ class Nft:
     def _replaced(self, kernel: _Kernel, before: File | None, after: File, new: Bundle) -> str:
         table = elements.table_of(after.content)
         former = elements.table_of(before.content) if before else table
-        kernel.tally.fold(_counts(_listing(kernel.context, former)))
+        # A large table takes longer to list than to load: what was counted since it was last listed is let go then.
+        if kernel.digest:
+            kernel.tally.fold(_counts(_listing(kernel.context, former)) if kernel.cost < _CHEAP else None)
         text = elements.replacing(after.content, new.elements)
         if former != table:
             text = f"table {' '.join(former)}\ndelete table {' '.join(former)}\n{text}"
@@ -124,10 +124,11 @@ class Nft:
             return []
         kernel = self._kernel(place)
         generation = kernel.context.generation()
-        if kernel.digest == bundle.digest and generation == kernel.generation:
+        held = kernel.digest == self._digest(bundle)
+        if held and generation == kernel.generation:
             return []
         table = elements.table_of(file.content)
-        if kernel.digest == bundle.digest and kernel.imprint:
+        if held and kernel.imprint:
             listed = _listing(kernel.context, table)
             if listed and _imprint(listed) == kernel.imprint:
                 kernel.generation = generation
@@ -135,7 +136,7 @@ class Nft:
                 return []
         kernel.tally.fold()
         kernel.context.run(elements.replacing(file.content, bundle.elements))
-        kernel.digest, kernel.imprint, kernel.generation = bundle.digest, "", kernel.context.generation()
+        kernel.digest, kernel.imprint, kernel.generation = self._digest(bundle), "", kernel.context.generation()
         self._note(place, kernel)
         return [f"table {' '.join(table)} was not as it should be and was loaded again"]
 
@@ -172,6 +173,16 @@ class Nft:
             context.run(f"table {family} {name}\ndelete table {family} {name}\n")
             context.close()
 
+    def _digest(self, bundle: Bundle) -> str:
+        """Return the digest of the table alone, remembered by the bundle's own, as it is asked for again and again."""
+        known = self._digests.get(bundle.target)
+        if known is None or known[0] != bundle.digest:
+            file = _skeleton(bundle)
+            table = [file.content if file else "", [[each.name, each.items] for each in bundle.elements]]
+            known = (bundle.digest, hashlib.sha256(json.dumps(table).encode()).hexdigest())
+            self._digests[bundle.target] = known
+        return known[1]
+
     def _kernel(self, place: Place) -> _Kernel:
         """Return what is known of the namespace, from the note of a former agent where this one knows nothing yet."""
         inode = netns.inode(place.namespace)
@@ -196,6 +207,26 @@ class Nft:
 
 def _skeleton(bundle: Bundle | None) -> File | None:
     return next((file for file in bundle.files if file.service == "nft"), None) if bundle else None
+
+
+def _wrong(file: File, bundle: Bundle) -> str:
+    """Return what is wrong with the text alone, empty where nothing is."""
+    try:
+        elements.table_of(file.content)
+    except ValueError as error:
+        return str(error)
+    for entry in bundle.elements:
+        if not elements.declares(file.content, entry.name):
+            return f"it declares no set or map {entry.name}, which has elements."
+        if bad := next(elements.unsafe(entry.items), None):
+            return f"set {entry.name}: {bad!r} is not one element."
+    return ""
+
+
+def _in_force(place: Place, file: File) -> bool:
+    """Tell whether the kernel took this very skeleton already."""
+    path = place.current / file.path
+    return path.exists() and path.read_text(encoding="utf-8") == file.content
 
 
 def _failure(file: File, text: str, error: NftError) -> Failure:

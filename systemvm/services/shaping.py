@@ -20,7 +20,7 @@ def set_rate(ip: IPRoute, name: str, index: int, rate: int) -> list[str]:
     if there == goal:
         return []
     if not goal:
-        ip.tc("del", "tbf", index)
+        ip.tc("del", index=index, parent=_ROOT)
     else:
         # A bucket of 10 ms at the rate, and never less than a few frames, keeps up with coarse timers.
         burst = max(goal // 100, 16_384)

@@ -6,6 +6,7 @@ import json
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any
 
 from sqlalchemy import select
@@ -14,6 +15,7 @@ from controlplane.identity.accounts import Account
 from controlplane.identity.roles import RoleRow
 from controlplane.identity.users import User
 from controlplane.network.networks import Network
+from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile.door import Door, digest_of
@@ -28,6 +30,7 @@ from controlplane.zone.zones import Zone
 from systemvm.bundle import Bundle, Failure, Observation, Outcome
 
 GIB = 1 << 30
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA22lRKyr2PJlqCH2C0zlCWAfQWVgUGRSxrKn4ZHGlFn me"
 SERVICES = {name: ["VirtualRouter"] for name in ("Dhcp", "Dns", "UserData", "SourceNat", "PortForwarding", "StaticNat")}
 
 
@@ -117,6 +120,13 @@ class World:
         assert result is not None
         return next(iter(result.values())) if len(result) == 1 else result
 
+    def nobody_holds(self, vm: str = "") -> bool:
+        """Whether, within a few seconds, no host holds the guest (any, by default) any more."""
+        names = [f"target/{number}" for number in range(1, 99)]
+        return signals.wait(
+            names, lambda: not any(not vm or vm in agent.holds for agent in self.agents if agent.holds), 5
+        )
+
     def rows(self, table: Any, *conditions: Any) -> list[Any]:
         """Rows of a table as they are now."""
         with self.cloud.database.read() as session:
@@ -190,12 +200,23 @@ def _zone(session: Any, count: int) -> dict[str, Any]:
         name="iso", unique_name="iso", display_text="iso", guest_type="Isolated", services=SERVICES, state="Enabled"
     )
     session.add_all([template, offering, network_offering])
+    _public_range(session, physical)
     session.flush()
     return {
         "zone": zone.uuid, "physical": physical, "offering": offering.uuid, "template": template.uuid,
         "hosts": [host.uuid for host in rows], "agents": [host.target.agent_id for host in rows],
         "network_offering": network_offering,
     }  # fmt: skip
+
+
+def _public_range(session: Any, physical: PhysicalNetwork) -> None:
+    given = {"gateway": "203.0.113.1", "netmask": "255.255.255.0", "start_ip": "203.0.113.10", "end_ip": "203.0.113.40"}
+    row = VlanRange(zone_id=physical.zone_id, physical_network_id=physical.id, **given)
+    session.add(row)
+    session.flush()
+    for last in range(10, 41):
+        address = f"203.0.113.{last}"
+        session.add(PublicIp(range_id=row.id, zone_id=row.zone_id, address=address, number=int(IPv4Address(address))))
 
 
 def _host(session: Any, cluster: Cluster, name: str) -> Host:
@@ -224,3 +245,12 @@ def _network(session: Any, owner: str, name: str, physical: PhysicalNetwork, off
     session.add(network)
     session.flush()
     return network
+
+
+def second_network(there: World) -> str:
+    """One more network of alice; its UUID."""
+    with there.cloud.database.write() as session:
+        first = session.scalars(select(Network).where(Network.uuid == there.network)).one()
+        made = _network(session, "alice", "back", first.physical_network, first.offering)
+        made.cidr, made.gateway = "10.2.2.0/24", "10.2.2.1"
+        return made.uuid

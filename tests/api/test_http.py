@@ -148,7 +148,8 @@ def test_expiry_of_version_3(server):
 
 def test_without_a_command(server):
     assert server.http.get(server.url).status_code == 401
-    answer = server.login().get(server.url, params={"response": "json"})
+    with server.login() as browser:
+        answer = browser.get(server.url, params={"response": "json"})
     assert (answer.status_code, error(answer)[0]) == (400, "errorresponse")
 
 
@@ -286,7 +287,8 @@ def test_the_process_is_not_root(server):
 
 def test_no_secret_is_logged(server):
     server.get("listCapabilities")
-    server.login()
+    with server.login():
+        pass
     server.http.get(server.url, params={"command": f"x {PASSWORD}", "password": PASSWORD})
     server.http.post(server.url, data={"command": "login", "username": "admin", "password": "hunter-2"})
     log = server.log
@@ -302,4 +304,14 @@ def test_what_a_browser_and_a_load_balancer_ask_for(server):
     assert "Netspine" in server.http.get(f"{base}/client/").text
     assert server.http.get(f"{base}/").headers["location"] == "/client/"
     assert server.http.get(f"{base}/openapi.json").status_code == 404
-    assert server.http.get(f"{base}/agent/v1/bundle").status_code == 401
+
+
+@pytest.mark.parametrize("token", [None, "Bearer", "Bearer wrong", "Basic YTpi"])
+@pytest.mark.parametrize("path", ["GET bundle", "POST hello", "POST outcome", "POST observation"])
+def test_the_agents_door_is_shut_without_a_token(server, path, token):
+    method, name = path.split()
+    url = f"{server.url.removesuffix('/client/api')}/agent/v1/{name}"
+    headers = {"Authorization": token} if token else {}
+    sent = {"params": {"agent_id": "1", "wait": "0"}, "headers": headers}
+    answer = server.http.request(method, url, **sent, **({"json": {}} if method == "POST" else {}))
+    assert answer.status_code == 401

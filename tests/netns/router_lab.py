@@ -47,6 +47,8 @@ class Lab:
             self.ip(guest, f"addr add 10.1.1.{number}/24 dev eth0", "route add default via 10.1.1.1")
         self.ip(self.outside, "addr add 203.0.113.1/24 dev o0", "addr add 192.0.2.1/24 dev o2")
         self.ip(self.outside, "addr add 198.51.100.7/32 dev lo")
+        # As a provider does: a packet whose source belongs on the other wire is not taken.
+        netns.run(self.outside, ["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1"])
 
     @staticmethod
     def ip(name, *commands):
@@ -241,9 +243,9 @@ def until(condition, seconds=5):
 
 
 def ruleset(rendered):
-    """Return the packet filter as one text: the skeleton and its elements."""
+    """Return the packet filter as one text, as the agent loads it: in the old one's place, skeleton and elements."""
     files, elements = rendered
-    text = next(file.content for file in files if file.path == "nftables.nft")
+    text = "table inet netspine\ndelete table inet netspine\n" + next(file.content for file in files if file.path == "nftables.nft")
     return text + "".join(
         f"add element inet netspine {item.name} {{ {', '.join(item.items)} }}\n" for item in elements if item.items
     )

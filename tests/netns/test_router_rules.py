@@ -7,6 +7,7 @@ import pytest
 
 from drivers.network.virtual_router import VirtualRouter
 from drivers.vocabulary import EgressRule, IngressRule, LoadBalancer, Member, PortForward, StaticNat
+from systemvm import netns
 from tests.golden.router.cases import ANY, FIRST, SECOND, appliance, network, two_ranges, uid
 from tests.netns.router_lab import Lab, ask, ping, until
 
@@ -209,10 +210,19 @@ def test_private_addresses_are_not_reached_from_outside(routed):
 def test_a_guest_with_a_foreign_address_gets_nowhere(routed):
     lab = routed()
     lab.ip(lab.g5, "addr add 10.9.9.9/32 dev eth0")
+    netns.run(lab.outside, ["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.o0.rp_filter=0"])
     try:
-        assert ask(lab.g5, "203.0.113.1", 5000, "10.9.9.9") is None
+        with netns.entered(lab.outside):
+            server = socket.socket(socket.AF_INET, UDP)
+        with server:
+            server.bind(("203.0.113.1", 6000))
+            server.settimeout(2)
+            ask(lab.g5, "203.0.113.1", 6000, "10.9.9.9", kind=UDP, timeout=0.1)
+            ask(lab.g5, "203.0.113.1", 6000, "10.1.1.5", kind=UDP, timeout=0.1)
+            assert server.recvfrom(16)[1][0] == FIRST, "the one that was sent first never came"
     finally:
         lab.ip(lab.g5, "addr del 10.9.9.9/32 dev eth0")
+        netns.run(lab.outside, ["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1"])
 
 
 def test_bytes_are_counted_for_address_and_network(routed):

@@ -116,6 +116,11 @@ REFUSED = {
     "has no parameter 'size'": of_network(
         balancers=(balancer(1, 80, stickiness=Stickiness("s", "SourceBased", (("size", "1"),))),)
     ),
+    "cannot be indirect": of_network(
+        balancers=(
+            balancer(1, 80, stickiness=Stickiness("s", "LbCookie", (("mode", "rewrite"), ("indirect", "true")))),
+        )
+    ),
     "must be PEM blocks": of_network(
         balancers=(balancer(1, 80, protocol="ssl", certificate=Certificate("x", "no", "", "s3cret-key")),)
     ),

@@ -44,7 +44,7 @@ class VirtualRouter:
             ruleset=ruleset.plan(facts, names, ways),
             dnsmasq=dhcp.plan(facts, names),
             haproxy=balancing.plan(facts),
-            metadata=metadata.plan(facts, names),
+            metadata=metadata.plan(facts),
         )
 
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:

@@ -23,6 +23,7 @@ SLOTS = 240
 """Turns of a UDP rule: divisible by 1 to 6, 8, 10, 12, 15, 16 and 20, so that so many members share evenly."""
 
 _DEFAULT_CHECK = Check(path="", interval=2, timeout=2, rise=2, fall=3)
+_FORWARD = "option.forwardfor"
 _MAXCONN = "network.loadbalancer.haproxy.max.conn"
 _HTTP_PORT = 80
 _LONGEST = 86_400
@@ -42,7 +43,7 @@ SETTINGS: dict[str, tuple[re.Pattern[str], str]] = {
         for name in ("client", "server", "connect", "queue", "tunnel", "http-request", "http-keep-alive")
     },
     "option.httpclose": _SWITCH,
-    "option.forwardfor": _SWITCH,
+    _FORWARD: _SWITCH,
     "option.tcpka": _SWITCH,
     "server.maxconn": _COUNT,
     "server.maxqueue": _COUNT,
@@ -172,6 +173,7 @@ def _listener(rule: LoadBalancer) -> Listener:
         port=rule.port,
         balance=rule.algorithm,
         http=sticky.http or rule.protocol == "ssl" or (rule.protocol == "tcp" and rule.port == _HTTP_PORT),
+        forwardfor=dict(rule.settings).get(_FORWARD) != "false",
         proxy_protocol=rule.protocol == "tcp-proxy",
         certificate=_path(rule) if rule.protocol == "ssl" else "",
         servers=tuple(_server(rule, member, what) for member in _members(rule.members)),
@@ -219,7 +221,8 @@ def _settings(given: Sequence[tuple[str, str]], what: str) -> tuple[Words, Words
         if scope == "server":
             of_servers.append((rest, value))
         elif scope == "option":
-            common.append((name.replace(".", " ") if value == "true" else f"no {name.replace('.', ' ')}", ""))
+            # Off is haproxy's default, but for forwardfor, which the listener decides.
+            common += [(name.replace(".", " "), "")] if value == "true" and name != _FORWARD else []
         else:
             common.append((name.replace(".", " "), value))
     return tuple(common), tuple(of_servers)

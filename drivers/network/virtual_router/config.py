@@ -155,6 +155,7 @@ class Listener:
     """One load balancer rule in haproxy.
 
     :param http: haproxy reads HTTP (cookies, X-Forwarded-For) instead of passing bytes on.
+    :param forwardfor: HTTP requests tell the guest who asked, in X-Forwarded-For.
     :param sticky: the lines that make clients stick, decided by the policy.
     :param settings: haproxy's own directives with their values.
     :param certificate: path of the PEM file relative to the folder of files; empty means no TLS.
@@ -165,6 +166,7 @@ class Listener:
     port: int
     balance: str
     http: bool
+    forwardfor: bool
     proxy_protocol: bool
     certificate: str
     servers: tuple[Server, ...]

@@ -4,6 +4,10 @@ What changes with a guest (its lease and its names) is in files that dnsmasq rea
 network is in its configuration, which needs a restart. No path is in it: the agent names the files on the command
 line, because dnsmasq leaves its working directory when it starts.
 
+A guest that comes needs a SIGHUP. One that goes, or changes its address, needs a restart (some 50 ms, and nothing is
+forgotten that matters, as every address is given by the files): a running dnsmasq keeps the lease, answers to its name
+and gives its address to nobody else. So the agent restarts it when a line of ``dhcp-hosts`` is no longer there.
+
 A lease sets no tag: dnsmasq 2.90 chains the tags of a dhcp-host with those of the request, and when it reads the file
 again it frees the whole chain, and falls. The few guests that need a tag (another default network, options of their
 own) get theirs in the configuration.

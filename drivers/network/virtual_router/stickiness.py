@@ -131,6 +131,8 @@ def _default_name(rule: LoadBalancer) -> str:
 
 def _lb_cookie(rule: LoadBalancer, params: dict[str, str]) -> str:
     words = ["cookie", params.get("cookie-name", _default_name(rule)), params.get("mode", "insert")]
+    if params.get("mode") == "rewrite" and "indirect" in params:
+        raise ValueError(f"Load balancer rule {rule.id}: a cookie that is rewritten cannot be indirect: use insert.")
     words += [flag for flag in ("indirect", "nocache", "postonly") if flag in params]
     if "domain" in params:
         words += ["domain", params["domain"]]
