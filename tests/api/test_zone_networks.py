@@ -128,7 +128,7 @@ def test_providers_are_the_installed_drivers(cloud):
         cloud("addNetworkServiceProvider", physicalnetworkid=zone.physical, name="NiciraNvp")
     with pytest.raises(BadParameter, match="has it already"):
         cloud("addNetworkServiceProvider", physicalnetworkid=zone.physical, name="virtualrouter")
-    with pytest.raises(BadParameter, match="provider VirtualRouter has .* only"):
+    with pytest.raises(BadParameter, match=r"provider VirtualRouter has .* only"):
         cloud("updateNetworkServiceProvider", id=provider["id"], servicelist="SecurityGroup")
     with pytest.raises(BadParameter, match="it has its element"):
         cloud("createVirtualRouterElement", nspid=provider["id"])
@@ -202,7 +202,11 @@ def test_dedicating_addresses_and_vlans(cloud):
     place = {"physicalnetworkid": zone.physical, "account": "sam", "domainid": sales}
     dedicated = cloud("dedicateGuestVlanRange", vlanrange="120-129", **place)["dedicatedguestvlanrange"]
     assert (dedicated["guestvlanrange"], dedicated["account"]) == ("120-129", "sam")
-    for vlans, text in (("125-130", "120-129 is dedicated already"), ("90-105", "has 100-199"), ("1,3", "give one range")):
+    for vlans, text in (
+        ("125-130", "120-129 is dedicated already"),
+        ("90-105", "has 100-199"),
+        ("1,3", "give one range"),
+    ):
         with pytest.raises(BadParameter, match=text):
             cloud("dedicateGuestVlanRange", vlanrange=vlans, **place)
     with cloud.database.write() as session:
