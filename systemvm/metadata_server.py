@@ -35,19 +35,20 @@ def taken_mark(vm: str, password: str) -> str:
 
 
 class Router:
-    """One router: its guests by address, and its listening sockets by (address, port)."""
+    """One router: its guests by its own address on their network and by theirs, and its sockets by (address, port)."""
 
     def __init__(self) -> None:
         self.entry: dict[str, object] = {}
-        self.guests: dict[str, dict[str, object]] = {}
+        self.guests: dict[str, dict[str, dict[str, object]]] = {}
         self.sockets: dict[tuple[str, int], socket.socket] = {}
 
 
 class Client:
     """One connection: what was read of its request, and what is still to be sent."""
 
-    def __init__(self, line: socket.socket, peer: str, port: int, router: Router) -> None:
-        self.line, self.peer, self.port, self.router = line, peer, port, router
+    def __init__(self, line: socket.socket, peer: str, at: tuple[str, int], router: Router) -> None:
+        self.line, self.peer, self.router = line, peer, router
+        self.address, self.port = at
         self.read, self.answer = b"", b""
         self.deadline = time.monotonic() + _PATIENCE
 
@@ -94,13 +95,13 @@ class Server:
         router = self.routers.setdefault(name, Router())
         if router.entry.get("inode") != entry["inode"]:
             self._close(router)
-        router.entry, router.guests = entry, {guest["address"]: guest for guest in entry["guests"]}
-        wanted = {(address, port) for address in entry["listen"] for port in (_METADATA, _PASSWORD)}
+        router.entry, router.guests = entry, {net["address"]: net["guests"] for net in entry["networks"]}
+        wanted = {(address, port) for address in router.guests for port in (_METADATA, _PASSWORD)}
         for place in router.sockets.keys() - wanted:
             self._shut(router.sockets.pop(place))
         for place in wanted - router.sockets.keys():
             router.sockets[place] = self._listen(entry["namespace"], place)
-            self.selector.register(router.sockets[place], selectors.EVENT_READ, (router, place[1]))
+            self.selector.register(router.sockets[place], selectors.EVENT_READ, (router, place))
 
     def _listen(self, namespace: str, place: tuple[str, int]) -> socket.socket:
         there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
@@ -133,7 +134,7 @@ class Server:
         self.selector.unregister(line)
         line.close()
 
-    def accept(self, listening: socket.socket, router: Router, port: int) -> None:
+    def accept(self, listening: socket.socket, router: Router, at: tuple[str, int]) -> None:
         """Take one connection in."""
         try:
             line, (peer, _) = listening.accept()
@@ -143,7 +144,7 @@ class Server:
             line.close()
             return
         line.setblocking(False)
-        client = Client(line, peer, port, router)
+        client = Client(line, peer, at, router)
         self.clients.add(client)
         self.selector.register(line, selectors.EVENT_READ, client)
 
@@ -175,8 +176,8 @@ class Server:
         """Return the whole HTTP answer to a request."""
         lines = client.read.decode("latin-1").splitlines()
         words = lines[0].split() if lines else []
-        guest = client.router.guests.get(client.peer)
-        if len(words) < 2 or words[0] not in ("GET", "HEAD"):
+        guest = client.router.guests.get(client.address, {}).get(client.peer)
+        if len(words) < 2 or words[0] not in ("GET", "HEAD"):  # noqa: PLR2004 - method and path
             status, body = "400 Bad Request", b"bad_request"
         elif client.port == _PASSWORD:
             headers = {name.strip().lower(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
@@ -233,7 +234,7 @@ class Server:
 
 def _metadata(guest: dict[str, object], path: str) -> bytes | None:
     """Return what is at a path; None where nothing is. Folders list their entries, as EC2 and CloudStack do."""
-    items = {str(name): str(value) for name, value in guest.get("items", ())}  # type: ignore[attr-defined]
+    items = {str(name): str(value) for name, value in guest.get("items", {}).items()}  # type: ignore[attr-defined]
     parts = [part for part in path.split("/") if part]
     if not parts:
         return b"1.0\nlatest"

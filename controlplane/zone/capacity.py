@@ -103,8 +103,8 @@ Amounts = dict[int, dict[int, Amount]]
 def ratios_of(session: Session, clusters: Iterable[Any]) -> dict[int, Ratios]:
     """Return the over-provisioning factors by cluster number: its details, or the settings in its scope."""
     names = CPU_FACTOR.name, MEMORY_FACTOR.name
-    rows = session.scalars(select(ConfigurationValue).where(ConfigurationValue.name.in_(names)))
-    values = {(row.name, row.scope, row.scope_id): row.value for row in rows}
+    query = select(ConfigurationValue).where(ConfigurationValue.name.in_(names))
+    values = {(row.name, row.scope, row.scope_id): row.value for row in session.scalars(query)}
 
     def factor(cluster: Any, detail: str, setting: Setting) -> float:
         everywhere = values.get((setting.name, GLOBAL, 0), setting.default)

@@ -1,7 +1,7 @@
 """dnsmasq: a target's DHCP and DNS. Host files are read again without a gap; a changed configuration restarts it.
 
-dnsmasq leaves its working directory when it starts, so the agent starts it with a copy of its configuration in which
-the paths, which a bundle gives relative to the folder in force, are absolute. See dnsmasq(8).
+dnsmasq leaves its working directory when it starts, so its configuration names no path: ``dnsmasq/dhcp-hosts`` and
+``dnsmasq/hosts`` are named on the command line. See dnsmasq(8).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import time
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
-from typing import NamedTuple
 
 from systemvm import netns
 from systemvm.bundle import Bundle, Failure, Observation
@@ -22,23 +21,10 @@ from systemvm.services import Place
 from systemvm.services.dhcp_release import release
 
 CONF = "dnsmasq/dnsmasq.conf"
-_PATHS = (
-    "addn-hosts|conf-dir|conf-file|dhcp-hostsdir|dhcp-hostsfile|dhcp-optsdir|dhcp-optsfile|hostsdir|resolv-file|"
-    "servers-file|tftp-root|trust-anchors-file"
-)
-_RELATIVE = re.compile(rf"^(\s*(?:{_PATHS})\s*=\s*)([^/\s].*)$", re.MULTILINE)
-_WATCHED = re.compile(r"^\s*hostsdir\s*=\s*([^\s,]+)", re.MULTILINE)
-_HOST = re.compile(r"([0-9a-f]{2}(?::[0-9a-f]{2}){5}).*?,(\d+\.\d+\.\d+\.\d+)", re.IGNORECASE)
-_LEASE_FIELDS = ("expiry", "MAC", "address", "name", "client")
-_START, _LET_GO = 5.0, 0.5
-
-
-class Lease(NamedTuple):
-    """A line of dnsmasq's lease file."""
-
-    mac: str
-    address: str
-    client_id: str
+LEASES, NAMES = "dnsmasq/dhcp-hosts", "dnsmasq/hosts"
+_OPTIONS = {LEASES: "dhcp-hostsfile", NAMES: "addn-hosts"}
+_HOST = re.compile(r"^([0-9a-f]{2}(?::[0-9a-f]{2}){5}),.*?\b(\d+\.\d+\.\d+\.\d+)\b", re.IGNORECASE | re.MULTILINE)
+_START = 5.0
 
 
 class Dnsmasq:
@@ -50,14 +36,11 @@ class Dnsmasq:
         """Let ``dnsmasq --test`` read the configuration."""
         if not (staged / CONF).exists():
             return [Failure(CONF, f"{CONF} is missing.")] if _files(bundle) else []
-        copy = staged.parent / "run" / "dnsmasq.test"
-        copy.write_text(_absolute((staged / CONF).read_text(encoding="utf-8"), staged), encoding="utf-8")
-        argv = ["dnsmasq", "--test", f"--conf-file={copy}"]
+        argv = ["dnsmasq", "--test", *_named(staged, _files(bundle))]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-        copy.unlink()
         if done.returncode == 0:
             return []
-        said = done.stderr.strip().removeprefix("dnsmasq: ").replace(str(copy), CONF).replace(f"{staged}/", "")
+        said = done.stderr.strip().removeprefix("dnsmasq: ").replace(f"{staged}/", "")
         line = re.search(r"line (\d+)", said)
         return [Failure(CONF, f"{CONF} line {line[1]}: {said}" if line else f"{CONF}: {said}")]
 
@@ -67,35 +50,28 @@ class Dnsmasq:
         if CONF not in files:
             daemon.stop()
             return []
-        same = old is not None and before.get(CONF) == files[CONF] and daemon.pid() is not None
-        if not same:
-            return self._restart(place, before, files)
-        stale = _stale(place.folder / "run", before, files)
-        touched = {path for path in before.keys() | files.keys() if before.get(path) != files.get(path)}
-        watched = tuple(f"{folder.rstrip('/')}/" for folder in _WATCHED.findall(files[CONF]))
-        if any(not path.startswith(watched) for path in touched):  # inotify sees the others by itself
+        named = before.keys() & _OPTIONS.keys() == files.keys() & _OPTIONS.keys()
+        if old is None or not named or before.get(CONF) != files[CONF] or daemon.pid() is None:
+            return self._restart(place, files)
+        if before != files:
             daemon.signal(signal.SIGHUP)
-        if stale and not _release(place, stale):
-            return self._restart(place, before, files)
+            _release(place, _gone(before, files))
         return []
 
-    def _restart(self, place: Place, before: dict[str, str], files: dict[str, str]) -> list[Failure]:
+    def _restart(self, place: Place, files: dict[str, str]) -> list[Failure]:
         daemon, run = _daemon(place), place.folder / "run"
         daemon.stop()
         run.mkdir(parents=True, exist_ok=True)
-        conf, leases = run / "dnsmasq.conf", run / "dnsmasq.leases"
-        conf.write_text(_absolute(files[CONF], place.current), encoding="utf-8")
-        if stale := _stale(run, before, files):
-            _forget_leases(leases, stale)
+        (run / "dnsmasq.leases").unlink(missing_ok=True)  # every address is given by the files
         argv = [
             "dnsmasq",
             "--keep-in-foreground",
-            f"--conf-file={conf}",
             "--pid-file",
-            f"--dhcp-leasefile={leases}",
+            f"--dhcp-leasefile={run}/dnsmasq.leases",
             "--log-facility=-",
             "--quiet-dhcp",
             f"--user={_user(place.current)}",
+            *_named(place.current, files),
         ]
         pid = daemon.start(argv, place.current)
         deadline = time.monotonic() + _START
@@ -103,7 +79,7 @@ class Dnsmasq:
             if daemon.pid() != pid or time.monotonic() > deadline:
                 reason = daemon.said() or "it did not come up"
                 daemon.stop()
-                return [Failure(CONF, f"{CONF}: dnsmasq did not start: {reason.replace(str(conf), CONF)}")]
+                return [Failure(CONF, f"{CONF}: dnsmasq did not start: {reason}")]
             time.sleep(0.003)
         return []
 
@@ -112,7 +88,7 @@ class Dnsmasq:
         files = _files(bundle)
         if CONF not in files or _daemon(place).pid() is not None:
             return []
-        for failure in self._restart(place, {}, files):
+        for failure in self._restart(place, files):
             raise RuntimeError(failure.reason)
         return ["dnsmasq was gone and was started again"]
 
@@ -136,8 +112,10 @@ def _files(bundle: Bundle | None) -> dict[str, str]:
     return {file.path: file.content for file in bundle.files if file.service == "dnsmasq"} if bundle else {}
 
 
-def _absolute(conf: str, folder: Path) -> str:
-    return _RELATIVE.sub(lambda found: f"{found[1]}{folder}/{found[2]}", conf)
+def _named(folder: Path, files: dict[str, str]) -> list[str]:
+    """Return the arguments that name the files that are there."""
+    options = {CONF: "conf-file"} | _OPTIONS
+    return [f"--{option}={folder / path}" for path, option in options.items() if path in files]
 
 
 def _user(folder: Path) -> str:
@@ -152,58 +130,22 @@ def _user(folder: Path) -> str:
     return "dnsmasq" if all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents)) else "root"
 
 
-def _owners(files: dict[str, str]) -> dict[str, str]:
-    """Return address → MAC of every host line."""
-    return {found[2]: found[1].lower() for text in files.values() for found in _HOST.finditer(text)}
+def _gone(before: dict[str, str], files: dict[str, str]) -> list[tuple[str, str]]:
+    """Return (MAC, address) of the hosts that are gone, or are another's now."""
+    former, now = (set(_HOST.findall(texts.get(LEASES, ""))) for texts in (before, files))
+    return sorted(former - now)
 
 
-def _leases(run: Path) -> list[Lease]:
-    """Read dnsmasq's lease file, which it truncates and writes again: what is read twice is whole."""
-    text: str | None = None
-    again = ""
-    while text != again:
-        text = again
-        time.sleep(0.01)
-        try:
-            again = (run / "dnsmasq.leases").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-    rows = [line.split() for line in again.splitlines()]
-    return [Lease(row[1].lower(), row[2], row[4]) for row in rows if len(row) == len(_LEASE_FIELDS)]
-
-
-def _stale(run: Path, before: dict[str, str], files: dict[str, str]) -> list[Lease]:
-    """Return the leases of guests that are gone, or whose address is another's now."""
-    former, owners = _owners(before), _owners(files)
-    return [
-        lease
-        for lease in _leases(run)
-        if owners.get(lease.address, lease.mac) != lease.mac
-        or (lease.address not in owners and former.get(lease.address) == lease.mac)
-    ]
-
-
-def _release(place: Place, stale: list[Lease]) -> bool:
-    """Release leases in the name of those who hold them; return whether dnsmasq let go of all."""
+def _release(place: Place, gone: list[tuple[str, str]]) -> None:
+    """Release in the name of each what it may hold; a running dnsmasq would keep its lease, address and name."""
+    if not gone:
+        return
     with netns.netlink(place.namespace) as ip:
         found = [(entry.get_attr("IFA_LOCAL"), entry["prefixlen"], entry["index"]) for entry in ip.get_addr(family=2)]
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
     own = [(ip_interface(f"{address}/{length}"), names[index]) for address, length, index in found]
     with netns.entered(place.namespace):
-        for lease in stale:
+        for mac, address in gone:
             for interface, device in own:
-                if ip_address(lease.address) in interface.network:
-                    release(device, str(interface.ip), lease.address, lease.mac, lease.client_id)
-    deadline = time.monotonic() + _LET_GO
-    while set(stale) & set(_leases(place.folder / "run")):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def _forget_leases(path: Path, stale: list[Lease]) -> None:
-    """Take leases out of the file, for a dnsmasq that is about to read it."""
-    gone = {lease.address for lease in stale}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not gone & set(line.split()[2:3])), encoding="utf-8")
+                if ip_address(address) in interface.network:
+                    release(device, str(interface.ip), address, mac)

@@ -27,10 +27,14 @@ def table_of(skeleton: str) -> tuple[str, str]:
     tables = {(family or "ip", name) for family, name in _TABLE.findall(skeleton)}
     if len(tables) != 1:
         raise ValueError(f"It must declare exactly one table, not {len(tables)}.")
-    if outside := _FORBIDDEN.search(skeleton):
+    family, name = tables.pop()
+    own = f"delete table {family} {name}"  # makes the text repeatable with nft -f, and harmless here
+    for outside in _FORBIDDEN.finditer(skeleton):
+        if " ".join(outside[0].split()) == own:
+            continue
         line = skeleton.count("\n", 0, outside.start()) + 1
         raise ValueError(f"line {line}: {outside[0].strip()!r} is refused: a skeleton only declares its table.")
-    return tables.pop()
+    return family, name
 
 
 def declares(skeleton: str, name: str) -> bool:

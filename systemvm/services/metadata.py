@@ -3,8 +3,8 @@
 This service writes what a router's guests may read into the server's folder; the server opens its sockets inside the
 router's namespace. ``metadata.json``::
 
-    {"listen": ["10.1.1.1"], "guests": [{"vm": UUID, "address": "10.1.1.5", "items": [["instance-id", "…"], …],
-     "user_data": BASE64, "password": "…"}]}
+    {"networks": [{"address": "10.1.1.1", "interface": "eth1", "guests": {"10.1.1.5": {"vm": UUID,
+     "items": {"instance-id": "…", …}, "user_data": BASE64, "password": "…"}}}]}
 """
 
 from __future__ import annotations
@@ -94,10 +94,11 @@ class Metadata:
         if not _has(bundle):
             return Observation(bundle.target)
         taken = place.host.state / "metadata" / "taken"
-        guests = _read((place.current / FILE).read_text(encoding="utf-8"))["guests"]
+        networks = _read((place.current / FILE).read_text(encoding="utf-8"))["networks"]
         states = tuple(
             (f"{guest['vm']}/password", "taken")
-            for guest in guests
+            for network in networks
+            for guest in network["guests"].values()
             if guest.get("password") and (taken / taken_mark(guest["vm"], guest["password"])).exists()
         )
         reason = "" if _daemon(place.host).pid() else "the metadata server does not run"
@@ -128,12 +129,10 @@ def _has(bundle: Bundle) -> bool:
 
 def _read(text: str) -> dict[str, list[dict[str, Any]]]:
     data: dict[str, list[dict[str, Any]]] = json.loads(text)
-    for address in data["listen"]:
-        ip_address(str(address))
-    addresses = [str(ip_address(guest["address"])) for guest in data["guests"]]
-    if len(addresses) != len(set(addresses)):
-        raise ValueError("two guests have the same address: neither could be told from the other.")
-    for guest in data["guests"]:
-        guest["vm"] + guest.get("user_data", "") + guest.get("password", "")
-        dict(guest.get("items", ()))
+    for network in data["networks"]:
+        for address in (network["address"], *network["guests"]):
+            ip_address(address)
+        for guest in network["guests"].values():
+            guest["vm"] + guest.get("user_data", "") + guest.get("password", "")
+            dict(guest.get("items", {}))
     return data

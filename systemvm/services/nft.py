@@ -110,7 +110,8 @@ class Nft:
         table = elements.table_of(after.content)
         former = elements.table_of(before.content) if before else table
         # A large table takes longer to list than to load: what was counted since it was last listed is let go then.
-        kernel.tally.fold(_counts(_listing(kernel.context, former)) if kernel.cost < _CHEAP else None)
+        if kernel.digest:
+            kernel.tally.fold(_counts(_listing(kernel.context, former)) if kernel.cost < _CHEAP else None)
         text = elements.replacing(after.content, new.elements)
         if former != table:
             text = f"table {' '.join(former)}\ndelete table {' '.join(former)}\n{text}"

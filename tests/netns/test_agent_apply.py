@@ -74,7 +74,7 @@ BROKEN = {
     "nftables.nft": (SKELETON.replace("policy drop", "policy dorp"), "nft", "line 16"),
     "dnsmasq/dnsmasq.conf": ("port=0\nno-resolv\nno-such-word=1\n", "dnsmasq", "line 3"),
     "haproxy/haproxy.cfg": ("global\n  maxconn 5\n  frobnicate\n", "haproxy", "line 3"),
-    "metadata.json": ('{"listen": ["10.1.1"], "guests": []}', "metadata", "10.1.1"),
+    "metadata.json": ('{"networks": [{"address": "10.1.1", "guests": {}}]}', "metadata", "10.1.1"),
     "interfaces.json": ('{"interfaces": [\n{]}', "links", "line 2"),
 }
 
@@ -300,12 +300,14 @@ def test_a_reader_sees_the_old_set_or_the_new_one(world: World) -> None:
 
 
 def dnsmasq_files(host: str = "02:00:00:00:00:aa,10.1.1.5,vm1") -> tuple[File, ...]:
-    conf = "port=0\nno-resolv\nbind-dynamic\ninterface=eth1\ndhcp-range=10.1.1.0,static\ndhcp-hostsfile=dnsmasq/hosts\n"
-    return File("dnsmasq/dnsmasq.conf", conf, "dnsmasq"), File("dnsmasq/hosts", host + "\n", "dnsmasq")
+    conf = "port=0\nno-resolv\nbind-dynamic\ninterface=eth1\ndhcp-range=10.1.1.0,static\n"
+    return File("dnsmasq/dnsmasq.conf", conf, "dnsmasq"), File("dnsmasq/dhcp-hosts", host + "\n", "dnsmasq")
 
 
 def test_absent_leaves_nothing_behind(world: World) -> None:
-    metadata = {"listen": ["10.1.1.1"], "guests": [{"vm": "vm-1", "address": "10.1.1.5", "items": []}]}
+    metadata = {
+        "networks": [{"address": "10.1.1.1", "interface": "eth1", "guests": {"10.1.1.5": {"vm": "vm-1", "items": {}}}}]
+    }
     files = (*dnsmasq_files(), File("metadata.json", json.dumps(metadata), "metadata"))
     bundle = world.bundle(1, *files, forward="8000")
     assert world.door.apply(bundle).status == "applied"

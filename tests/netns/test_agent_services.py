@@ -167,15 +167,13 @@ def test_a_namespace_that_was_made_anew_is_filled_again(world: World) -> None:
 
 
 def dnsmasq(*hosts: str, conf: str = "") -> tuple[File, ...]:
-    text = (
-        "port=53\nno-resolv\nno-hosts\nbind-dynamic\ninterface=eth1\nexcept-interface=lo\ndhcp-range=10.1.1.0,static\n"
-    )
-    text += "dhcp-hostsfile=dnsmasq/hosts\nhostsdir=dnsmasq/names\n" + conf
+    text = "no-resolv\nno-hosts\nbind-dynamic\ninterface=eth1\nexcept-interface=lo\nleasefile-ro\ndhcp-authoritative\n"
+    text += "dhcp-range=10.1.1.0,static,infinite\n" + conf
     names = "".join(f"{host.split(',')[1]} {host.split(',')[2]}\n" for host in hosts)
     return (
         File("dnsmasq/dnsmasq.conf", text, "dnsmasq"),
-        File("dnsmasq/hosts", "".join(f"{host}\n" for host in hosts), "dnsmasq"),
-        File("dnsmasq/names/all", names, "dnsmasq"),
+        File("dnsmasq/dhcp-hosts", "".join(f"{host}\n" for host in hosts), "dnsmasq"),
+        File("dnsmasq/hosts", names, "dnsmasq"),
     )
 
 
@@ -274,22 +272,24 @@ def test_a_load_balancer_is_reloaded_without_a_lost_connection(world: World) -> 
 
 
 METADATA = {
-    "listen": ["10.1.1.1"],
-    "guests": [
-        {
-            "vm": "vm-1",
-            "address": "10.1.1.5",
-            "items": [["instance-id", "i-1"], ["public-keys/0/openssh-key", "ssh-rsa A"], ["local-hostname", "one"]],
-            "user_data": base64.b64encode(b"#!/bin/sh\n").decode(),
-            "password": "s3cret",
-        },
-        {"vm": "vm-2", "address": "10.1.1.6", "items": [["instance-id", "i-2"]], "password": "other"},
-    ],
+    "10.1.1.5": {
+        "vm": "vm-1",
+        "items": {"instance-id": "i-1", "public-keys/0/openssh-key": "ssh-rsa A", "local-hostname": "one"},
+        "user_data": base64.b64encode(b"#!/bin/sh\n").decode(),
+        "password": "s3cret",
+    },
+    "10.1.1.6": {"vm": "vm-2", "items": {"instance-id": "i-2"}, "password": "other"},
 }
 
 
-def metadata(**change: object) -> File:
-    return File("metadata.json", json.dumps(METADATA | change), "metadata", secret=True)
+def metadata(**change: dict) -> File:
+    """Two networks: the second's guests have the same addresses, and are others."""
+    other = {"10.1.1.5": {"vm": "vm-3", "items": {"instance-id": "i-3"}, "password": "third"}}
+    networks = [
+        {"address": "10.1.1.1", "interface": "eth1", "guests": METADATA | change},
+        {"address": "10.1.2.1", "interface": "eth2", "guests": other},
+    ]
+    return File("metadata.json", json.dumps({"networks": networks}), "metadata", secret=True)
 
 
 def get(world: World, path: str, port: int = 80, headers: str = "", source: str = "10.1.1.5") -> tuple[int, str]:
@@ -348,9 +348,8 @@ def test_a_password_is_handed_out_once(world: World) -> None:
     until(lambda: answer(world.guest, "10.1.1.1", 8080, b"GET / HTTP/1.0\r\n\r\n"))
     assert world.door.apply(world.bundle(2, metadata(), forward="8000")).status == "applied"
     assert password(world, "send_my_password") == (200, "saved_password")
-    fresh = json.loads(json.dumps(METADATA))
-    fresh["guests"][0]["password"] = "another"
-    assert world.door.apply(world.bundle(3, metadata(guests=fresh["guests"]))).status == "applied"
+    fresh = metadata(**{"10.1.1.5": METADATA["10.1.1.5"] | {"password": "another"}})
+    assert world.door.apply(world.bundle(3, fresh)).status == "applied"
     until(lambda: password(world, "send_my_password") == (200, "another"))
     secret = (world.state / "targets/r-1/current/metadata.json").stat().st_mode & 0o777
     assert secret == 0o600

@@ -118,6 +118,10 @@ def test_a_skeleton_declares_one_table_and_does_nothing_else(text: str) -> None:
 
 
 def test_a_skeletons_table() -> None:
+    repeatable = "table inet a\ndelete table inet a\n\ntable inet a {\n}\n"
+    assert elements.table_of(repeatable) == ("inet", "a")
+    with pytest.raises(ValueError, match=r"line 2|exactly one"):
+        elements.table_of(repeatable.replace("delete table inet a", "delete table inet b"))
     assert elements.table_of("# x\ntable inet a {\n}\n") == ("inet", "a")
     assert elements.table_of("table a {\n  chain c { }\n}\n") == ("ip", "a")
     skeleton = "table ip a {\n  set s {\n }\n  map m { type ipv4_addr : ipv4_addr; }\n}\n"
@@ -152,6 +156,8 @@ def test_translations_that_changed() -> None:
         settle.translation("1.1.1.3 . udp . 5-9 . 10.0.0.0/8"),
     }
     assert settle.changed(new, new) == set()
+    assert settle.changed(old, new, {"1.1.1.2"}) == {settle.translation("1.1.1.2")}
+    assert settle.translation("1.1.1.1 . udp . 53 . 0x1f") == settle.translation("1.1.1.1 . udp . 53")
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans())))

@@ -54,6 +54,7 @@ VHD = b"\0" * 512 + b"conectix" + b"\0" * 40 + struct.pack(">QII", 4096, 0, 3) +
         ("VHD", VHD, 4096),
         ("OVA", archive(("vm.ovf", tarfile.REGTYPE, ""), ("disk.vmdk", tarfile.REGTYPE, ""), mode="w"), 14),
     ],
+    ids=lambda value: "" if isinstance(value, bytes) else None,
 )
 def test_good_images(tmp_path, form, content, size):
     file = tmp_path / "image"
@@ -84,6 +85,7 @@ def test_good_images(tmp_path, form, content, size):
         ("TAR", GOOD_TAR[: len(GOOD_TAR) // 2], "no tar archive"),
         ("OVA", archive(("a", tarfile.REGTYPE, "")), "holds no .ovf"),
     ],
+    ids=lambda value: "" if isinstance(value, bytes) else None,
 )
 def test_bad_images(tmp_path, form, content, why):
     file = tmp_path / "image"
