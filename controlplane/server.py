@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pwd
 import socket
+import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -16,24 +16,17 @@ from types import FrameType
 
 import uvicorn
 
+from controlplane.api.words import describe_field
 from controlplane.app import Duty, Stop, create_app
 from controlplane.db.session import Database
 from controlplane.settings import Settings
 from controlplane.work import workflows
 from controlplane.work.signals import signals
+from drivers.registry import by_kind
 
 log = logging.getLogger(__name__)
 DUTIES = ("controlplane.reconcile.sweep", "controlplane.reconcile.hosted")
 """Modules whose ``start(database)`` begins something that goes on in the background, and returns how to stop it."""
-LATE_MODULES = (
-    "_strptime",
-    "anyio._backends._asyncio",
-    "dbos._sys_db_sqlite",
-    "encodings.idna",
-    "fastapi.telemetry._runtime",
-    "uvicorn.lifespan.on",
-    "uvicorn.loops.asyncio",
-)
 LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
 
@@ -63,18 +56,32 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
         backlog=BACKLOG,
     )
     config.load()
-    _load_the_rest()
     if user and os.geteuid() == 0:
         become(user, settings.folder)
     _Server(config).run(sockets)
     database.close()
 
 
-def _load_the_rest() -> None:
-    """Import what is otherwise imported at its first use: the user may not be able to read where Python lies."""
-    for name in LATE_MODULES:
-        with contextlib.suppress(ModuleNotFoundError):  # another release of the library may have no such module
-            import_module(name)
+def keep_readable() -> list[str]:
+    """Let this process find Python's modules and its own files by handles, too: the user may not reach where they lie.
+
+    A checkout or an interpreter in root's own home is closed to everybody else, but what is open already stays open.
+
+    :return: the folders behind the handles, as paths.
+    """
+    describe_field("")  # read the words from where they are
+    by_kind()
+    handles = {}
+    for folder in dict.fromkeys(os.path.realpath(entry) for entry in sys.path):
+        if Path(folder).is_dir():
+            handles[folder] = f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY)}"
+    sys.path += handles.values()
+    for module in list(sys.modules.values()):
+        for place in list(getattr(module, "__path__", ())):
+            for folder, handle in handles.items():
+                if Path(place).is_relative_to(folder):
+                    module.__path__.append(f"{handle}/{Path(place).relative_to(folder)}")
+    return [*handles.values()]
 
 
 class _Server(uvicorn.Server):
@@ -92,16 +99,19 @@ def listen(address: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server((address, port), family=family, backlog=BACKLOG)
+        opened = socket.create_server((address, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(error.errno, f"Cannot listen on {address} port {port}: {error.strerror}") from error
+    # asyncio does so only for sockets made with the protocol's number; without, each answer waits 40 ms for an ACK
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return opened
 
 
 def become(user: str, folder: Path) -> None:
     """Give up root for good: the process is this user from now on, and what it wrote so far belongs to it.
 
     :raises LookupError: there is no such user.
-    :raises PermissionError: the user may not read the program, or not write the folder.
+    :raises PermissionError: the user may not read the program, or write the folder.
     """
     try:
         entry = pwd.getpwnam(user)
@@ -111,15 +121,15 @@ def become(user: str, folder: Path) -> None:
     if (folder / "key").exists():  # a folder of ours, and not one that merely got named
         for path in ours:
             os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+    readable = keep_readable()
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
-    for module in (os.__file__, __file__):
-        if not os.access(module, os.R_OK):
-            raise PermissionError(
-                f"User {user} may not read {module}: have Python and Netspine where everybody may read them, "
-                "or name another user with --user."
-            )
+    if not all(os.access(place, os.R_OK | os.X_OK) for place in readable):
+        raise PermissionError(
+            f"User {user} may not read all of {', '.join(sys.path)}: have Python and Netspine where everybody may read "
+            "them, or name another user with --user."
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"User {user} may not write {folder}: give it the folder, or name another with --user.")
 

@@ -29,6 +29,35 @@ from drivers.vocabulary import Guest, Lease, Metadata
 
 log = logging.getLogger(__name__)
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_GUEST = (
+    VirtualMachine.id,
+    VirtualMachine.uuid,
+    VirtualMachine.instance_name,
+    VirtualMachine.hostname,
+    VirtualMachine.cpus,
+    VirtualMachine.mhz,
+    VirtualMachine.memory,
+    VirtualMachine.running,
+    VirtualMachine.root_size,
+    VirtualMachine.boot,
+    Template.path,
+    Template.url,
+    Template.checksum,
+)
+_PORT = (
+    Nic.vm_id,
+    Nic.uuid,
+    Nic.mac,
+    Nic.traffic,
+    Nic.address,
+    Nic.device,
+    Nic.rate,
+    Nic.default,
+    Network.uuid.label("network"),
+    Network.cidr,
+    Network.gateway,
+    Network.mtu,
+)
 
 
 def lease_facts(session: Session, network: Network) -> tuple[Lease, ...]:
@@ -146,21 +175,7 @@ def guest_facts(session: Session, host: Host) -> tuple[Guest, ...]:
     A NIC on a network that is not implemented is left out: there is nothing to plug it into.
     """
     rows = session.execute(
-        select(
-            VirtualMachine.id,
-            VirtualMachine.uuid,
-            VirtualMachine.instance_name,
-            VirtualMachine.hostname,
-            VirtualMachine.cpus,
-            VirtualMachine.mhz,
-            VirtualMachine.memory,
-            VirtualMachine.running,
-            VirtualMachine.root_size,
-            VirtualMachine.boot,
-            Template.path,
-            Template.url,
-            Template.checksum,
-        )
+        select(*_GUEST)
         .join(Template, VirtualMachine.template_id == Template.id)
         .where(
             VirtualMachine.host_id == host.id,
@@ -191,20 +206,7 @@ def guest_facts(session: Session, host: Host) -> tuple[Guest, ...]:
 
 def _nics(session: Session, host: Host) -> dict[int, list[vocabulary.Nic]]:
     rows = session.execute(
-        select(
-            Nic.vm_id,
-            Nic.uuid,
-            Nic.mac,
-            Nic.traffic,
-            Nic.address,
-            Nic.device,
-            Nic.rate,
-            Nic.default,
-            Network.uuid.label("network"),
-            Network.cidr,
-            Network.gateway,
-            Network.mtu,
-        )
+        select(*_PORT)
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
         .join(Network, Nic.network_id == Network.id)
         .where(VirtualMachine.host_id == host.id, Network.vnet.is_not(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,20 @@ class Secret(TypeDecorator[str]):
         """Decrypt."""
         del dialect
         return None if value is None else unseal(value)
+
+
+class SecretJson(TypeDecorator[dict[str, Any]]):
+    """A JSON object that may hold a secret (a job's result tells a new password): encrypted in the database."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Any] | None, dialect: Any) -> str | None:
+        """Encrypt."""
+        del dialect
+        return None if value is None else seal(json.dumps(value))
+
+    def process_result_value(self, value: str | None, dialect: Any) -> dict[str, Any] | None:
+        """Decrypt."""
+        del dialect
+        return None if value is None else json.loads(unseal(value))

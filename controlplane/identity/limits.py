@@ -258,7 +258,7 @@ def counted_by(kind: str, counter: Counter) -> None:
     _counters[kind] = counter
 
 
-def rows_of(table: Any, *conditions: ColumnElement[bool], amount: Any = None) -> Counter:
+def rows_of(table: Any, *conditions: Any, amount: Any = None) -> Counter:
     """Return a counter that counts the table's rows that meet the conditions.
 
     :param amount: a column (or expression) that is summed up, instead of the number of rows.

@@ -31,7 +31,7 @@ LARGEST = 1 << 16
 """Addresses that one range has at most."""
 UNTAGGED = "untagged"
 IPV6 = ("endipv6", "ip6cidr", "ip6gateway", "startipv6")
-_VLAN = re.compile(r"(?:vlan://)?(untagged|\d{1,4})")
+_VLAN = re.compile(r"(?:vlan://)?(untagged|\d{1,4})", re.ASCII)
 
 
 @dataclass(kw_only=True)

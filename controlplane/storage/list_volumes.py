@@ -1,4 +1,4 @@
-"""The list of volumes."""
+"""listVolumes: the disks of machines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, false, select
+from sqlalchemy import Select, select
 
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import many
@@ -29,7 +29,7 @@ from controlplane.zone.zones import Zone
 
 @dataclass(kw_only=True)
 class VolumeResponse(Response):
-    """A volume; its size in bytes."""
+    """A volume; ``size`` in bytes."""
 
     id: str
     name: str
@@ -37,8 +37,9 @@ class VolumeResponse(Response):
     state: str
     size: int
     virtualsize: int
-    deviceid: int | None = None
     created: datetime
+    attached: datetime | None = None
+    deviceid: int | None = None
     account: str
     domain: str
     domainid: str
@@ -54,95 +55,102 @@ class VolumeResponse(Response):
     templateid: str | None = None
     templatename: str | None = None
     templatedisplaytext: str | None = None
-    diskofferingid: str | None = None
-    diskofferingname: str | None = None
-    diskofferingdisplaytext: str | None = None
     serviceofferingid: str | None = None
     serviceofferingname: str | None = None
     serviceofferingdisplaytext: str | None = None
-    provisioningtype: str | None = None
-    storage: str | None = None
+    diskofferingid: str | None = None
+    diskofferingname: str | None = None
+    diskofferingdisplaytext: str | None = None
     storageid: str | None = None
-    storagetype: str | None = None
-    destroyed: bool
-    isextractable: bool = False
+    storage: str | None = None
+    storagetype: str = "local"
+    provisioningtype: str = "thin"
     displayvolume: bool = True
-    quiescevm: bool = False
+    isextractable: bool = False
+    destroyed: bool = False
     tags: list[TagResponse]
 
 
 def volume_views(ctx: Context, rows: Sequence[Volume]) -> list[VolumeResponse]:
-    """Return the responses of these volumes; where they lie is root admins' business."""
+    """Return what volumes look like."""
+    machines = _by_id(ctx, VirtualMachine, [row.vm_id for row in rows])
+    around = {
+        "zone": _by_id(ctx, Zone, [row.zone_id for row in rows]),
+        "template": _by_id(ctx, Template, [row.template_id for row in rows]),
+        "disk": _by_id(ctx, DiskOffering, [row.disk_offering_id for row in rows]),
+        "pool": _by_id(ctx, StoragePool, [row.pool_id for row in rows]) if ctx.caller.is_admin else {},
+        "offering": _by_id(ctx, ServiceOffering, [vm.offering_id for vm in machines.values()]),
+    }
     owners, tags = owner_fields(ctx, rows), tags_of(ctx, "Volume", rows)
-    zones = _by_number(ctx, Zone, {row.zone_id for row in rows})
-    machines = _by_number(ctx, VirtualMachine, {row.vm_id for row in rows})
-    offerings = _by_number(ctx, ServiceOffering, {machine.offering_id for machine in machines.values()})
-    disks = _by_number(ctx, DiskOffering, {row.disk_offering_id for row in rows})
-    templates = _by_number(ctx, Template, {row.template_id for row in rows})
-    pools = _by_number(ctx, StoragePool, {row.pool_id for row in rows})
-    responses = []
-    for row in rows:
-        response = VolumeResponse(
+    return [
+        VolumeResponse(
             id=row.uuid,
             name=row.name,
             type=row.type,
             state=row.state,
             size=row.size,
             virtualsize=row.size,
-            deviceid=row.device,
             created=row.created,
-            zoneid=zones[row.zone_id].uuid,
-            zonename=zones[row.zone_id].name,
-            destroyed=row.state == "Destroy",
+            attached=row.created if row.vm_id else None,
+            deviceid=row.device,
+            zoneid=around["zone"][row.zone_id].uuid,
+            zonename=around["zone"][row.zone_id].name,
             tags=tags[row.id],
             **owners[row.account_id],
+            **_machine_fields(machines.get(row.vm_id or 0), around["offering"]),
+            **_origin_fields(row, around),
         )
-        machine = machines.get(row.vm_id)
-        if machine is not None:
-            _add_machine(response, machine, offerings[machine.offering_id])
-        _add_origin(response, templates.get(row.template_id), disks.get(row.disk_offering_id))
-        pool = pools.get(row.pool_id)
-        if pool is not None:
-            response.storagetype = "local" if pool.scope == "HOST" else "shared"
-            if ctx.caller.is_admin:
-                response.storage, response.storageid = pool.name, pool.uuid
-        responses.append(response)
-    return responses
+        for row in rows
+    ]
 
 
-def _add_machine(response: VolumeResponse, machine: VirtualMachine, offering: ServiceOffering) -> None:
-    response.virtualmachineid, response.vmname = machine.uuid, machine.name
-    response.vmdisplayname, response.vmstate, response.vmtype = machine.display_name, machine.state, "User"
-    response.hypervisor = machine.hypervisor
-    if response.type == "ROOT":
-        response.serviceofferingid, response.serviceofferingname = offering.uuid, offering.name
-        response.serviceofferingdisplaytext = offering.display_text
-        response.provisioningtype = offering.provisioning_type
-
-
-def _add_origin(response: VolumeResponse, template: Template | None, disk: DiskOffering | None) -> None:
-    if template is not None:
-        response.templateid, response.templatename = template.uuid, template.name
-        response.templatedisplaytext = template.display_text
-    if disk is not None:
-        response.diskofferingid, response.diskofferingname = disk.uuid, disk.name
-        response.diskofferingdisplaytext, response.provisioningtype = disk.display_text, disk.provisioning_type
-
-
-def _by_number(ctx: Context, table: Any, numbers: set[Any]) -> dict[Any, Any]:
-    wanted = numbers - {None}
+def _by_id(ctx: Context, table: Any, numbers: Sequence[int | None]) -> dict[int, Any]:
+    wanted = {number for number in numbers if number is not None}
     if not wanted:
         return {}
     return {row.id: row for row in ctx.session.scalars(select(table).where(table.id.in_(wanted)))}
 
 
-class ListVolumes(OwnedListing, name="listVolumes", answer=many("volume", volume_views), roles=EVERYONE):
+def _machine_fields(vm: VirtualMachine | None, offerings: dict[int, Any]) -> dict[str, Any]:
+    if vm is None:
+        return {}
+    offering = offerings[vm.offering_id]
+    return {
+        "virtualmachineid": vm.uuid,
+        "vmname": vm.name,
+        "vmdisplayname": vm.display_name or vm.name,
+        "vmstate": vm.state,
+        "vmtype": "User",
+        "hypervisor": vm.hypervisor,
+        "serviceofferingid": offering.uuid,
+        "serviceofferingname": offering.name,
+        "serviceofferingdisplaytext": offering.display_text,
+    }
+
+
+def _origin_fields(row: Volume, around: dict[str, dict[int, Any]]) -> dict[str, Any]:
+    template = around["template"].get(row.template_id or 0)
+    disk = around["disk"].get(row.disk_offering_id or 0)
+    pool = around["pool"].get(row.pool_id or 0)
+    return {
+        "templateid": template and template.uuid,
+        "templatename": template and template.name,
+        "templatedisplaytext": template and template.display_text,
+        "diskofferingid": disk and disk.uuid,
+        "diskofferingname": disk and disk.name,
+        "diskofferingdisplaytext": disk and disk.display_text,
+        "storageid": pool and pool.uuid,
+        "storage": pool and pool.name,
+    }
+
+
+class ListVolumes(OwnedListing, name="listVolumes", answer=many("volume", volume_views), roles=EVERYONE,
+                  unsupported=("isencrypted", "listsystemvms")):  # fmt: skip
     """List volumes."""
 
-    unsupported = ("isencrypted", "listsystemvms", "retrieveonlyresourcecount")
     table = Volume
-    taggable = "Volume"
     keywords = (Volume.name,)
+    taggable = "Volume"
 
     id: Volume | None = matching(Volume.id)
     ids: list[Volume] | None = matching(Volume.id)
@@ -152,29 +160,32 @@ class ListVolumes(OwnedListing, name="listVolumes", answer=many("volume", volume
     zoneid: Zone | None = matching(Volume.zone_id)
     virtualmachineid: VirtualMachine | None = matching(Volume.vm_id)
     diskofferingid: DiskOffering | None = matching(Volume.disk_offering_id)
-    serviceofferingid: str | None = optional()
-    storageid: str | None = optional()
-    hostid: Host | None = optional(description="on a pool of this host")
-    clusterid: Cluster | None = optional()
-    podid: Pod | None = optional()
-    displayvolume: bool | None = optional(description="every volume is displayed")
+    storageid: StoragePool | None = optional(admin=True)
+    serviceofferingid: ServiceOffering | None = optional()
+    hostid: Host | None = optional(admin=True)
+    clusterid: Cluster | None = optional(admin=True)
+    podid: Pod | None = optional(admin=True)
+    displayvolume: bool | None = optional(description="every volume is for display", admin=True)
+    retrieveonlyresourcecount: bool | None = optional()
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
-        """Look at where volumes lie and what they are of."""
-        places = (
-            (self.hostid, StoragePool.host_id),
-            (self.clusterid, StoragePool.cluster_id),
-            (self.podid, StoragePool.pod_id),
-        )
+        """Add the filters that concern the volumes' machines."""
+        del ctx
+        if self.storageid is not None:
+            query = query.where(Volume.pool_id == self.storageid.id)
+        if self.displayvolume is False:
+            query = query.where(Volume.id.is_(None))
+        if self.serviceofferingid is not None:
+            machines = select(VirtualMachine.id).where(VirtualMachine.offering_id == self.serviceofferingid.id)
+            query = query.where(Volume.vm_id.in_(machines))
+        places = ((self.hostid, Host.id), (self.clusterid, Host.cluster_id), (self.podid, Host.pod_id))
         for place, column in places:
             if place is not None:
-                query = query.where(Volume.pool_id.in_(select(StoragePool.id).where(column == place.id)))
-        if self.storageid is not None:
-            query = query.where(Volume.pool_id == ctx.find(StoragePool, self.storageid, "storageid").id)
-        if self.serviceofferingid is not None:
-            offering = ctx.find(ServiceOffering, self.serviceofferingid, "serviceofferingid")
-            having = select(VirtualMachine.id).where(VirtualMachine.offering_id == offering.id)
-            query = query.where(Volume.type == "ROOT", Volume.vm_id.in_(having))
-        if self.displayvolume is False:
-            query = query.where(false())
+                here = select(VirtualMachine.id).join(Host, VirtualMachine.host_id == Host.id).where(column == place.id)
+                query = query.where(Volume.vm_id.in_(here))
         return query
+
+    def run(self, ctx: Context) -> tuple[Any, int]:
+        """Return the rows of the page, or only their number."""
+        rows, count = super().run(ctx)
+        return ([], count) if self.retrieveonlyresourcecount else (rows, count)

@@ -14,6 +14,7 @@ from sqlalchemy import ForeignKey, String, Text, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.db.base import Base, Created, Owned, Row, now
+from controlplane.db.secrets import SecretJson
 from controlplane.db.session import after_commit
 from controlplane.errors import ApiError
 from controlplane.work.signals import signals
@@ -38,7 +39,7 @@ class Job(Created, Owned, Row):
     instance_uuid: Mapped[str] = mapped_column(String(40), default="", index=True)
     status: Mapped[int] = mapped_column(default=PENDING, index=True)
     code: Mapped[int] = mapped_column(default=0)
-    result: Mapped[dict[str, Any] | None]
+    result: Mapped[dict[str, Any] | None] = mapped_column(SecretJson)
     completed: Mapped[datetime | None]
     deadline: Mapped[datetime | None]
     workflow: Mapped[str] = mapped_column(String(60), default="")

@@ -165,6 +165,6 @@ class AddHost(Command, name="addHost", answer=many("host", host_views), instance
 def _size(place: Place, name: str) -> int:
     default, most = _SIZES[name]
     text = place.settings.get(name, str(default))
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= most:
         raise BadParameter(f"Invalid parameter url: {name}={text} must be a whole number from 1 to {most}.")
     return int(text)

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from controlplane.api.responses import Response
-from controlplane.db.configuration import define
+from controlplane.db.configuration import GLOBAL, ConfigurationValue, Setting, define
 
 Place = Literal["zone", "pod", "cluster"]
 MEMORY, CPU, STORAGE, STORAGE_ALLOCATED, PUBLIC_IP, PRIVATE_IP, SECONDARY, VLAN, DIRECT_IP, LOCAL, CORES = (
@@ -102,14 +102,20 @@ Amounts = dict[int, dict[int, Amount]]
 
 def ratios_of(session: Session, clusters: Iterable[Any]) -> dict[int, Ratios]:
     """Return the over-provisioning factors by cluster number: its details, or the settings in its scope."""
-    found = {}
-    for cluster in clusters:
-        cpu, memory = cluster.details.get("cpuOvercommitRatio"), cluster.details.get("memoryOvercommitRatio")
-        found[cluster.id] = Ratios(
-            float(cpu or CPU_FACTOR.text(session, cluster=cluster.id)),
-            float(memory or MEMORY_FACTOR.text(session, cluster=cluster.id)),
+    names = CPU_FACTOR.name, MEMORY_FACTOR.name
+    query = select(ConfigurationValue).where(ConfigurationValue.name.in_(names))
+    values = {(row.name, row.scope, row.scope_id): row.value for row in session.scalars(query)}
+
+    def factor(cluster: Any, detail: str, setting: Setting) -> float:
+        everywhere = values.get((setting.name, GLOBAL, 0), setting.default)
+        return float(cluster.details.get(detail) or values.get((setting.name, "Cluster", cluster.id), everywhere))
+
+    return {
+        cluster.id: Ratios(
+            factor(cluster, "cpuOvercommitRatio", CPU_FACTOR), factor(cluster, "memoryOvercommitRatio", MEMORY_FACTOR)
         )
-    return found
+        for cluster in clusters
+    }
 
 
 def used_by_host(session: Session, *conditions: ColumnElement[bool]) -> dict[int, tuple[int, int, int]]:

@@ -11,7 +11,7 @@ Ranges = list[list[int]]
 HIGHEST = {"VLAN": 4094, "VXLAN": 16777214}
 """The highest number of each isolation method; the lowest is 1."""
 
-_PART = re.compile(r"\s*(\d{1,8})\s*(?:-\s*(\d{1,8})\s*)?")
+_PART = re.compile(r"\s*(\d{1,8})\s*(?:-\s*(\d{1,8})\s*)?", re.ASCII)
 
 
 def parse(text: str, isolation: str = "VXLAN") -> Ranges:

@@ -123,7 +123,9 @@ class World:
     def nobody_holds(self, vm: str = "") -> bool:
         """Whether, within a few seconds, no host holds the guest (any, by default) any more."""
         names = [f"target/{number}" for number in range(1, 99)]
-        return signals.wait(names, lambda: not any(not vm or vm in agent.holds for agent in self.agents if agent.holds), 5)
+        return signals.wait(
+            names, lambda: not any(not vm or vm in agent.holds for agent in self.agents if agent.holds), 5
+        )
 
     def rows(self, table: Any, *conditions: Any) -> list[Any]:
         """Rows of a table as they are now."""

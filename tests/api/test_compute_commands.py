@@ -115,6 +115,11 @@ def test_a_password_is_told_once_and_never_listed(with_passwords):
     there.job(there.cloud("stopVirtualMachine", id=vm["id"]))
     again = there.job(there.cloud("resetPasswordForVirtualMachine", id=vm["id"], password="Other-1-password"))
     assert again["password"] == "Other-1-password"
+    with there.cloud.database.engine.connect() as raw:
+        for table in ("async_jobs", "virtual_machines"):
+            kept = str(raw.exec_driver_sql(f"SELECT * FROM {table}").all())
+            assert vm["password"] not in kept
+            assert "Other-1-password" not in kept
 
 
 def test_a_stopped_machine_changes_its_size_keys_and_user_data(there, cloud):
@@ -139,7 +144,10 @@ def test_a_reinstalled_machine_is_made_anew_on_its_host_and_keeps_its_address(th
     (host,) = [agent for agent in there.agents if vm["id"] in agent.holds]
     seen = []
     applied = host.apply
-    host.apply = lambda bundle: (seen.append(vm["id"] in guests(bundle)) if bundle.kind == "host" else None, applied(bundle))[1]
+    host.apply = lambda bundle: (
+        seen.append(vm["id"] in guests(bundle)) if bundle.kind == "host" else None,
+        applied(bundle),
+    )[1]
     again = there.job(there.cloud("restoreVirtualMachine", virtualmachineid=vm["id"]))
     assert again["state"] == "Running"
     assert again["nic"][0]["ipaddress"] == vm["nic"][0]["ipaddress"]
@@ -207,7 +215,11 @@ def test_filters_of_the_list(there, cloud):
 def test_key_pairs_user_data_and_groups(there, cloud):
     pair = there.cloud("registerSSHKeyPair", name="k", publickey=ED25519)["keypair"]
     assert len(pair["fingerprint"].split(":")) == 16
-    for name, key, words in (("k", ED25519, "of this name"), ("l", ED25519, "has this key"), ("m", "ssh-rsa x", "public key")):
+    for name, key, words in (
+        ("k", ED25519, "of this name"),
+        ("l", ED25519, "has this key"),
+        ("m", "ssh-rsa x", "public key"),
+    ):
         with pytest.raises(BadParameter, match=words):
             there.cloud("registerSSHKeyPair", name=name, publickey=key)
     assert cloud.as_user("bob")("listSSHKeyPairs") == {}
@@ -222,3 +234,12 @@ def test_key_pairs_user_data_and_groups(there, cloud):
     with pytest.raises(BadParameter, match="not yours"):
         cloud.as_user("bob")("deleteInstanceGroup", id=group["id"])
     assert there.cloud("deleteInstanceGroup", id=group["id"]) == {"success": True}
+
+
+def test_a_machines_root_volume_is_listed_with_it(there, cloud):
+    vm = there.deploy(name="web-1", rootdisksize="2")
+    (volume,) = there.cloud("listVolumes", virtualmachineid=vm["id"])["volume"]
+    assert (volume["type"], volume["state"], volume["size"]) == ("ROOT", "Ready", 2 << 30)
+    assert (volume["vmname"], volume["vmstate"], volume["templatename"]) == ("web-1", "Running", "box")
+    assert there.cloud("listVolumes", type="DATADISK") == {}
+    assert cloud.as_user("bob")("listVolumes") == {}

@@ -40,14 +40,10 @@ def test_a_nic_is_plugged_into_a_running_guest_and_taken_away_again(there):
     second = more["nic"][1]
     with pytest.raises(BadParameter, match="default NIC"):
         there.cloud("removeNicFromVirtualMachine", virtualmachineid=vm["id"], nicid=vm["nic"][0]["id"])
-    swapped = there.job(
-        there.cloud("updateDefaultNicForVirtualMachine", virtualmachineid=vm["id"], nicid=second["id"])
-    )
+    swapped = there.job(there.cloud("updateDefaultNicForVirtualMachine", virtualmachineid=vm["id"], nicid=second["id"]))
     assert [nic["isdefault"] for nic in swapped["nic"]] == [False, True]
     assert [lease.default for lease in facts(there, lease_facts)] == [False]
-    less = there.job(
-        there.cloud("removeNicFromVirtualMachine", virtualmachineid=vm["id"], nicid=vm["nic"][0]["id"])
-    )
+    less = there.job(there.cloud("removeNicFromVirtualMachine", virtualmachineid=vm["id"], nicid=vm["nic"][0]["id"]))
     assert [nic["id"] for nic in less["nic"]] == [second["id"]]
     assert ports(there, vm["id"]) == [second["macaddress"]]
     assert facts(there, lease_facts) == ()
@@ -61,7 +57,9 @@ def test_a_nic_that_the_host_refuses_leaves_nothing(there):
     failed = there.job(there.cloud("addNicToVirtualMachine", virtualmachineid=vm["id"], networkid=other))
     assert "no such image" in failed["errortext"]
     assert len(there.rows(Nic, Nic.vm_id.is_not(None))) == 1
-    assert [row for row in there.rows(NetworkAddress) if row.address.startswith("10.2.2.") and row.address != "10.2.2.1"] == []
+    assert [
+        row for row in there.rows(NetworkAddress) if row.address.startswith("10.2.2.") and row.address != "10.2.2.1"
+    ] == []
 
 
 def test_further_addresses_are_reserved_and_freed(there):
@@ -108,7 +106,7 @@ def test_another_account_sees_and_touches_nothing(there, cloud):
         ("getVirtualMachineUserData", {"virtualmachineid": vm["id"]}),
     )
     for command, parameters in calls:
-        with pytest.raises(BadParameter, match="not yours|is none"):
+        with pytest.raises(BadParameter, match=r"not yours|is none"):
             bob(command, **parameters)
     (row,) = there.rows(VirtualMachine)
     assert row.state == "Running"

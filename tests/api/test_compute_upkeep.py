@@ -14,11 +14,11 @@ from controlplane.network.nics import Nic
 from controlplane.reconcile.hosted import Hosted
 from controlplane.reconcile.sweep import DUTIES, Sweep
 from controlplane.reconcile.targets import Target
+from controlplane.storage.templates import Template
 from controlplane.work.jobs import FAILED, PENDING, Job
 from controlplane.work.signals import signals
 from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
-from controlplane.storage.templates import Template
 from tests.api.compute_world import World, world
 
 
@@ -47,7 +47,14 @@ def test_a_job_past_its_deadline_fails_with_a_sentence(there):
     with there.cloud.database.write() as session:
         caller = there.cloud.caller
         who = {"account_id": caller.account_id, "domain_id": caller.domain_id, "user_id": caller.user_id}
-        session.add(Job(**who, command="createNetwork", deadline=now() - timedelta(seconds=1), created=now() - timedelta(hours=1)))
+        session.add(
+            Job(
+                **who,
+                command="createNetwork",
+                deadline=now() - timedelta(seconds=1),
+                created=now() - timedelta(hours=1),
+            )
+        )
     sweep(there)
     (job,) = there.rows(Job)
     assert job.status == FAILED

@@ -39,11 +39,14 @@ def rendered(**more):
 
 
 def dnsmasq(lab):
-    folder = lab.folder / "current"
-    conf = lab.folder / "dnsmasq.conf"  # as the agent does it: dnsmasq leaves its working directory
-    conf.write_text((folder / "dnsmasq/dnsmasq.conf").read_text().replace("=dnsmasq/", f"={folder}/dnsmasq/"))
-    leases = f"--dhcp-leasefile={lab.folder}/leases"
-    process = lab.start(["dnsmasq", "--keep-in-foreground", "--pid-file=", f"--conf-file={conf}", leases])
+    folder = lab.folder / "current/dnsmasq"
+    files = [
+        f"--conf-file={folder}/dnsmasq.conf",
+        f"--dhcp-hostsfile={folder}/dhcp-hosts",
+        f"--addn-hosts={folder}/hosts",
+        f"--dhcp-leasefile={lab.folder}/leases",
+    ]
+    process = lab.start(["dnsmasq", "--keep-in-foreground", "--pid-file=", *files])
     until(lambda: asked(lab, "data-server"))
     return process
 

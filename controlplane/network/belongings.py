@@ -1,0 +1,47 @@
+"""What an account has in this room: how it is counted, and how it is taken away with the account."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane.identity import limits, ownership
+from controlplane.identity.accounts import Account
+from controlplane.network.load_balancers import Certificate
+from controlplane.network.network_changes import delete_network
+from controlplane.network.networks import Network
+from controlplane.network.public_ips import PublicIp, VlanRange, release
+from controlplane.reconcile.targets import Target
+
+limits.counted_by("network", limits.rows_of(Network, Network.removed.is_(None)))
+limits.counted_by("public_ip", limits.rows_of(PublicIp))
+
+
+def remove_networks(session: Session, account: Account) -> list[Target]:
+    """Delete the account's networks with their rules and addresses; their routers are taken down.
+
+    :raises InUse: a machine of another account is on one.
+    """
+    own = select(Network).where(Network.account_id == account.id, Network.removed.is_(None)).order_by(Network.id)
+    return [target for network in session.scalars(own).all() for target in delete_network(session, network)]
+
+
+def give_addresses_back(session: Session, account: Account) -> list[Target]:
+    """Give back the addresses that are the account's without a network, and the ranges that only it could use."""
+    for address in session.scalars(select(PublicIp).where(PublicIp.account_id == account.id)).all():
+        release(session, address)
+    for addresses in session.scalars(select(VlanRange).where(VlanRange.account_id == account.id)):
+        addresses.account_id = addresses.domain_id = None
+    return []
+
+
+def remove_certificates(session: Session, account: Account) -> list[Target]:
+    """Delete the account's certificates, which no load balancer uses any more."""
+    for row in session.scalars(select(Certificate).where(Certificate.account_id == account.id)):
+        session.delete(row)
+    return []
+
+
+ownership.on_account_removed(remove_networks, ownership.NETWORKS)
+ownership.on_account_removed(give_addresses_back, ownership.ADDRESSES)
+ownership.on_account_removed(remove_certificates)
