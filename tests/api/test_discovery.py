@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from controlplane.api.command import REGISTRY
-from controlplane.api.documents import pages, write
+from controlplane.documents import pages, write
 from controlplane.identity.roles import RolePermission, RoleRow
 from tests.serving import KEYS
 

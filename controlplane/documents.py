@@ -1,6 +1,6 @@
 """Documents: ``docs/api/``, one page for each room and ``openapi.json``, made from the registry.
 
-``python -m controlplane.api.documents [FOLDER]`` writes them; nobody edits them by hand.
+``python -m controlplane.documents [FOLDER]`` writes them; nobody edits them by hand.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write(folder: Path) -> None:
 def _contents(groups: dict[str, list[type[Command]]]) -> Iterator[str]:
     yield "# The API's commands"
     yield ""
-    yield "Made from the registry by `python -m controlplane.api.documents`; do not edit."
+    yield "Made from the registry by `python -m controlplane.documents`; do not edit."
     for group, commands in sorted(groups.items()):
         yield ""
         yield f"## {group}"
