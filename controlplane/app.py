@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from starlette.routing import Route
 
-from controlplane import catalogue, rooms
+from controlplane import catalogue, migrations, rooms
 from controlplane.api.http import PATHS, QueryApi
-from controlplane.db.base import Base
 from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
 from controlplane.identity.accounts import Account
@@ -49,7 +48,7 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
     settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     load_key(settings.folder / "key")
     database = Database(settings.database_url)
-    Base.metadata.create_all(database.engine)
+    migrations.upgrade(database.engine)
     with database.write() as session:
         if not admin_password and session.scalar(select(Account.id).limit(1)) is None:
             admin_password = secrets.token_urlsafe(12)
