@@ -52,6 +52,7 @@ def serve(chosen: argparse.Namespace, settings: Settings) -> int:
     from controlplane import server
     from controlplane.app import FIRST_LOGIN, prepare
 
+    os.umask(0o077)  # what is written from now on is for this process's user only
     password = settings.folder / FIRST_LOGIN
     known = password.exists()
     database = prepare(settings)

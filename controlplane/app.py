@@ -44,7 +44,6 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
         the folder's file ``admin-password``.
     """
     rooms.enter()
-    os.umask(0o077)  # what is written from now on is for this process's user only
     settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     load_key(settings.folder / "key")
     database = Database(settings.database_url)
@@ -52,7 +51,9 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
     with database.write() as session:
         if not admin_password and session.scalar(select(Account.id).limit(1)) is None:
             admin_password = secrets.token_urlsafe(12)
-            (settings.folder / FIRST_LOGIN).write_text(f"{admin_password}\n")
+            descriptor = os.open(settings.folder / FIRST_LOGIN, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                out.write(f"{admin_password}\n")
         catalogue.fill(session, admin_password)
     database.close()  # its connections are opened anew by whoever the process becomes
     return database

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
-from controlplane import rooms
 from controlplane.api.command import REGISTRY, Command
 from controlplane.api.discovery import Field, answer_fields, meaning_of, summary_of
 from controlplane.api.openapi import document, group_of
@@ -25,8 +25,7 @@ _KINDS = {
 
 
 def pages() -> dict[str, str]:
-    """Return the documents' texts by file name."""
-    rooms.enter()
+    """Return the documents' texts by file name, of all commands that are registered."""
     groups: dict[str, list[type[Command]]] = {}
     for name in sorted(REGISTRY):
         groups.setdefault(group_of(REGISTRY[name]), []).append(REGISTRY[name])
@@ -108,4 +107,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
+    import_module("controlplane.rooms").enter()  # by name: the layer above this one
     write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -7,10 +7,13 @@ import json
 import pytest
 from sqlalchemy import select
 
+from controlplane import rooms
 from controlplane.api.command import REGISTRY
 from controlplane.documents import pages, write
 from controlplane.identity.roles import RolePermission, RoleRow
 from tests.serving import KEYS
+
+rooms.enter()
 
 
 def names(answer):
