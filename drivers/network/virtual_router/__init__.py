@@ -44,7 +44,7 @@ class VirtualRouter:
             ruleset=ruleset.plan(facts, names, ways),
             dnsmasq=dhcp.plan(facts, names),
             haproxy=balancing.plan(facts),
-            metadata=metadata.plan(facts),
+            metadata=metadata.plan(facts, names),
         )
 
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:

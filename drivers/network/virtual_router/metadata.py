@@ -13,7 +13,7 @@ _ITEM = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=-]*", re.ASCII)
 
 
-def plan(facts: ApplianceFacts) -> Mapping[str, Any] | None:
+def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Decide what the metadata and password servers hold; None where no network wants them.
 
     :raises ValueError: a path or user data is malformed.
@@ -22,27 +22,20 @@ def plan(facts: ApplianceFacts) -> Mapping[str, Any] | None:
     if not served:
         return None
     addresses = {nic.mac: nic.address for nic in facts.nics}
-    return {
-        "listen": sorted(addresses[net.nic] for net in served),
-        "guests": [guest for net in served for guest in _guests(net)],
-    }
+    return {"networks": [_network(net, addresses[net.nic], names[net.nic]) for net in served]}
 
 
-def _guests(net: Network) -> list[dict[str, Any]]:
-    found = []
+def _network(net: Network, own: str, device: str) -> dict[str, Any]:
+    guests = {}
     for guest in sorted(net.metadata, key=lambda guest: (guest.address, guest.vm)):
         what = f"guest {guest.vm} on network {net.id}"
-        path = f"The metadata path of {what}"
-        found.append(
-            {
-                "vm": identity(guest.vm, "The guest"),
-                "address": address(guest.address, f"The address of {what}"),
-                "items": [
-                    [matched(_ITEM, name, path, "a relative path such as instance-id"), value]
-                    for name, value in sorted(guest.items)
-                ],
-                "user_data": matched(_BASE64, guest.user_data, f"The user data of {what}", "base64"),
-                "password": guest.password,
-            }
-        )
-    return found
+        guests[address(guest.address, f"The address of {what}")] = {
+            "vm": identity(guest.vm, "The guest"),
+            "items": {
+                matched(_ITEM, path, f"The metadata path of {what}", "a relative path such as instance-id"): value
+                for path, value in sorted(guest.items)
+            },
+            "user_data": matched(_BASE64, guest.user_data, f"The user data of {what}", "base64"),
+            "password": guest.password,
+        }
+    return {"address": own, "interface": device, "guests": guests}
