@@ -22,13 +22,12 @@ from controlplane.identity.accounts import Account
 from controlplane.identity.authentication import Authentication
 from controlplane.reconcile.door import Door
 from controlplane.reconcile.door import routes as door_routes
-from controlplane.settings import Settings
+from controlplane.settings import FIRST_LOGIN, Settings
 
 Stop = Callable[[], None]
 Duty = Callable[[], Stop]
 """Begins something that goes on beside the requests, and returns how it is ended."""
 
-FIRST_LOGIN = "admin-password"
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Netspine</title></head>
 <body><h1>Netspine</h1>

@@ -7,16 +7,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 FOLDER = Path(__file__).parent
 
 
 def upgrade(engine: Engine) -> None:
     """Bring the database to this program's schema; nothing happens where it has it."""
+    from alembic import command  # only who migrates pays for it
+
     with engine.begin() as connection:
         config = configuration()
         config.attributes["connection"] = connection
@@ -25,6 +29,8 @@ def upgrade(engine: Engine) -> None:
 
 def configuration() -> Config:
     """Return Alembic's configuration."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     return config
