@@ -11,6 +11,8 @@ from pathlib import Path
 
 FIRST_LOGIN = "admin-password"
 """The file in the folder that holds the first admin's password, as it was made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How this control-plane process runs.
