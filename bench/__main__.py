@@ -35,13 +35,15 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.alarm(LIMIT)
     begun, found = time.monotonic(), list[Figure]()
-    with standing() as cloud:
-        for name, part in _parts(cloud).items():
-            if not argv or name in argv:
-                print(f"{time.monotonic() - begun:6.1f} s  {name}", file=sys.stderr, flush=True)
-                found += part()
-        signal.alarm(0)
-    _write(found, time.monotonic() - begun)
+    try:
+        with standing() as cloud:
+            for name, part in _parts(cloud).items():
+                if not argv or name in argv:
+                    print(f"{time.monotonic() - begun:6.1f} s  {name}", file=sys.stderr, flush=True)
+                    found += part()
+            signal.alarm(0)
+    finally:
+        _write(found, time.monotonic() - begun)
     return 0 if all(figure.met is not False for figure in found) else 1
 
 
