@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if chosen.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    for chatty in ("alembic", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     settings = Settings.from_environment()
     if chosen.folder:
         settings = replace(settings, folder=chosen.folder)
@@ -50,8 +52,10 @@ def add_serve(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def serve(chosen: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to end."""
     from controlplane import server
-    from controlplane.app import FIRST_LOGIN, prepare
+    from controlplane.app import prepare
+    from controlplane.settings import FIRST_LOGIN
 
+    os.umask(0o077)  # what is written from now on is for this process's user only
     password = settings.folder / FIRST_LOGIN
     known = password.exists()
     database = prepare(settings)
@@ -85,8 +89,8 @@ def add_exec(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
     """Become the command, inside of the place."""
-    from controlplane.run import PREFIX
     from systemvm import enter
+    from systemvm.fabric import PREFIX
 
     argv = chosen.argv[1:] if chosen.argv[:1] == ["--"] else chosen.argv
     states = sorted(path for path in (settings.folder / "agents").glob("*") if path.is_dir())

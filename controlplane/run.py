@@ -26,12 +26,10 @@ import httpx
 from cs import CloudStack, CloudStackException
 
 from controlplane import demo_zone
-from controlplane.app import FIRST_LOGIN
-from controlplane.settings import Settings
+from controlplane.settings import FIRST_LOGIN, Settings
 from systemvm import guest_image
-from systemvm.fabric import Fabric
+from systemvm.fabric import PREFIX, Fabric
 
-PREFIX = "ns-"
 PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
 PATIENCE = 30.0
 UNPRIVILEGED = "nobody"

@@ -91,8 +91,8 @@ def translation(key: str) -> Translation:
     """
     parts = [part.strip() for part in key.split(" . ")]
     protocol = _protocol(parts[1]) if len(parts) > 1 else 0
-    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")  # noqa: PLR2004
-    sources = _range(parts[3]) if len(parts) > 3 and "." in parts[3] else (0, 2**32 - 1)  # noqa: PLR2004
+    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")
+    sources = _range(parts[3]) if len(parts) > 3 and "." in parts[3] else (0, 2**32 - 1)
     return Translation(_range(parts[0]), protocol, (int(first), int(last or first)), sources)
 
 
@@ -191,7 +191,7 @@ def _flow(data: bytes) -> tuple[Flow, bytes] | None:
     addresses, protocol = _attributes(tuples[1][4:]), _attributes(tuples[2][4:])
     if not {_SOURCE, _DESTINATION} <= addresses.keys():
         return None
-    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0  # noqa: PLR2004 - CTA_PROTO_DST_PORT
+    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0
     source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (_SOURCE, _DESTINATION))
     names = b"".join(outer[kind] for kind in (_ORIG, _ZONE, _ID) if kind in outer)
     return Flow(source, destination, protocol[1][4], port), names

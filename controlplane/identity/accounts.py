@@ -45,7 +45,7 @@ class Account(Created, Removable, Row):
         """Admins see the accounts of their domains' tree, users their own."""
         if caller.role is Role.ADMIN:
             return true()
-        if caller.role is Role.DOMAIN_ADMIN:
+        if caller.role in (Role.DOMAIN_ADMIN, Role.RESOURCE_ADMIN):
             return cls.domain_id.in_(
                 Domain.__table__.select().with_only_columns(Domain.id).where(Domain.visible_to(caller))
             )

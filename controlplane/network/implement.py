@@ -28,6 +28,7 @@ from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target
+from controlplane.zone.dedicated_vnets import ranges_for
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from drivers import registry
 
@@ -68,13 +69,16 @@ def router_providers(network: Network) -> list[str]:
 
 
 def take_vnet(session: Session, network: Network, wanted: int | None = None) -> None:
-    """Give the network a VLAN or VNI: the wanted one, or the lowest that is free.
+    """Give the network a VLAN or VNI: the wanted one, or the lowest free one, those of its account alone first.
 
     :raises NoCapacity: all are taken.
     """
     physical = session.get_one(PhysicalNetwork, network.physical_network_id, with_for_update=True)
     taken = set(session.scalars(select(Vnet.number).where(Vnet.physical_network_id == physical.id)))
-    number = wanted if wanted is not None else lowest_number(physical.vnets, taken)
+    number = wanted
+    if number is None:
+        choices = (lowest_number(ranges, taken) for ranges in ranges_for(session, physical, network.account_id))
+        number = next((choice for choice in choices if choice is not None), None)
     if number is None:
         raise NoCapacity(f"Physical network {physical.name} has no free VLAN or VNI left: widen its range.")
     session.add(Vnet(physical_network_id=physical.id, number=number, network_id=network.id))

@@ -20,7 +20,6 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
 from controlplane.network import implement, public_ips
 from controlplane.network.addressing import guest_range, subnet
-from controlplane.network.firewall import FirewallRule
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.public_ips import PublicIp
@@ -28,6 +27,7 @@ from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile import targets
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
+from controlplane.zone.providers import enabled_providers
 from controlplane.zone.zones import Zone
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -180,6 +180,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 refused.append(f"{row.name} carries no guest traffic")
             elif not tags <= set(row.tags):
                 refused.append(f"{row.name} lacks the tags {', '.join(sorted(tags - set(row.tags)))}")
+            elif missing := _asked_providers(self.networkofferingid) - set(enabled_providers(ctx.session, row)):
+                refused.append(f"{row.name} has not enabled {', '.join(sorted(missing))}")
             else:
                 return row
         raise BadParameter(
@@ -228,6 +230,10 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     def _details(self) -> dict[str, str]:
         details = {"externalid": self.externalid, "hideIpAddressUsage": "true" if self.hideipaddressusage else None}
         return {key: value for key, value in details.items() if value is not None}
+
+
+def _asked_providers(offering: NetworkOffering) -> set[str]:
+    return {provider for providers in offering.services.values() for provider in providers}
 
 
 def make_network(ctx: Context, owner: Account, zone: Zone, offering: NetworkOffering, name: str) -> Network:
@@ -321,10 +327,7 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
     here = session.scalars(names.where(Nic.network_id == network.id).order_by(VirtualMachine.id).limit(5)).all()
     if here:
         raise InUse(f"Network {network.name} cannot be deleted: {', '.join(here)} have interfaces on it.")
-    for rule in session.scalars(select(FirewallRule).where(FirewallRule.network_id == network.id)):
-        session.delete(rule)
-    for address in session.scalars(select(PublicIp).where(PublicIp.network_id == network.id)):
-        public_ips.release(session, address)
+    public_ips.forget_network(session, network)
     network.removed, network.state = now(), "Destroy"
     touched = implement.remove_routers(session, network)
     if not touched:

@@ -30,3 +30,15 @@ def world() -> Iterator[World]:
         with run.standing(Settings(port=port), place, fabric) as cloud:
             zone = demo_zone.ensure_zone(cloud.client, run.specs_of(cloud), place.template)
             yield World(cloud, zone["id"])
+
+
+@pytest.fixture(scope="session")
+def net(world: World):
+    """A network of the default offering, for all tests that only add to it."""
+    return world.network()
+
+
+@pytest.fixture(scope="session")
+def guests(world: World, net):
+    """Two guests on it, on two hosts."""
+    return [world.guest(net["id"], hostid=world.host(number)) for number in (1, 2)]

@@ -7,11 +7,18 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from cs import CloudStackApiException
 
 from controlplane.demo_zone import NOW, TEMPLATE
 from controlplane.run import Standing
 from systemvm import enter
+from tests.spine import wire
+
+SERVICES = ("Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData")
+ISOLATED = "DefaultIsolatedNetworkOfferingWithSourceNatService"
 
 _names = itertools.count(1)
 
@@ -30,16 +37,38 @@ class World:
 
     def run(self, where: str, *argv: str, seconds: float = 10) -> subprocess.CompletedProcess[str]:
         """Run a command at ``internet``, ``vm/NAME``, ``router/NAME`` or ``host/NAME``."""
-        fabric, place = self.cloud.fabric, self.cloud.place
-        states = [place.state(host) for host in fabric.hosts]
-        command = enter.command(where, argv, prefix=fabric.prefix, states=states)
+        command = enter.command(where, argv, prefix=self.cloud.fabric.prefix, states=self._states)
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+    def space(self, where: str) -> str:
+        """Return the network namespace of a place, for programs of the machine and sockets of the test."""
+        kind, _, name = where.partition("/")
+        if kind == "vm":
+            return enter._guest(name, self._states).space
+        return self.cloud.fabric.prefix + (name or kind)
+
+    def beside(self, where: str, *argv: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run a program of the machine, which the guest need not have, in the network namespace of a place."""
+        argv = ("ip", "netns", "exec", self.space(where), *argv)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
+
+    def ask(self, address: str, port: int, *, where: str = "internet", **options: Any) -> str:
+        """Return what answers at an address and port; see :func:`tests.spine.wire.ask`."""
+        return wire.ask(self.space(where), address, port, **options)
+
+    def pings(self, where: str, address: str, *options: str) -> bool:
+        """Tell whether an address answers one ping within a second."""
+        return self.beside(where, "ping", "-n", "-c1", "-W1", *options, address).returncode == 0
+
+    @property
+    def _states(self) -> list[Path]:
+        return [self.cloud.place.state(host) for host in self.cloud.fabric.hosts]
 
     def curl(self, url: str, *options: str, where: str = "internet") -> str:
         """Fetch a URL from out on the internet; empty when nothing answers within two seconds."""
         return self.run(where, "curl", "-s", "-m", "2", *options, url).stdout.strip()
 
-    def network(self, offering: str = "DefaultIsolatedNetworkOfferingWithSourceNatService", **options: Any) -> Any:
+    def network(self, offering: str = ISOLATED, **options: Any) -> Any:
         """Make a network with this offering."""
         found = self.api.listNetworkOfferings(name=offering)["networkoffering"][0]
         name = f"net-{next(_names)}"
@@ -56,6 +85,43 @@ class World:
     def address(self, network: str) -> Any:
         """Acquire a public address for the network."""
         return self.api.associateIpAddress(zoneid=self.zone, networkid=network, **NOW)["ipaddress"]
+
+    def forward(self, ip: Any, guest: Any, public: int, private: int, **options: Any) -> Any:
+        """Forward a port of an address to a guest; other protocols, ranges and sources by CloudStack's names."""
+        wanted = {"protocol": "tcp", "publicport": public, "privateport": private} | options
+        wanted |= {"ipaddressid": ip["id"], "virtualmachineid": guest["id"]}
+        return self.api.createPortForwardingRule(**wanted, **NOW)["portforwardingrule"]
+
+    def balance(self, ip: Any, guests: list[Any], public: int, **options: Any) -> Any:
+        """Balance a port of an address among guests."""
+        wanted = {"name": f"lb-{next(_names)}", "algorithm": "roundrobin", "publicport": public, "privateport": 80}
+        rule = self.api.createLoadBalancerRule(**(wanted | options), publicipid=ip["id"], **NOW)["loadbalancer"]
+        members = ",".join(guest["id"] for guest in guests)
+        self.api.assignToLoadBalancerRule(id=rule["id"], virtualmachineids=members, **NOW)
+        return rule
+
+    def offering(self, **options: Any) -> str:
+        """Make and enable a network offering with all of the virtual router's services; return its name."""
+        name = f"offering-{next(_names)}"
+        providers = [{"service": service, "provider": "VirtualRouter"} for service in SERVICES]
+        wanted = {"name": name, "displaytext": name, "guestiptype": "Isolated", "traffictype": "Guest"} | options
+        made = self.api.createNetworkOffering(
+            supportedservices=",".join(SERVICES), serviceproviderlist=providers, **wanted
+        )["networkoffering"]
+        self.api.updateNetworkOffering(id=made["id"], state="Enabled")
+        return name
+
+    def host(self, number: int) -> str:
+        """Return the id of a host, counted from 1."""
+        return self.api.listHosts(name=f"host-{number}")["host"][0]["id"]
+
+    def refused(self, command: str, **parameters: Any) -> str:
+        """Return the sentence with which a call is refused, at once or by its job; it must be refused."""
+        try:
+            getattr(self.api, command)(**parameters, **({"fetch_result": True} if parameters else {}))
+        except CloudStackApiException as refused:
+            return refused.error["errortext"]
+        raise AssertionError(f"{command} was not refused")
 
     def router(self, network: str) -> Any:
         """The router that serves the network."""
