@@ -116,8 +116,29 @@ def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
     os.execvp(command[0], command)
 
 
+def add_why(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``why`` and ``plan``."""
+    for name, text in (("why", "how far a target has come, and who waits for it"), ("plan", "what its rows mean now")):
+        parser = subcommands.add_parser(name, help=text)
+        parser.add_argument("target", help="a router's or host's name, such as r-1-VM")
+        parser.set_defaults(run=look, question=name)
+
+
+def look(chosen: argparse.Namespace, settings: Settings) -> int:
+    """Answer a question about a target; nothing is touched."""
+    from controlplane import on_call
+    from controlplane.app import open_database
+
+    own = settings.folder / "control"  # where ``netspine run`` keeps the control plane's part of the folder
+    database = open_database(replace(settings, folder=own if own.is_dir() else settings.folder))
+    for line in getattr(on_call, chosen.question)(database, chosen.target):
+        print(line)
+    database.close()
+    return 0
+
+
 Add = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]  # noqa: SLF001 - it has no public name
-SUBCOMMANDS: list[Add] = [add_serve, add_prepare, add_run, add_exec]
+SUBCOMMANDS: list[Add] = [add_serve, add_prepare, add_run, add_exec, add_why]
 """Each adds one subcommand: a parser whose ``run`` default is called with the arguments and the settings."""
 
 if __name__ == "__main__":
