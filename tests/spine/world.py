@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,9 @@ class World:
 
     def pings(self, where: str, address: str, *options: str) -> bool:
         """Tell whether an address answers one ping within a second."""
-        return self.beside(where, "ping", "-n", "-c1", "-W1", *options, address).returncode == 0
+        done = self.beside(where, "busybox", "ping", "-c1", "-W1", *options, address)
+        assert "1 packets transmitted" in done.stdout, done
+        return done.returncode == 0
 
     @property
     def _states(self) -> list[Path]:
@@ -122,6 +126,16 @@ class World:
         except CloudStackApiException as refused:
             return refused.error["errortext"]
         raise AssertionError(f"{command} was not refused")
+
+    def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return rows of the control plane's own database."""
+        with closing(sqlite3.connect(self.database)) as rows, rows:
+            return rows.execute(query, values).fetchall()
+
+    @property
+    def database(self) -> Path:
+        """The control plane's database."""
+        return self.cloud.place.control / "netspine.db"
 
     def router(self, network: str) -> Any:
         """The router that serves the network."""
