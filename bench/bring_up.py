@@ -46,8 +46,10 @@ def router(cloud: Cloud) -> list[Figure]:
 
 
 def _bridges(cloud: Cloud) -> set[str]:
+    """Return the host's bridges of guest networks."""
     with netns.netlink(cloud.host_space) as ip:
-        return {str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links(kind="bridge")}
+        names = {str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links(kind="bridge")}
+    return {name for name in names if name.startswith("brvx-")}
 
 
 def _touch_to_applied(cloud: Cloud, network: str) -> float:

@@ -7,14 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from bench.caller import Caller
-from bench.cloud import Cloud, Guest
+from bench.cloud import Cloud, Guest, serving
 from bench.figures import Bar, Figure, Raw, timed
 from systemvm import netns
 from systemvm.libnftables import Context
 
 RULES, BURST, CLIENTS = 120, 200, 8
-FIRST_PORT, BURST_PORT = 2000, 4000
+FIRST_PORT, BURST_PORT, WORD_PORT = 2000, 4000, 8000
 
 
 def connects(address: str, port: int, seconds: float = 1.0) -> bool:
@@ -35,9 +34,9 @@ def wait_for_connection(address: str, port: int, seconds: float = 5.0) -> None:
             raise TimeoutError(f"No connection to {address}:{port} passes after {seconds:g} s.")
 
 
-def wish(address: str, guest: Guest, port: int) -> dict[str, object]:
-    """Return the parameters of a port forwarding rule to the guest's port 80."""
-    given = {"ipaddressid": address, "protocol": "tcp", "publicport": port, "privateport": 80}
+def wish(address: str, guest: Guest, port: int, inside: int = 80) -> dict[str, object]:
+    """Return the parameters of a port forwarding rule to a port of the guest."""
+    given = {"ipaddressid": address, "protocol": "tcp", "publicport": port, "privateport": inside}
     return given | {"virtualmachineid": guest.id}
 
 
@@ -85,7 +84,8 @@ def burst(cloud: Cloud, network: str, guest: Guest) -> list[Figure]:
         caller.call("listCapabilities")  # the connection is open before the clock starts
 
     def share(number: int) -> list[str]:
-        return [_begin(callers[number], address["id"], guest, port) for port in ports[number::CLIENTS]]
+        wishes = [wish(address["id"], guest, port, WORD_PORT) for port in ports[number::CLIENTS]]
+        return [str(callers[number].call("createPortForwardingRule", **each)["jobid"]) for each in wishes]
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -94,7 +94,7 @@ def burst(cloud: Cloud, network: str, guest: Guest) -> list[Figure]:
         for job in jobs:
             cloud.caller.result(job)
     ended = time.perf_counter() - begun
-    with netns.entered(cloud.fabric.internet):
+    with serving(guest.space, WORD_PORT, b"!"), netns.entered(cloud.fabric.internet):
         for port in ports:
             wait_for_connection(address["ipaddress"], port)
     passed = time.perf_counter() - begun
@@ -107,6 +107,3 @@ def burst(cloud: Cloud, network: str, guest: Guest) -> list[Figure]:
         Figure(f"{name}a connection through each of them passed", "ms", [passed * 1000], [Bar("worst", 2000)]),
     ]
 
-
-def _begin(caller: Caller, address: str, guest: Guest, port: int) -> str:
-    return str(caller.call("createPortForwardingRule", **wish(address, guest, port))["jobid"])

@@ -18,7 +18,7 @@ from sqlalchemy import update
 
 from bench.cloud import HOST, Cloud, Guest, serving
 from bench.figures import Bar, Figure, timed, until
-from bench.forwarding import wait_for_connection, wish
+from bench.forwarding import WORD_PORT, wait_for_connection, wish
 from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
 from controlplane.network.nics import Nic
@@ -31,7 +31,7 @@ from systemvm.services import HostSettings, elements
 from systemvm.services.nft import Nft
 
 RULES, MORE, LOADS, CONNECTIONS, SWAPS = 10_000, 30, 5, 10_000, 10
-FIRST_PORT, EXTRA_PORT, WORD_PORT = 10_000, 30_000, 8000
+FIRST_PORT, EXTRA_PORT = 10_000, 30_000
 STRIDE = 7919
 """A prime: the ports are asked in no order."""
 
@@ -55,7 +55,7 @@ def prepare(cloud: Cloud) -> Site:
     network = str(cloud.network()["id"])
     guests = cloud.guest(network), cloud.guest(network)
     address = cloud.address(network)
-    first = wish(address["id"], guests[0], FIRST_PORT) | {"privateport": WORD_PORT}
+    first = wish(address["id"], guests[0], FIRST_PORT, WORD_PORT)
     rule = cloud.caller.job("createPortForwardingRule", **first)["portforwardingrule"]["id"]
     uuids = {port: f"00000000-0000-4000-8000-{port:012d}" for port in range(FIRST_PORT + 1, FIRST_PORT + RULES)}
     given = uuids.items()
@@ -93,7 +93,7 @@ def whole_chain(cloud: Cloud, site: Site) -> list[Figure]:
 
 
 def _one_more(cloud: Cloud, site: Site) -> None:
-    given = wish(site.address["id"], site.guests[0], next(site.spare)) | {"privateport": WORD_PORT}
+    given = wish(site.address["id"], site.guests[0], next(site.spare), WORD_PORT)
     cloud.caller.job("createPortForwardingRule", **given)
 
 

@@ -6,9 +6,11 @@ element counts for its rule, whose id is its comment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
+from drivers.network.virtual_router.singles import REMEMBERED, Single, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
 from drivers.vocabulary import EgressRule, IngressRule, Network
 
@@ -27,27 +29,47 @@ def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elemen
     :raises ValueError: a rule names another address, protocol, port or CIDR than there can be.
     """
     groups: dict[tuple[str, str], list[Piece]] = {}
-    ordered = sorted(rules)
+    opened, others = split(_known(rules, known), _single)
+    ordered = sorted(others)
     for rank, rule in enumerate(ordered):
         what = f"Firewall rule {identity(rule.id, 'The firewall rule id')}"
-        if rule.address not in known:
-            raise ValueError(f"{what} is for {rule.address!r}, which is no public address of this router.")
         if not rule.sources:
             raise ValueError(f"{what} names no source CIDR: 0.0.0.0/0 is everyone.")
         group = groups.setdefault((rule.address, rule.protocol), [])
         head = _service(rule, what)
         group += [((*head, cidr(source, f"The source CIDR of {what}")), rank) for source in rule.sources]
-    found: Elements = {"ingress_open": [], "ingress_ports": [], "ingress_icmp": [], "ingress_all": []}
+    found: Elements = {"ingress_open": opened, "ingress_ports": [], "ingress_icmp": [], "ingress_all": []}
     for (address, protocol), boxes in groups.items():
         name, write = _written(protocol, "ingress")
         for box, rank in disjoint(boxes):
             tail = f'counter comment "{ordered[rank].id}"'
             if name == "ingress_ports" and box[-1] == EVERYONE and box[0][0] == box[0][1]:
-                found["ingress_open"].append(f"{address} . {protocol} . {box[0][0]} {tail}")
+                opened.append(f"{address} . {protocol} . {box[0][0]} {tail}")
             else:
                 texts = write(protocol, box[:-1], (addresses(*box[-1]),))
                 found[name] += [f"{address} . {text} {tail}" for text in texts]
     return found
+
+
+def _known(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Iterator[IngressRule]:
+    for rule in rules:
+        if rule.address not in known:
+            raise ValueError(
+                f"Firewall rule {rule.id} is for {rule.address!r}, which is no public address of this router."
+            )
+        yield rule
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _single(rule: IngressRule) -> Single | None:
+    """Return a rule that opens one port to everyone as the element that it is."""
+    port = rule.start
+    if rule.protocol not in ("tcp", "udp") or port != rule.end or port == -1 or rule.sources != ("0.0.0.0/0",):
+        return None
+    what = f"Firewall rule {identity(rule.id, 'The firewall rule id')}"
+    ports(port, port, what)
+    key = rule.address, rule.protocol, port
+    return key, f'{rule.address} . {rule.protocol} . {port} counter comment "{rule.id}"'
 
 
 def egress(network: Network) -> Elements:

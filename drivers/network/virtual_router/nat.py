@@ -8,9 +8,11 @@ an element for each port, as nft cannot add.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from drivers.network.virtual_router.filters import Elements
 from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
+from drivers.network.virtual_router.singles import REMEMBERED, Single, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, number, ports
 from drivers.vocabulary import Network, PortForward
 
@@ -22,32 +24,47 @@ def forwards(networks: Iterable[Network], known: Mapping[str, object]) -> Elemen
 
     :raises ValueError: a rule names an address that is not the router's or not the network's, or ranges that differ.
     """
-    ordered = sorted(
-        ((rule, cidr(net.cidr, "The network's CIDR")) for net in networks for rule in net.forwards),
-        key=lambda item: (not item[0].sources, item[0].id),
-    )
+    insides: dict[PortForward, Interval] = {}
+    for net in networks:
+        insides |= dict.fromkeys(net.forwards, cidr(net.cidr, "The network's CIDR"))
+    for rule in insides:
+        if rule.address not in known:
+            raise ValueError(
+                f"Port forwarding rule {rule.id} is for {rule.address!r}, which is no public address of this router."
+            )
+    alone, others = split(insides, lambda rule: _single(rule, insides[rule]))
+    ordered = sorted(others, key=lambda rule: (not rule.sources, rule.id))
     groups: dict[tuple[str, str], list[Piece]] = {}
-    for rank, (rule, inside) in enumerate(ordered):
+    for rank, rule in enumerate(ordered):
         what = f"Port forwarding rule {identity(rule.id, 'The port forwarding rule id')}"
-        span = _checked(rule, what, known, inside)
+        span = _checked(rule, what, insides[rule])
         group = groups.setdefault((rule.address, rule.protocol), [])
         for source in rule.sources:
             group.append(((span, cidr(source, f"The source CIDR of {what}")), rank))
         if not rule.sources:
             group.append(((span, EVERYONE), rank))
-    found: Elements = {"dnat_ports": [], "dnat_ranges": [], "dnat_source_ports": [], "dnat_source_ranges": []}
+    found: Elements = {"dnat_ports": alone, "dnat_ranges": [], "dnat_source_ports": [], "dnat_source_ranges": []}
     for (address, protocol), boxes in groups.items():
         head = f"{address} . {protocol} . "
         for box, rank in disjoint(boxes):
-            _write(found, head, box, ordered[rank][0])
+            _write(found, head, box, ordered[rank])
     return found
 
 
-def _checked(rule: PortForward, what: str, known: Mapping[str, object], inside: Interval) -> Interval:
+@lru_cache(maxsize=REMEMBERED)
+def _single(rule: PortForward, inside: Interval) -> Single | None:
+    """Return a rule that forwards one port for everyone as the element that it is."""
+    if rule.public_start != rule.public_end or rule.sources:
+        return None
+    what = f"Port forwarding rule {identity(rule.id, 'The port forwarding rule id')}"
+    port, _ = _checked(rule, what, inside)
+    key = rule.address, rule.protocol, port
+    return key, f"{rule.address} . {rule.protocol} . {port} : {rule.guest} . {rule.private_start}"
+
+
+def _checked(rule: PortForward, what: str, inside: Interval) -> Interval:
     if rule.protocol not in ("tcp", "udp"):
         raise ValueError(f"{what} has the protocol {rule.protocol!r}: it must be tcp or udp.")
-    if rule.address not in known:
-        raise ValueError(f"{what} is for {rule.address!r}, which is no public address of this router.")
     if not inside[0] <= number(rule.guest, f"The guest of {what}") <= inside[1]:
         raise ValueError(f"{what} leads to {rule.guest}, which is not on its network.")
     span = ports(rule.public_start, rule.public_end, what)
