@@ -197,9 +197,11 @@ def is_idle(session: Session, network: Network) -> bool:
 
 @targets.on_settled("router")
 def router_is_up(session: Session, target: Target) -> None:
-    """A router that stands at its generation is running, and its network implemented."""
+    """A router that stands at its generation is running, and its network implemented; or it is stopped, as wanted."""
     router = session.scalar(select(Router).where(Router.target_id == target.id))
     if router is None or not router.running or target.absent:
+        if router is not None and target.absent:
+            router.state = "Stopped"  # before the jobs that waited for it end, for their results show it
         return
     router.state = "Running"
     network = session.get_one(Network, router.network_id)
