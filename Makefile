@@ -47,7 +47,7 @@ golden: .venv/ready ## rewrite the golden files; read the difference before you 
 	$(BIN)/python -m tests.golden
 
 generated: .venv/ready ## rewrite the API docs and openapi.json from the registry
-	$(BIN)/python -m controlplane.api.documents
+	$(BIN)/python -m controlplane.documents
 
 bench: setup ## measure the speed bars, against the raw primitives in the same run
 	$(BIN)/python -m bench

@@ -7,26 +7,27 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
 from sqlalchemy import select, text
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import Route
 
-from controlplane import catalogue, rooms
+from controlplane import catalogue, migrations, rooms
 from controlplane.api.http import PATHS, QueryApi
-from controlplane.db.base import Base
 from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
 from controlplane.identity.accounts import Account
 from controlplane.identity.authentication import Authentication
-from controlplane.reconcile.door import Door, routes
-from controlplane.settings import Settings
+from controlplane.reconcile.door import Door
+from controlplane.reconcile.door import routes as door_routes
+from controlplane.settings import FIRST_LOGIN, Settings
 
 Stop = Callable[[], None]
 Duty = Callable[[], Stop]
 """Begins something that goes on beside the requests, and returns how it is ended."""
 
-FIRST_LOGIN = "admin-password"
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Netspine</title></head>
 <body><h1>Netspine</h1>
@@ -41,21 +42,28 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
     :param admin_password: of the first admin, ignored when there is one. Where none is given, one is made and left in
         the folder's file ``admin-password``.
     """
-    rooms.enter()
-    os.umask(0o077)  # what is written from now on is for this process's user only
     settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    load_key(settings.folder / "key")
-    database = Database(settings.database_url)
-    Base.metadata.create_all(database.engine)
+    database = open_database(settings)
+    migrations.upgrade(database.engine)
     with database.write() as session:
         if not admin_password and session.scalar(select(Account.id).limit(1)) is None:
             admin_password = secrets.token_urlsafe(12)
-            (settings.folder / FIRST_LOGIN).write_text(f"{admin_password}\n")
+            descriptor = os.open(settings.folder / FIRST_LOGIN, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                out.write(f"{admin_password}\n")
         catalogue.fill(session, admin_password)
+    database.close()  # its connections are opened anew by whoever the process becomes
     return database
 
 
-def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> FastAPI:
+def open_database(settings: Settings) -> Database:
+    """Open a database that has been prepared, with the key to its secrets."""
+    rooms.enter()
+    load_key(settings.folder / "key")
+    return Database(settings.database_url)
+
+
+def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> Starlette:
     """Return the application.
 
     :param integration_port: connections that arrive on this port need no authentication; bind it to loopback only.
@@ -63,30 +71,25 @@ def create_app(database: Database, *, integration_port: int = 0, duties: Sequenc
     """
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         stops = [await run_in_threadpool(duty) for duty in duties]
         yield
         for stop in reversed(stops):
             await run_in_threadpool(stop)
 
-    app = FastAPI(title="Netspine", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
-    api = QueryApi(database, Authentication(database), integration_port)
-    for path in PATHS:
-        app.add_route(path, api.respond, methods=["GET", "POST"], include_in_schema=False)
-    app.include_router(routes(Door(database)))
-
-    @app.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
+    def healthz(_request: Request) -> PlainTextResponse:
         with database.read() as session:
             session.execute(text("SELECT 1"))
-        return "ok\n"
+        return PlainTextResponse("ok\n")
 
-    @app.get("/client/", response_class=HTMLResponse)
-    def client() -> str:
-        return PAGE
+    def client(_request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE)
 
-    @app.get("/")
-    def root() -> RedirectResponse:
+    def root(_request: Request) -> RedirectResponse:
         return RedirectResponse("/client/")
 
-    return app
+    api = QueryApi(database, Authentication(database), integration_port)
+    routes = [Route(path, api.respond, methods=["GET", "POST"]) for path in PATHS]
+    routes += door_routes(Door(database))
+    routes += [Route("/healthz", healthz), Route("/client/", client), Route("/", root)]
+    return Starlette(routes=routes, lifespan=lifespan)

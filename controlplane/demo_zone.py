@@ -62,28 +62,8 @@ def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dic
         ),
     )
     _ensure_services(cloud, physical["id"])
-    pod = ensure(
-        cloud.listPods(zoneid=zone["id"]),
-        "pod",
-        lambda: cloud.createPod(
-            zoneid=zone["id"],
-            name="pod-1",
-            gateway="172.31.254.1",
-            netmask="255.255.255.0",
-            startip="172.31.254.10",
-            endip="172.31.254.99",
-        ),
-    )
-    if not cloud.listVlanIpRanges(zoneid=zone["id"]):
-        cloud.createVlanIpRange(
-            zoneid=zone["id"],
-            forvirtualnetwork=True,
-            vlan="untagged",
-            gateway="203.0.113.1",
-            netmask="255.255.255.0",
-            startip=PUBLIC_START,
-            endip=PUBLIC_END,
-        )
+    pod = _ensure_pod(cloud, zone["id"])
+    _ensure_addresses(cloud, zone["id"])
     _ensure_hosts(cloud, zone["id"], pod["id"], hosts)
     up = {"zoneid": zone["id"], "state": "Up", "type": "Routing"}
     wait_for(lambda: len(cloud.listHosts(**up).get("host", [])) >= len(hosts), "The agent of every host")
@@ -107,6 +87,34 @@ def _ensure_services(cloud: CloudStack, physical: str) -> None:
         cloud.updateNetworkServiceProvider(id=provider["id"], state="Enabled", **NOW)
     if cloud.listPhysicalNetworks(id=physical)["physicalnetwork"][0]["state"] != "Enabled":
         cloud.updatePhysicalNetwork(id=physical, state="Enabled", **NOW)
+
+
+def _ensure_pod(cloud: CloudStack, zone: str) -> dict[str, Any]:
+    return ensure(
+        cloud.listPods(zoneid=zone),
+        "pod",
+        lambda: cloud.createPod(
+            zoneid=zone,
+            name="pod-1",
+            gateway="172.31.254.1",
+            netmask="255.255.255.0",
+            startip="172.31.254.10",
+            endip="172.31.254.99",
+        ),
+    )
+
+
+def _ensure_addresses(cloud: CloudStack, zone: str) -> None:
+    if not cloud.listVlanIpRanges(zoneid=zone):
+        cloud.createVlanIpRange(
+            zoneid=zone,
+            forvirtualnetwork=True,
+            vlan="untagged",
+            gateway="203.0.113.1",
+            netmask="255.255.255.0",
+            startip=PUBLIC_START,
+            endip=PUBLIC_END,
+        )
 
 
 def _ensure_hosts(cloud: CloudStack, zone: str, pod: str, hosts: list[HostSpec]) -> None:

@@ -62,12 +62,12 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
     database.close()
 
 
-def keep_readable() -> list[str]:
+def keep_readable() -> dict[str, str]:
     """Let this process find Python's modules and its own files by handles, too: the user may not reach where they lie.
 
     A checkout or an interpreter in root's own home is closed to everybody else, but what is open already stays open.
 
-    :return: the folders behind the handles, as paths.
+    :return: the path by which each folder is found from now on.
     """
     describe_field("")  # read the words from where they are
     by_kind()
@@ -81,7 +81,7 @@ def keep_readable() -> list[str]:
             for folder, handle in handles.items():
                 if Path(place).is_relative_to(folder):
                     module.__path__.append(f"{handle}/{Path(place).relative_to(folder)}")
-    return [*handles.values()]
+    return handles
 
 
 class _Server(uvicorn.Server):
@@ -121,15 +121,13 @@ def become(user: str, folder: Path) -> None:
     if (folder / "key").exists():  # a folder of ours, and not one that merely got named
         for path in ours:
             os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
-    readable = keep_readable()
+    handles = keep_readable()
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
-    if not all(os.access(place, os.R_OK | os.X_OK) for place in readable):
-        raise PermissionError(
-            f"User {user} may not read all of {', '.join(sys.path)}: have Python and Netspine where everybody may read "
-            "them, or name another user with --user."
-        )
+    closed = [place for place, handle in handles.items() if not os.access(handle, os.R_OK | os.X_OK)]
+    if closed:
+        raise PermissionError(f"User {user} may not read {', '.join(closed)}: open it to all, or name another --user.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"User {user} may not write {folder}: give it the folder, or name another with --user.")
 

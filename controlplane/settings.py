@@ -9,6 +9,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+FIRST_LOGIN = "admin-password"
+"""The file in the folder that holds the first admin's password, as it was made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import platform
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -62,15 +64,19 @@ def _clean(applier: Applier) -> int:
 
 
 def inventory(settings: HostSettings) -> dict[str, object]:
-    """Return what the control plane is told of this machine: processors, their MHz, memory in bytes."""
+    """Return what the control plane is told of this machine: processors, their MHz, memory and disk in bytes."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     speeds = [float(line.partition(":")[2]) for line in cpuinfo.splitlines() if line.startswith("cpu MHz")]
     try:
         own = version("netspine")
     except PackageNotFoundError:
         own = "unknown"
+    disk = shutil.disk_usage(settings.state)
     return {
+        "arch": platform.machine(),
         "cpus": os.cpu_count() or 1,
+        "disk": disk.total,
+        "disk_used": disk.used,
         "mhz": int(max(speeds, default=0)),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "tunnel": settings.tunnel,

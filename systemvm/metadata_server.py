@@ -177,7 +177,7 @@ class Server:
         lines = client.read.decode("latin-1").splitlines()
         words = lines[0].split() if lines else []
         guest = client.router.guests.get(client.address, {}).get(client.peer)
-        if len(words) < 2 or words[0] not in ("GET", "HEAD"):  # noqa: PLR2004 - method and path
+        if len(words) < 2 or words[0] not in ("GET", "HEAD"):
             status, body = "400 Bad Request", b"bad_request"
         elif client.port == _PASSWORD:
             headers = {name.strip().lower(): text.strip() for name, _, text in (line.partition(":") for line in lines)}

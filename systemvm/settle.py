@@ -91,8 +91,8 @@ def translation(key: str) -> Translation:
     """
     parts = [part.strip() for part in key.split(" . ")]
     protocol = _protocol(parts[1]) if len(parts) > 1 else 0
-    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")  # noqa: PLR2004
-    sources = _range(parts[3]) if len(parts) > 3 and "." in parts[3] else (0, 2**32 - 1)  # noqa: PLR2004
+    first, _, last = parts[2].partition("-") if len(parts) > 2 else ("0", "", "65535")
+    sources = _range(parts[3]) if len(parts) > 3 and "." in parts[3] else (0, 2**32 - 1)
     return Translation(_range(parts[0]), protocol, (int(first), int(last or first)), sources)
 
 
@@ -108,37 +108,47 @@ def _range(text: str) -> tuple[int, int]:
     return int(network[0]), int(network[-1])
 
 
-def changed(
-    old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]], destinations: set[str] | None = None
-) -> set[Translation]:
-    """Return the translations that appeared, vanished or lead elsewhere now: those of the maps called ``dnat_…``.
+def changed(old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the keys, in the maps called ``dnat_…``, whose connections another rule would meet now.
 
-    :param destinations: only those of one of these addresses, or of a range, are asked for; None asks for all.
+    These are the ones that vanished or lead elsewhere, and those that appeared where another map led their packets
+    before (elements of one map never overlap). What nothing translated before was dropped, which leaves no connection,
+    or ended at the router itself, whose connections go on: it need not be looked for.
     """
-    found: set[Translation] = set()
-    for name in old.keys() | new.keys():
-        if name.startswith("dnat_"):
-            before, after = set(old.get(name, ())), set(new.get(name, ()))
-            pairs = [
-                {(key_of(item), value_of(item)) for item in items if _concerns(item, destinations)}
-                for items in (before - after, after - before)
-            ]
-            found |= {translation(key) for key, _ in pairs[0] ^ pairs[1]}
+    names = [name for name in sorted(old.keys() | new.keys()) if name.startswith("dnat_")]
+    found: set[str] = set()
+    for name in names:
+        if old.get(name) == new.get(name):
+            continue
+        before, after = set(old.get(name, ())), set(new.get(name, ()))
+        gone, come = ({(key_of(i), value_of(i)) for i in items} for items in (before - after, after - before))
+        found |= {key for key, _ in gone - come}
+        fresh = {key for key, _ in come} - {key for key, _ in gone}
+        elsewhere = {_address(item) for other in names if other != name for item in old.get(other, ())} if fresh else ()
+        if elsewhere:
+            wide = any(map(_wide, elsewhere))
+            found |= {key for key in fresh if wide or _address(key) in elsewhere or _wide(_address(key))}
     return found
 
 
-def _concerns(item: str, destinations: set[str] | None) -> bool:
-    address = item.partition(" ")[0]
-    return destinations is None or address in destinations or "/" in address or "-" in address
+def _address(item: str) -> str:
+    return item.partition(" ")[0]
+
+
+def _wide(address: str) -> bool:
+    return "/" in address or "-" in address
 
 
 def settle(namespace: str, old: Mapping[str, Iterable[str]], new: Mapping[str, Iterable[str]]) -> int:
     """Delete the connections that a changed translation concerns; return how many."""
-    if all(old.get(name) == new.get(name) for name in old.keys() | new.keys() if name.startswith("dnat_")):
-        return 0
+    keys = changed(old, new)
+    if not keys:
+        return 0  # to list the connections takes 10 ms however few there are: the kernel walks its whole hash table
     with _open(namespace) as opened:
         flows = list(_flows(opened))
-        index = Index.of(changed(old, new, {str(IPv4Address(flow.destination)) for flow, _ in flows}))
+        there = {str(IPv4Address(flow.destination)) for flow, _ in flows}
+        concerned = (key for key in keys if _address(key) in there or _wide(_address(key)))
+        index = Index.of(map(translation, concerned))
         return sum(_delete(opened, names) for flow, names in flows if index.meets(flow))
 
 
@@ -181,7 +191,7 @@ def _flow(data: bytes) -> tuple[Flow, bytes] | None:
     addresses, protocol = _attributes(tuples[1][4:]), _attributes(tuples[2][4:])
     if not {_SOURCE, _DESTINATION} <= addresses.keys():
         return None
-    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0  # noqa: PLR2004 - CTA_PROTO_DST_PORT
+    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0
     source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (_SOURCE, _DESTINATION))
     names = b"".join(outer[kind] for kind in (_ORIG, _ZONE, _ID) if kind in outer)
     return Flow(source, destination, protocol[1][4], port), names

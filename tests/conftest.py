@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,19 +51,32 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    """A fresh cloud with its catalogue and the root admin as the caller; workflows run."""
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the key and a database that holds the standard catalogue; the workflow engine is up for all tests."""
+    folder = tmp_path_factory.mktemp("seeded")
     rooms.enter()
-    secrets.load_key(tmp_path / "key")
-    database = Database(f"sqlite:///{tmp_path / 'netspine.db'}")
+    secrets.load_key(folder / "key")
+    database = Database(f"sqlite:///{folder / 'netspine.db'}")
     Base.metadata.create_all(database.engine)
     with database.write() as session:
         catalogue.fill(session, "password")
-        admin = session.scalars(select(User.id).where(User.username == "admin")).one()
-    with database.read() as session:
-        caller = caller_of(session, admin)
-    workflows.launch(database, f"sqlite:///{tmp_path / 'work.db'}", "test")
-    yield Cloud(database, Dispatcher(database), caller)
+    workflows.launch(database, f"sqlite:///{folder / 'work.db'}", "test")
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    yield folder
     workflows.stop()
+
+
+@pytest.fixture
+def cloud(seeded: Path, tmp_path: Path) -> Iterator[Cloud]:
+    """A fresh cloud with its catalogue and the root admin as the caller; workflows run."""
+    secrets.load_key(seeded / "key")
+    shutil.copy(seeded / "netspine.db", tmp_path / "netspine.db")
+    database = Database(f"sqlite:///{tmp_path / 'netspine.db'}")
+    workflows.work_on(database)
+    with database.read() as session:
+        caller = caller_of(session, session.scalars(select(User.id).where(User.username == "admin")).one())
+    yield Cloud(database, Dispatcher(database), caller)
     database.close()

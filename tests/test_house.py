@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("controlplane", "drivers", "systemvm", "appliance_image")
-MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(
+    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.parent.name != "versions"
+)
 LINES, FUNCTION, PARAMETERS = 450, 40, 6
 LONG_FUNCTIONS: set[str] = set()
 """Functions that may be longer, each with a reason beside it; the list only shrinks."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, false, select, true
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Caller, Role
@@ -91,13 +91,11 @@ def owned_by(table: type[Any], caller: Caller) -> ColumnElement[bool]:
     """Return the condition for owned rows in the caller's realm: all, the domain's tree, or the account's own."""
     if caller.role is Role.ADMIN:
         return true()
-    if caller.role is Role.DOMAIN_ADMIN:
+    if caller.role in (Role.DOMAIN_ADMIN, Role.RESOURCE_ADMIN):
         domains = Base.metadata.tables["domains"]
         tree = select(domains.c.id).where(domains.c.path.startswith(caller.domain_path, autoescape=True))
         return table.domain_id.in_(tree)  # type: ignore[no-any-return]
-    if caller.role is Role.USER:
-        return table.account_id.in_((caller.account_id, *caller.projects))  # type: ignore[no-any-return]
-    return false()
+    return table.account_id.in_((caller.account_id, *caller.projects))  # type: ignore[no-any-return]
 
 
 def entity_name(table: type[Row]) -> str:

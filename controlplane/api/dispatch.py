@@ -123,16 +123,18 @@ def command_for(name: str, caller: Caller) -> type[Command]:
 def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping[str, list[dict[str, str]]]) -> None:
     """Give the command its parameters: read, resolved and checked."""
     for name in command.unsupported:
-        if name in plain or name in maps:
+        if name.lower() in plain or name.lower() in maps:
             raise BadParameter(f"Parameter {name} of {command.command} is not supported by Netspine: leave it out.")
     parameters, lowered = command.parameters(), command.command.lower()
     if "page" in parameters:
         check_paging(plain)
     for parameter in parameters.values():
-        if parameter.declared.required and not (plain.get(parameter.name, "").strip() or maps.get(parameter.name)):
+        key = parameter.name.lower()
+        if parameter.declared.required and not (plain.get(key, "").strip() or maps.get(key)):
             raise MissingParameter(f"Unable to execute API command {lowered} due to missing parameter {parameter.name}")
     for parameter in parameters.values():
-        setattr(command, parameter.name, _value(parameter, ctx, plain.get(parameter.name), maps.get(parameter.name)))
+        key = parameter.name.lower()
+        setattr(command, parameter.name, _value(parameter, ctx, plain.get(key), maps.get(key)))
 
 
 def check_paging(plain: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 
@@ -14,6 +14,7 @@ from controlplane.db.base import Removable, Row
 from controlplane.errors import BadParameter
 
 PAGE = 500
+Item = TypeVar("Item")
 
 
 class ListCommand(Command):
@@ -84,6 +85,15 @@ def window(page: int | None, size: int | None) -> tuple[int | None, int]:
             f"Invalid parameter pagesize value={size}: page counts from 1 and a page has 1 to {PAGE} items."
         )
     return size, (page - 1) * size
+
+
+def page_of(items: Sequence[Item], page: int | None, size: int | None) -> tuple[Sequence[Item], int]:
+    """Return one page of what is in no table, and the number of all.
+
+    :raises BadParameter: as :func:`window` does.
+    """
+    limit, offset = window(page, size)
+    return items[offset : None if limit is None else offset + limit], len(items)
 
 
 def _equals(column: Any, value: Any) -> ColumnElement[bool]:

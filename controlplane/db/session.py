@@ -26,11 +26,15 @@ class Database:
     def __init__(self, url: str) -> None:
         self.embedded = url.startswith("sqlite")
         if self.embedded:
-            self.engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=20)
+            self.engine = create_engine(
+                url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=20, hide_parameters=True
+            )
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = create_engine(url, pool_size=20, isolation_level="REPEATABLE READ", pool_pre_ping=True)
+            self.engine = create_engine(
+                url, pool_size=20, isolation_level="REPEATABLE READ", pool_pre_ping=True, hide_parameters=True
+            )
         self._writer = threading.RLock()
 
     @contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
+
 from controlplane.api import throttle
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import REGISTRY, Command, many, one
@@ -14,7 +16,7 @@ from controlplane.api.discovery import entry
 from controlplane.api.envelope import VERSION
 from controlplane.api.parameters import Uuid, optional
 from controlplane.api.responses import Response
-from controlplane.db.configuration import SETTINGS, Setting
+from controlplane.db.configuration import GLOBAL, SETTINGS, ConfigurationValue
 
 
 @dataclass(kw_only=True)
@@ -113,38 +115,35 @@ class CapabilitiesResponse(Response):
 def capability_views(ctx: Context, rows: Sequence[None]) -> list[CapabilitiesResponse]:
     """Return what the cloud can do; limits of calls only where they are in force."""
     del rows
-    session = ctx.session
-    limited = throttle.ENABLED.flag(session)
+    values = {name: setting.default for name, setting in SETTINGS.items()}
+    changed = select(ConfigurationValue.name, ConfigurationValue.value).where(ConfigurationValue.scope == GLOBAL)
+    values.update((name, value) for name, value in ctx.session.execute(changed))
+
+    def flag(name: str, *, default: bool) -> bool:
+        return values.get(name, str(default)).lower() == "true"
+
+    def number(name: str, default: int) -> int:
+        return int(values.get(name, default))
+
+    limited = flag(throttle.ENABLED.name, default=False)
     return [
         CapabilitiesResponse(
-            userpublictemplateenabled=_flag(ctx, "allow.public.user.templates", default=True),
-            projectinviterequired=_flag(ctx, "project.invite.required", default=False),
-            allowusercreateprojects=_flag(ctx, "allow.user.create.projects", default=True),
-            customdiskofferingminsize=_number(ctx, "custom.diskoffering.size.min", 1),
-            customdiskofferingmaxsize=_number(ctx, "custom.diskoffering.size.max", 1024),
-            allowuserviewdestroyedvm=_flag(ctx, "allow.user.view.destroyed.vm", default=False) or ctx.caller.is_admin,
-            allowuserexpungerecovervm=_flag(ctx, "allow.user.expunge.recover.vm", default=False) or ctx.caller.is_admin,
-            allowuserexpungerecovervolume=_flag(ctx, "allow.user.expunge.recover.volume", default=True),
-            allowuserviewalldomainaccounts=_flag(ctx, "allow.user.view.all.domain.accounts", default=False),
-            allowuserforcestopvm=_flag(ctx, "allow.user.force.stop.vm", default=True),
-            apilimitinterval=throttle.INTERVAL.number(session) if limited else None,
-            apilimitmax=throttle.MOST.number(session) if limited else None,
-            defaultuipagesize=_number(ctx, "default.ui.page.size", 20),
-            dynamicscalingenabled=_flag(ctx, "enable.dynamic.scale.vm", default=False),
+            userpublictemplateenabled=flag("allow.public.user.templates", default=True),
+            projectinviterequired=flag("project.invite.required", default=False),
+            allowusercreateprojects=flag("allow.user.create.projects", default=True),
+            customdiskofferingminsize=number("custom.diskoffering.size.min", 1),
+            customdiskofferingmaxsize=number("custom.diskoffering.size.max", 1024),
+            allowuserviewdestroyedvm=flag("allow.user.view.destroyed.vm", default=False) or ctx.caller.is_admin,
+            allowuserexpungerecovervm=flag("allow.user.expunge.recover.vm", default=False) or ctx.caller.is_admin,
+            allowuserexpungerecovervolume=flag("allow.user.expunge.recover.volume", default=True),
+            allowuserviewalldomainaccounts=flag("allow.user.view.all.domain.accounts", default=False),
+            allowuserforcestopvm=flag("allow.user.force.stop.vm", default=True),
+            apilimitinterval=number(throttle.INTERVAL.name, 1) if limited else None,
+            apilimitmax=number(throttle.MOST.name, 25) if limited else None,
+            defaultuipagesize=number("default.ui.page.size", 20),
+            dynamicscalingenabled=flag("enable.dynamic.scale.vm", default=False),
         )
     ]
-
-
-def _setting(name: str, default: str) -> Setting:
-    return SETTINGS.get(name) or Setting(name, default, "String", "", "")
-
-
-def _flag(ctx: Context, name: str, *, default: bool) -> bool:
-    return _setting(name, str(default).lower()).flag(ctx.session)
-
-
-def _number(ctx: Context, name: str, default: int) -> int:
-    return _setting(name, str(default)).number(ctx.session)
 
 
 class ListCapabilities(Command, name="listCapabilities", answer=one("capability", capability_views), roles=EVERYONE):

@@ -32,6 +32,6 @@ class Domain(Created, Removable, Row):
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
         """Admins see their tree, users the domain they are in."""
-        if caller.role in (Role.ADMIN, Role.DOMAIN_ADMIN):
+        if caller.role is not Role.USER:
             return cls.path.startswith(caller.domain_path, autoescape=True)
         return cls.id == caller.domain_id

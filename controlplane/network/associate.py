@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from controlplane.api import dispatch
 from controlplane.api.caller import EVERYONE
@@ -15,7 +16,7 @@ from controlplane.errors import BadParameter, Forbidden, RuleConflict, Unsupport
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.limits import take
-from controlplane.identity.ownership import owner_of_new
+from controlplane.identity.ownership import ADDRESSES, on_account_removed, owner_of_new
 from controlplane.network.address_views import TAGGABLE, address_views
 from controlplane.network.implement import ensure_public_nics
 from controlplane.network.networks import Network, services_of
@@ -23,6 +24,7 @@ from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
 from controlplane.network.routers import Router
 from controlplane.network.rules import set_custom_id
+from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
 
 dispatch.JOB_TABLES["IpAddress"] = PublicIp
@@ -145,6 +147,19 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
                 "are this one; give its id."
             )
         return rows[0]
+
+
+def remove_addresses(session: Session, account: Account) -> list[Target]:
+    """Give back what a removed account has beside its networks: addresses on shared networks, and reserved ones."""
+    theirs = select(PublicIp).where(PublicIp.account_id == account.id, PublicIp.state.in_((ALLOCATED, RESERVED)))
+    touched: list[Target] = []
+    for ip in session.scalars(theirs).all():
+        touched += ip.targets(session)
+        release(session, ip)
+    return touched
+
+
+on_account_removed(remove_addresses, ADDRESSES)
 
 
 class UpdateIpAddress(Command, name="updateIpAddress", answer=one("ipaddress", address_views), job=True,

@@ -86,7 +86,7 @@ class CreateLoadBalancerRule(Command, name="createLoadBalancerRule", answer=one(
         if self.openfirewall:
             opened = FirewallRule(protocol=wanted.protocol, start=rule.public_port, end=rule.public_port)
             opened.sources, opened.related_uuid = [rule_text.EVERYONE], rule.uuid
-            open_related(session, ip, opened)
+            open_related(session, network, ip, opened)
         ctx.touch(network)
         return rule
 
@@ -176,7 +176,7 @@ class UpdateLoadBalancerRule(Command, name="updateLoadBalancerRule", answer=one(
             close_related(ctx.session, rule.uuid)
             follow = FirewallRule(protocol=new, start=rule.public_port, end=rule.public_port, related_uuid=rule.uuid)
             follow.sources = [rule_text.EVERYONE]
-            open_related(ctx.session, rule.public_ip, follow)
+            open_related(ctx.session, rule.network, rule.public_ip, follow)
 
 
 class DeleteLoadBalancerRule(Command, name="deleteLoadBalancerRule", answer=success(), job=True,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many, one, success
@@ -15,11 +16,12 @@ from controlplane.api.responses import Response
 from controlplane.errors import BadParameter, Forbidden, InUse, RuleConflict
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
-from controlplane.identity.ownership import owner_fields, owner_of_new
+from controlplane.identity.ownership import REST, on_account_removed, owner_fields, owner_of_new
 from controlplane.network import certificate_text
 from controlplane.network.balancer_trial import must_be_possible, require
 from controlplane.network.balancing import printable
 from controlplane.network.load_balancers import Certificate, LoadBalancer
+from controlplane.reconcile.targets import Target
 
 PEM_LENGTH, CHAIN_LENGTH = 16_384, 2_097_152
 
@@ -172,3 +174,12 @@ class RemoveCertFromLoadBalancer(Command, name="removeCertFromLoadBalancer", ans
         rule.certificate_id = None
         ctx.instance = rule
         ctx.touch(rule)
+
+
+def remove_certificates(session: Session, account: Account) -> list[Target]:
+    """Delete the certificates of a removed account, whose rules have gone before."""
+    session.execute(delete(Certificate).where(Certificate.account_id == account.id))
+    return []
+
+
+on_account_removed(remove_certificates, REST)

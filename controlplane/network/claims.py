@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String, delete, insert, select
+from typing import cast
+
+from sqlalchemy import ForeignKey, String, Table, bindparam, delete, insert, literal, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.db.base import Base
@@ -30,32 +32,44 @@ class PortClaim(Base):
     purpose: Mapped[str] = mapped_column(String(40))
 
 
+_claims = cast("Table", PortClaim.__table__)
+_TAKEN = (  # built once: it is asked for every new rule
+    select(_claims.c.port, _claims.c.rule_uuid, _claims.c.purpose)
+    .where(
+        _claims.c.public_ip_id == bindparam("ip"),
+        _claims.c.protocol == bindparam("protocol"),
+        _claims.c.port.between(bindparam("first"), bindparam("last")),
+    )
+    .limit(1)
+)
+
+
 def claim(session: Session, wanted: PortClaim, last: int) -> None:
     """Claim the ports from the wanted one up to the last for its rule.
 
     :raises RuleConflict: another rule has one of them; the sentence names it.
     """
-    taken = session.execute(
-        select(PortClaim.port, PortClaim.rule_uuid, PortClaim.purpose)
-        .where(
-            PortClaim.public_ip_id == wanted.public_ip_id,
-            PortClaim.protocol == wanted.protocol,
-            PortClaim.port.between(wanted.port, last),
-        )
-        .limit(1)
-    ).first()
+    span = {"ip": wanted.public_ip_id, "protocol": wanted.protocol, "first": wanted.port, "last": last}
+    taken = session.execute(_TAKEN, span).first()
     if taken is not None:
         raise RuleConflict(
             f"The {wanted.purpose} for {wanted.protocol} {ports_text(wanted.port, last)} conflicts with "
             f"{taken.purpose} {taken.rule_uuid}, which has port {taken.port} of the same public address."
         )
-    common = {
-        "public_ip_id": wanted.public_ip_id,
-        "protocol": wanted.protocol,
-        "rule_uuid": wanted.rule_uuid,
-        "purpose": wanted.purpose,
-    }
-    session.execute(insert(PortClaim), [common | {"port": port} for port in range(wanted.port, last + 1)])
+    owner = {"public_ip_id": wanted.public_ip_id, "protocol": wanted.protocol}
+    owner |= {"rule_uuid": wanted.rule_uuid, "purpose": wanted.purpose}
+    if last == wanted.port:
+        session.execute(insert(_claims).values(port=last, **owner))
+        return
+    port = select(literal(wanted.port).label("port")).cte(recursive=True)
+    ports = port.union_all(select(port.c.port + 1).where(port.c.port < last))
+    rows = select(ports.c.port, *(literal(value) for value in owner.values()))
+    session.execute(insert(_claims).from_select(["port", *owner], rows))
+
+
+def clear(session: Session, public_ip_id: int) -> None:
+    """Free every port of an address."""
+    session.execute(delete(PortClaim).where(PortClaim.public_ip_id == public_ip_id))
 
 
 def give_up(session: Session, rule_uuid: str) -> None:

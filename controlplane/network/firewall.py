@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ForeignKey, Index, Select, String, select
+from sqlalchemy import ForeignKey, Index, Select, String, Table, and_, bindparam, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -23,6 +23,7 @@ from controlplane.network import rule_text
 from controlplane.network.networks import Network, require_service, services_of
 from controlplane.network.public_ips import PublicIp, clears_address
 from controlplane.network.purposes import network_of
+from controlplane.network.rule_facts import Lists, addresses_of, stored
 from controlplane.network.rules import remove_rows, rows_by_id, set_custom_id
 from controlplane.reconcile.targets import Target
 from drivers import registry, vocabulary
@@ -178,6 +179,18 @@ def protocols_of(network: Network, capability: str) -> list[str]:
     return ["tcp", "udp", "icmp", "all"]
 
 
+_rules = cast("Table", FirewallRule.__table__)
+_SEEN = select(_rules.c.uuid, _rules.c.start, _rules.c.end, _rules.c.sources, _rules.c.destinations)
+_ON_PORTS = _SEEN.where(  # built once: it is asked for every new rule
+    _rules.c.public_ip_id == bindparam("ip"),
+    _rules.c.protocol == bindparam("protocol"),
+    or_(
+        _rules.c.start.is_(None),
+        and_(_rules.c.start <= bindparam("last"), _rules.c.end >= bindparam("first")),
+    ),
+)
+
+
 def must_not_conflict(session: Session, rule: FirewallRule) -> None:
     """Make sure that no other rule of the same direction says something about the same packets.
 
@@ -185,19 +198,26 @@ def must_not_conflict(session: Session, rule: FirewallRule) -> None:
 
     :raises RuleConflict: one does; the sentence names it.
     """
-    same = [FirewallRule.protocol == rule.protocol]
+    _refuse_conflicts(rule, _overlapping(session, rule))
+
+
+def _overlapping(session: Session, rule: FirewallRule) -> Sequence[Any]:
+    """Return the rules with a port, or the ICMP type and code, of this one."""
+    if rule.public_ip_id is not None and rule.start is not None:
+        span = {"ip": rule.public_ip_id, "protocol": rule.protocol, "first": rule.start, "last": rule.end}
+        return session.execute(_ON_PORTS, span).all()
+    same = [_rules.c.protocol == rule.protocol, _rules.c.public_ip_id == rule.public_ip_id]
     if rule.public_ip_id is None:
-        same += [FirewallRule.network_id == rule.network_id, FirewallRule.public_ip_id.is_(None)]
-    else:
-        same += [FirewallRule.public_ip_id == rule.public_ip_id]
+        same.append(_rules.c.network_id == rule.network_id)
     if rule.protocol == "icmp":
-        same += [FirewallRule.icmp_type == rule.icmp_type, FirewallRule.icmp_code == rule.icmp_code]
+        same += [_rules.c.icmp_type == rule.icmp_type, _rules.c.icmp_code == rule.icmp_code]
     elif rule.start is not None:
-        same.append(
-            FirewallRule.start.is_(None) | ((FirewallRule.start <= rule.end) & (FirewallRule.end >= rule.start))
-        )
-    columns = FirewallRule.uuid, FirewallRule.start, FirewallRule.end, FirewallRule.sources, FirewallRule.destinations
-    for other in session.execute(select(*columns).where(*same)):
+        same.append(_rules.c.start.is_(None) | ((_rules.c.start <= rule.end) & (_rules.c.end >= rule.start)))
+    return session.execute(_SEEN.where(*same)).all()
+
+
+def _refuse_conflicts(rule: FirewallRule, others: Sequence[Any]) -> None:
+    for other in others:
         common = sorted(set(rule.sources) & set(other.sources))
         if common and (rule.public_ip_id is not None or set(rule.destinations) & set(other.destinations)):
             ports = rule_text.ports_text(other.start, other.end) if other.start is not None else "everything"
@@ -234,24 +254,18 @@ def _place(rule: FirewallRule, ip: PublicIp) -> None:
     rule.network_id, rule.public_ip_id = ip.network_id, ip.id
 
 
-def open_related(session: Session, ip: PublicIp, related: FirewallRule) -> None:
+def open_related(session: Session, network: Network, ip: PublicIp, related: FirewallRule) -> None:
     """Open the firewall for a rule's ports (``openfirewall``), unless a rule for just these ports is there.
 
     :param related: protocol, ports, sources and ``related_uuid``.
     :raises RuleConflict: another rule names some of these ports.
     """
-    network = session.get_one(Network, ip.network_id)
     if "Firewall" not in services_of(network):
         return
     _place(related, ip)
-    there = select(FirewallRule.id).where(
-        FirewallRule.public_ip_id == ip.id,
-        FirewallRule.protocol == related.protocol,
-        FirewallRule.start == related.start,
-        FirewallRule.end == related.end,
-    )
-    if session.scalar(there.limit(1)) is None:
-        must_not_conflict(session, related)
+    there = _overlapping(session, related)
+    if not any((rule.start, rule.end) == (related.start, related.end) for rule in there):
+        _refuse_conflicts(related, there)
         session.add(related)
 
 
@@ -347,36 +361,28 @@ def clear_address(session: Session, ip: PublicIp) -> None:
 
 def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.IngressRule, ...]:
     """Return what may come in on the network's public addresses."""
-    rule = FirewallRule
-    query = (
-        select(
-            rule.uuid,
-            PublicIp.address,
-            rule.protocol,
-            rule.start,
-            rule.end,
-            rule.icmp_type,
-            rule.icmp_code,
-            rule.sources,
-        )
-        .join(PublicIp, rule.public_ip_id == PublicIp.id)
-        .where(rule.network_id == network_id)
-        .order_by(rule.id)
-    )
+    rule = _rules.c
+    kinds = rule.start, rule.end, rule.icmp_type, rule.icmp_code
+    query = select(rule.uuid, rule.public_ip_id, rule.protocol, *kinds, stored(rule.sources))
+    mine = rule.network_id == network_id, rule.public_ip_id.is_not(None)
+    addresses, known = addresses_of(session, network_id), Lists()
     return tuple(
-        vocabulary.IngressRule(uuid, address, protocol, *_span(start, end, kind, code), tuple(sources))
-        for uuid, address, protocol, start, end, kind, code, sources in session.execute(query)
+        vocabulary.IngressRule(uuid, addresses[ip], protocol, *_span(start, end, kind, code), known[sources])
+        for uuid, ip, protocol, start, end, kind, code, sources in session.execute(query.where(*mine).order_by(rule.id))
     )
 
 
 def egress_facts(session: Session, network_id: int) -> tuple[vocabulary.EgressRule, ...]:
     """Return the network's egress rules; whether they allow or deny is the offering's default to say."""
-    rule = FirewallRule
-    columns = rule.uuid, rule.protocol, rule.start, rule.end, rule.icmp_type, rule.icmp_code, rule.sources
-    query = select(*columns, rule.destinations).where(rule.network_id == network_id, rule.public_ip_id.is_(None))
+    rule = _rules.c
+    columns = rule.uuid, rule.protocol, rule.start, rule.end, rule.icmp_type, rule.icmp_code
+    query = select(*columns, stored(rule.sources), stored(rule.destinations))
+    mine, known = (rule.network_id == network_id, rule.public_ip_id.is_(None)), Lists()
     return tuple(
-        vocabulary.EgressRule(uuid, protocol, *_span(start, end, kind, code), tuple(sources), tuple(destinations))
-        for uuid, protocol, start, end, kind, code, sources, destinations in session.execute(query.order_by(rule.id))
+        vocabulary.EgressRule(uuid, protocol, *_span(start, end, kind, code), known[sources], known[destinations])
+        for uuid, protocol, start, end, kind, code, sources, destinations in session.execute(
+            query.where(*mine).order_by(rule.id)
+        )
     )
 
 

@@ -76,7 +76,7 @@ class CreateLbHealthCheckPolicy(Command, name="createLBHealthCheckPolicy", job=T
     """Watch the guests behind a rule: by HTTP where a path is given, by a TCP connection otherwise."""
 
     lbruleid: LoadBalancer = required()
-    description: str | None = optional(length=4096)
+    description: str | None = optional()
     fordisplay: bool | None = optional(True, admin=True)
     healthythreshold: int | None = optional(2, description="successes in a row until a guest counts as up")
     intervaltime: int | None = optional(5, description="seconds between checks")

@@ -20,14 +20,15 @@ from controlplane.errors import NoCapacity
 from controlplane.identity.accounts import Account
 from controlplane.network import nics, public_ips
 from controlplane.network.addressing import lowest_number
-from controlplane.network.networks import Network, services_of
+from controlplane.network.networks import Network, counted, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
 from controlplane.reconcile.sweep import duty
-from controlplane.reconcile.targets import Target
+from controlplane.reconcile.targets import Found, Target
+from controlplane.zone.dedicated_vnets import ranges_for
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from drivers import registry
 
@@ -68,13 +69,16 @@ def router_providers(network: Network) -> list[str]:
 
 
 def take_vnet(session: Session, network: Network, wanted: int | None = None) -> None:
-    """Give the network a VLAN or VNI: the wanted one, or the lowest that is free.
+    """Give the network a VLAN or VNI: the wanted one, or the lowest free one, those of its account alone first.
 
     :raises NoCapacity: all are taken.
     """
     physical = session.get_one(PhysicalNetwork, network.physical_network_id, with_for_update=True)
     taken = set(session.scalars(select(Vnet.number).where(Vnet.physical_network_id == physical.id)))
-    number = wanted if wanted is not None else lowest_number(physical.vnets, taken)
+    number = wanted
+    if number is None:
+        choices = (lowest_number(ranges, taken) for ranges in ranges_for(session, physical, network.account_id))
+        number = next((choice for choice in choices if choice is not None), None)
     if number is None:
         raise NoCapacity(f"Physical network {physical.name} has no free VLAN or VNI left: widen its range.")
     session.add(Vnet(physical_network_id=physical.id, number=number, network_id=network.id))
@@ -197,13 +201,13 @@ def is_idle(session: Session, network: Network) -> bool:
 
 @targets.on_settled("router")
 def router_is_up(session: Session, target: Target) -> None:
-    """A router that stands at its generation is running, and its network implemented; or it is stopped, as wanted."""
+    """A router that stands at its generation is what was wanted of it; when it runs, its network is implemented."""
     router = session.scalar(select(Router).where(Router.target_id == target.id))
-    if router is None or not router.running or target.absent:
-        if router is not None and target.absent:
-            router.state = "Stopped"  # before the jobs that waited for it end, for their results show it
+    if router is None:
         return
-    router.state = "Running"
+    router.state = "Running" if router.running else "Stopped"
+    if not router.running:
+        return
     network = session.get_one(Network, router.network_id)
     if network.state == "Implementing":
         network.state = "Implemented"
@@ -216,15 +220,24 @@ def router_is_gone(session: Session, target: Target) -> None:
     if router is None:
         session.delete(target)
         return
-    router.state = "Stopped"
     if router.removed is None:
         return
+    network = session.get_one(Network, router.network_id)
+    _keep_traffic(session, network, target)
     router.target_id = None
     session.flush()
     session.delete(target)
-    network = session.get_one(Network, router.network_id)
     if network.state == "Shutdown" or network.removed is not None:
         free_vnet(session, network)
+
+
+def _keep_traffic(session: Session, network: Network, target: Target) -> None:
+    """Add what the router that goes has counted to what its network remembers."""
+    found = session.get(Found, target.id)
+    if found is not None:
+        received, sent = counted(found.counters, network.uuid)
+        network.received_before += received
+        network.sent_before += sent
 
 
 @duty(GC_INTERVAL)

@@ -23,6 +23,7 @@ from controlplane.network.firewall import close_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
+from controlplane.network.rule_text import limiting
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
@@ -262,7 +263,7 @@ def _fact(rule: LoadBalancer, members: list[vocabulary.Member]) -> vocabulary.Lo
         algorithm=rule.algorithm,
         protocol=rule.protocol,
         members=tuple(members),
-        sources=tuple(rule.sources),
+        sources=limiting(rule.sources),
         stickiness=vocabulary.Stickiness(sticky.name, sticky.method, _pairs(sticky.params)) if sticky else None,
         health=vocabulary.HealthCheck(health.path, health.interval, health.timeout, health.healthy, health.unhealthy)
         if health

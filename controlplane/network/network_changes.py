@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -14,45 +13,22 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import Uuid, optional, required
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, InUse
-from controlplane.identity import limits
+from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
 from controlplane.network import implement, public_ips
 from controlplane.network.addressing import guest_range, subnet
-from controlplane.network.firewall import FirewallRule
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.public_ips import PublicIp
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile import targets
 from controlplane.work.workflows import Flow, workflow
+from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
+from controlplane.zone.providers import enabled_providers
 from controlplane.zone.zones import Zone
-
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
-
-
-def domain_name(text: str) -> str:
-    """Return the text, which must be a DNS domain (RFC 1035 §2.3.1).
-
-    :raises ValueError: it is none.
-    """
-    if len(text) > 190 or not _DOMAIN.fullmatch(text):
-        raise ValueError("it must be a domain name of letters, digits, hyphens and dots, such as cs1.example.org")
-    return text.lower()
-
-
-def ipv4(text: str) -> str:
-    """Return the text, which must be an IPv4 address.
-
-    :raises ValueError: it is none.
-    """
-    try:
-        return str(ipaddress.IPv4Address(text.strip()))
-    except ValueError:
-        raise ValueError("it must be an IPv4 address such as 10.1.1.1") from None
 
 
 def mtu(value: int) -> int:
@@ -65,13 +41,6 @@ def mtu(value: int) -> int:
     return value
 
 
-def plain_text(text: str) -> str:
-    """Return the text, which must be one line."""
-    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in text):
-        raise ValueError("it must be one line of text")
-    return text
-
-
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
                     unsupported=("aclid", "asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
@@ -80,29 +49,29 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                                  "tungstenvirtualrouteruuid", "vpcid")):  # fmt: skip
     """Create a guest network."""
 
-    name: str = required(check=plain_text)
+    name: str = required(check=names.text)
     networkofferingid: NetworkOffering = required()
     zoneid: Zone = required()
-    displaytext: str | None = optional(check=plain_text)
+    displaytext: str | None = optional(check=names.text)
     account: str | None = optional()
     domainid: Domain | None = optional()
     projectid: Uuid | None = optional()
     acltype: str | None = optional(choices=("Account", "Domain"))
     displaynetwork: bool | None = optional(True, admin=True)
-    dns1: str | None = optional(check=ipv4)
-    dns2: str | None = optional(check=ipv4)
-    gateway: str | None = optional(check=ipv4)
-    netmask: str | None = optional(check=ipv4)
-    startip: str | None = optional(check=ipv4)
-    endip: str | None = optional(check=ipv4)
-    routerip: str | None = optional(check=ipv4)
-    networkdomain: str | None = optional(check=domain_name)
+    dns1: str | None = optional(check=syntax.ipv4)
+    dns2: str | None = optional(check=syntax.ipv4)
+    gateway: str | None = optional(check=syntax.ipv4)
+    netmask: str | None = optional(check=syntax.ipv4)
+    startip: str | None = optional(check=syntax.ipv4)
+    endip: str | None = optional(check=syntax.ipv4)
+    routerip: str | None = optional(check=syntax.ipv4)
+    networkdomain: str | None = optional(check=names.dns_domain)
     physicalnetworkid: PhysicalNetwork | None = optional()
     privatemtu: int | None = optional(1500, check=mtu)
     publicmtu: int | None = optional(1500, check=mtu)
-    sourcenatipaddress: str | None = optional(check=ipv4)
+    sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     vlan: str | None = optional(admin=True)
-    externalid: str | None = optional(check=plain_text)
+    externalid: str | None = optional(check=names.text)
     hideipaddressusage: bool | None = optional()
 
     def run(self, ctx: Context) -> Network:
@@ -180,6 +149,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 refused.append(f"{row.name} carries no guest traffic")
             elif not tags <= set(row.tags):
                 refused.append(f"{row.name} lacks the tags {', '.join(sorted(tags - set(row.tags)))}")
+            elif missing := _asked_providers(self.networkofferingid) - set(enabled_providers(ctx.session, row)):
+                refused.append(f"{row.name} has not enabled {', '.join(sorted(missing))}")
             else:
                 return row
         raise BadParameter(
@@ -230,6 +201,10 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         return {key: value for key, value in details.items() if value is not None}
 
 
+def _asked_providers(offering: NetworkOffering) -> set[str]:
+    return {provider for providers in offering.services.values() for provider in providers}
+
+
 def make_network(ctx: Context, owner: Account, zone: Zone, offering: NetworkOffering, name: str) -> Network:
     """Make a network as createNetwork does, with everything that is not named at its default."""
     return CreateNetwork.given(name=name, zoneid=zone, networkofferingid=offering).make(ctx, owner)
@@ -248,15 +223,15 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
     """Update a guest network."""
 
     id: Network = required()
-    name: str | None = optional(check=plain_text)
-    displaytext: str | None = optional(check=plain_text)
+    name: str | None = optional(check=names.text)
+    displaytext: str | None = optional(check=names.text)
     displaynetwork: bool | None = optional(admin=True)
-    dns1: str | None = optional(check=ipv4)
-    dns2: str | None = optional(check=ipv4)
-    networkdomain: str | None = optional(check=domain_name)
+    dns1: str | None = optional(check=syntax.ipv4)
+    dns2: str | None = optional(check=syntax.ipv4)
+    networkdomain: str | None = optional(check=names.dns_domain)
     privatemtu: int | None = optional(check=mtu)
     publicmtu: int | None = optional(check=mtu)
-    sourcenatipaddress: str | None = optional(check=ipv4)
+    sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     hideipaddressusage: bool | None = optional()
     customid: str | None = optional(admin=True)
 
@@ -317,14 +292,11 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
     """
     from controlplane.compute.virtual_machines import VirtualMachine
 
-    names = select(VirtualMachine.name).join(Nic, Nic.vm_id == VirtualMachine.id)
-    here = session.scalars(names.where(Nic.network_id == network.id).order_by(VirtualMachine.id).limit(5)).all()
+    called = select(VirtualMachine.name).join(Nic, Nic.vm_id == VirtualMachine.id)
+    here = session.scalars(called.where(Nic.network_id == network.id).order_by(VirtualMachine.id).limit(5)).all()
     if here:
         raise InUse(f"Network {network.name} cannot be deleted: {', '.join(here)} have interfaces on it.")
-    for rule in session.scalars(select(FirewallRule).where(FirewallRule.network_id == network.id)):
-        session.delete(rule)
-    for address in session.scalars(select(PublicIp).where(PublicIp.network_id == network.id)):
-        public_ips.release(session, address)
+    public_ips.forget_network(session, network)
     network.removed, network.state = now(), "Destroy"
     touched = implement.remove_routers(session, network)
     if not touched:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, ForeignKey, String, delete, select
+from sqlalchemy import ColumnElement, ForeignKey, String, Table, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -27,6 +27,7 @@ from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
 from controlplane.network.purposes import must_take, network_of
+from controlplane.network.rule_facts import Lists, addresses_of, stored
 from controlplane.network.rules import guest_address, guest_nic, remove_rows, rows_by_id, set_custom_id
 from controlplane.reconcile.targets import Target
 from drivers import vocabulary
@@ -178,11 +179,11 @@ class CreatePortForwardingRule(Command, name="createPortForwardingRule", job=Tru
             purpose=PORT_FORWARDING,
         )
         claim(session, wanted, rule.public_end)
-        session.add(rule)
         if self.openfirewall:
             opened = FirewallRule(protocol=rule.protocol, start=rule.public_start, end=rule.public_end)
             opened.sources, opened.related_uuid = [rule_text.EVERYONE], rule.uuid
-            open_related(session, ip, opened)
+            open_related(session, network, ip, opened)
+        session.add(rule)
         ctx.touch(network)
         return rule
 
@@ -294,8 +295,8 @@ class ListPortForwardingRules(OwnedListing, name="listPortForwardingRules",
 
 @clears_address
 def clear_address(session: Session, ip: PublicIp) -> None:
-    """Remove the port forwarding rules of an address that is given back; its firewall rules go by themselves."""
-    _remove(session, PortForward.public_ip_id == ip.id)
+    """Remove the port forwarding rules of an address that is given back; their claims go with it."""
+    remove_rows(session, PortForward, TAGGABLE, PortForward.public_ip_id == ip.id)
 
 
 @clears_nic
@@ -311,21 +312,12 @@ def clear_nic(session: Session, nic: Nic) -> list[Network]:
 
 def forward_facts(session: Session, network_id: int) -> tuple[vocabulary.PortForward, ...]:
     """Return the network's port forwarding rules."""
-    rule = PortForward
-    query = (
-        select(
-            rule.uuid,
-            PublicIp.address,
-            rule.protocol,
-            rule.public_start,
-            rule.public_end,
-            rule.guest,
-            rule.private_start,
-            rule.private_end,
-            rule.sources,
-        )
-        .join(PublicIp, rule.public_ip_id == PublicIp.id)
-        .where(rule.network_id == network_id)
-        .order_by(rule.id)
+    rule = cast("Table", PortForward.__table__).c
+    ports = rule.public_start, rule.public_end, rule.guest, rule.private_start, rule.private_end
+    query = select(rule.uuid, rule.public_ip_id, rule.protocol, *ports, stored(rule.sources))
+    found = session.execute(query.where(rule.network_id == network_id).order_by(rule.id))
+    addresses, known = addresses_of(session, network_id), Lists(limiting=True)
+    return tuple(
+        vocabulary.PortForward(uuid, addresses[ip], protocol, first, last, guest, start, end, known[sources])
+        for uuid, ip, protocol, first, last, guest, start, end, sources in found
     )
-    return tuple(vocabulary.PortForward(*row[:-1], tuple(row[-1])) for row in session.execute(query))

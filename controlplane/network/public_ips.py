@@ -16,6 +16,7 @@ from controlplane.db.configuration import define
 from controlplane.errors import BadParameter, NoAddress
 from controlplane.identity.accounts import Account
 from controlplane.identity.limits import give_back, take
+from controlplane.network import claims
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.rules import remove_tags
@@ -223,6 +224,7 @@ def release(session: Session, ip: PublicIp) -> None:
     """
     for clear in _address_clearers:
         clear(session, ip)
+    claims.clear(session, ip.id)
     if ip.account_id is not None:
         give_back(session, ip.account_id, "public_ip")
     remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))

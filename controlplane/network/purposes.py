@@ -7,7 +7,7 @@ and the source NAT address has that one.
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from controlplane.errors import BadParameter, RuleConflict
 from controlplane.network.claims import BALANCING, PORT_FORWARDING, PortClaim
@@ -36,7 +36,7 @@ def network_of(session: Session, ip: PublicIp, named: Network | None, parameter:
         )
     if session.get_bind().dialect.name != "sqlite":  # which has one writer at a time
         session.execute(select(PublicIp.id).where(PublicIp.id == ip.id).with_for_update())
-    return session.get_one(Network, ip.network_id)
+    return session.get_one(Network, ip.network_id, options=[joinedload(Network.offering)])
 
 
 def must_take(session: Session, ip: PublicIp, network: Network, purpose: str) -> None:

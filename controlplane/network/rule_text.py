@@ -106,6 +106,11 @@ def icmp(kind: int | None, code: int | None) -> tuple[int, int]:
     return pair
 
 
+def limiting(sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources that a rule is for; none where they are everyone."""
+    return () if EVERYONE in sources else tuple(sources)
+
+
 def ports_text(first: int, last: int) -> str:
     """Write a range of ports as a sentence has it."""
     return f"port {first}" if first == last else f"ports {first}-{last}"

@@ -54,5 +54,5 @@ def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segmen
 def _label(physical: PhysicalNetwork, traffic: str, hypervisor: str) -> str:
     for row in physical.traffic_types:
         if row.traffic == traffic:
-            return row.labels.get(hypervisor.lower(), "")
+            return row.label_for(hypervisor)
     return ""

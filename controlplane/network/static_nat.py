@@ -182,7 +182,7 @@ class CreateIpForwardingRule(Command, name="createIpForwardingRule", answer=one(
         if self.openfirewall:
             opened = FirewallRule(protocol=rule.protocol, start=rule.start, end=rule.end, related_uuid=rule.uuid)
             opened.sources = rule.sources or [rule_text.EVERYONE]
-            open_related(session, ip, opened)
+            open_related(session, network, ip, opened)
         ctx.touch(network)
         return rule
 

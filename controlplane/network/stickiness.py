@@ -111,7 +111,7 @@ class CreateLbStickinessPolicy(Command, name="createLBStickinessPolicy", envelop
     lbruleid: LoadBalancer = required()
     methodname: str = required(description="as SupportedStickinessMethods of the network's provider lists them")
     name: str = required(check=printable)
-    description: str | None = optional(length=4096)
+    description: str | None = optional()
     fordisplay: bool | None = optional(True, admin=True)
     param: Records | None = optional(description="parameters of the method: [0].name, [0].value")
 

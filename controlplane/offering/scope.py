@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, exists, or_, select, true
-from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Caller, Role
 from controlplane.api.context import Context
 from controlplane.db.base import Row
-from controlplane.errors import BadParameter
 from controlplane.identity.domains import Domain
 from controlplane.zone.zones import Zone
 
@@ -46,16 +44,6 @@ def for_domain(table: Any, domain: Domain) -> ColumnElement[bool]:
 def has(column: Any, item: str) -> ColumnElement[bool]:
     """Return the condition that a JSON column holds this text as an item or a key."""
     return column.cast(String).contains(f'"{item}"')  # type: ignore[no-any-return]
-
-
-def refuse_elsewhere(session: Session, offering: Any, zone: Zone) -> None:
-    """Refuse to use an offering in a zone that it is not for.
-
-    :raises BadParameter: names both.
-    """
-    del session
-    if offering.zone_uuids and zone.uuid not in offering.zone_uuids:
-        raise BadParameter(f"Offering {offering.name} ({offering.uuid}) is not for zone {zone.name}.")
 
 
 def scope_fields(ctx: Context, rows: Sequence[Any]) -> dict[int, dict[str, str]]:

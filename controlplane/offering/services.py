@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many
 from controlplane.api.context import Context
+from controlplane.api.listing import page_of
 from controlplane.api.parameters import optional
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
@@ -207,7 +208,7 @@ class ListSupportedNetworkServices(
     page: int | None = optional()
     pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> list[str]:
+    def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return the names of the services that match."""
         del ctx
         wanted = service_name(self.service, "service") if self.service else None
@@ -218,4 +219,5 @@ class ListSupportedNetworkServices(
         }
         given = {service for item in installed.values() for service in item.capabilities}
         word = (self.keyword or "").lower()
-        return sorted(name for name in given if wanted in (None, name) and word in name.lower())
+        found = sorted(name for name in given if wanted in (None, name) and word in name.lower())
+        return page_of(found, self.page, self.pagesize)

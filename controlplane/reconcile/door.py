@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from controlplane.db.base import now
 from controlplane.db.session import Database
@@ -116,39 +120,72 @@ def _believe(session: Session, target: Target, entry: Any) -> None:
     target.failed_generation = 0
 
 
-def routes(door: Door) -> APIRouter:
-    """Return the door's routes."""
-    router = APIRouter(prefix="/agent/v1")
+def routes(door: Door) -> list[Route]:
+    """Return the door's routes; each asks for the agent's token before it reads anything else."""
 
-    def agent(request: Request) -> int:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        number = door.agent_of(token) if scheme == "Bearer" and token else None
-        if number is None:
-            raise HTTPException(401, "No agent has this token: add the host first, with the token as its password.")
-        return number
+    async def hello(request: Request) -> Response:
+        agent_id = await _known(door, request)
+        return JSONResponse(await run_in_threadpool(door.hello, agent_id, await _body(request)))
 
-    known = Depends(agent)  # as a default: an annotation that names a local variable is not found, and lets all in
+    async def bundle(request: Request) -> Response:
+        agent_id, asked = await _known(door, request), request.query_params
+        with _readable():
+            wait, pairs = float(asked.get("wait", "25")), asked.get("holding", "").split(",")
+            holding = {target: int(number) for target, _, number in (pair.partition(":") for pair in pairs if pair)}
+        found = await _poll(door, agent_id, holding, wait)
+        return Response(await run_in_threadpool(_json, found), media_type="application/json")
 
-    @router.post("/hello")
-    def hello(body: dict[str, Any], agent_id: int = known) -> dict[str, Any]:
-        return door.hello(agent_id, body)
+    async def outcome(request: Request) -> Response:
+        agent_id, body = await _known(door, request), await _body(request)
+        with _readable():
+            outcomes = [Outcome.from_json(item) for item in body["outcomes"]]
+        await run_in_threadpool(door.outcomes, agent_id, outcomes)
+        return JSONResponse({})
 
-    @router.get("/bundle")
-    async def bundle(wait: float = 25.0, holding: str = "", agent_id: int = known) -> dict[str, Any]:
-        pairs = (item.partition(":") for item in holding.split(",") if item)
-        return await _poll(door, agent_id, {target: int(number) for target, _, number in pairs}, wait)
+    async def observation(request: Request) -> Response:
+        agent_id, body = await _known(door, request), await _body(request)
+        with _readable():
+            observations = [Observation.from_json(item) for item in body["observations"]]
+        await run_in_threadpool(door.observations, agent_id, observations)
+        return JSONResponse({})
 
-    @router.post("/outcome")
-    def outcome(body: dict[str, Any], agent_id: int = known) -> dict[str, Any]:
-        door.outcomes(agent_id, [Outcome.from_json(item) for item in body["outcomes"]])
-        return {}
+    prefix, post = "/agent/v1", ["POST"]
+    return [
+        Route(f"{prefix}/hello", hello, methods=post),
+        Route(f"{prefix}/bundle", bundle),
+        Route(f"{prefix}/outcome", outcome, methods=post),
+        Route(f"{prefix}/observation", observation, methods=post),
+    ]
 
-    @router.post("/observation")
-    def observation(body: dict[str, Any], agent_id: int = known) -> dict[str, Any]:
-        door.observations(agent_id, [Observation.from_json(item) for item in body["observations"]])
-        return {}
 
-    return router
+async def _known(door: Door, request: Request) -> int:
+    """Return the number of the agent whose token came along."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    number = await run_in_threadpool(door.agent_of, token) if scheme == "Bearer" and token else None
+    if number is None:
+        raise HTTPException(401, "No agent has this token: add the host first, with the token as its password.")
+    return number
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    with _readable():
+        body = await request.json()
+        if not isinstance(body, dict):
+            raise TypeError("a JSON object is wanted")
+    return body
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Answer what is not of the door's form with 400."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HTTPException(400, f"This is not what an agent of this release sends: {error!r}.") from error
+
+
+def _json(found: dict[str, Any]) -> bytes:
+    return json.dumps(found, separators=(",", ":")).encode()
 
 
 async def _poll(door: Door, agent_id: int, holding: dict[str, int], wait: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relations
 
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand
+from controlplane.api.listing import ListCommand, page_of
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Removable, Row
@@ -219,7 +219,9 @@ class ListStorageProviders(
     page: int | None = optional()
     pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> list[tuple[str, str]]:
+    def run(self, ctx: Context) -> tuple[Sequence[tuple[str, str]], int]:
         """Return (name, type)."""
         del ctx
-        return [(name, self.type) for name in PROVIDERS[self.type] if (self.keyword or "").lower() in name.lower()]
+        word = (self.keyword or "").lower()
+        found = [(name, self.type) for name in PROVIDERS[self.type] if word in name.lower()]
+        return page_of(found, self.page, self.pagesize)

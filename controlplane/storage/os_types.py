@@ -132,7 +132,7 @@ class AddGuestOs(
     oscategoryid: OsCategory = required()
     osdisplayname: str = required(check=syntax.name)
     name: str | None = optional(check=syntax.name, description="used where osdisplayname is not")
-    forDisplay: bool | None = optional(True)  # noqa: N815 - CloudStack's own spelling
+    fordisplay: bool | None = optional(True)
 
     def run(self, ctx: Context) -> OsType:
         """Refuse a name that is taken."""
@@ -141,7 +141,7 @@ class AddGuestOs(
             category_id=self.oscategoryid.id,
             name=self.osdisplayname,
             user_defined=True,
-            display=self.forDisplay is not False,
+            display=self.fordisplay is not False,
         )
         ctx.session.add(row)
         ctx.session.flush()
@@ -168,7 +168,7 @@ class UpdateGuestOs(Command, name="updateGuestOs", answer=one("ostype", os_type_
     id: OsType = required()
     osdisplayname: str | None = optional(check=syntax.name)
     oscategoryid: str | None = optional()
-    forDisplay: bool | None = optional()  # noqa: N815 - CloudStack's own spelling
+    fordisplay: bool | None = optional()
 
     def run(self, ctx: Context) -> OsType:
         """Change what is given."""
@@ -178,8 +178,8 @@ class UpdateGuestOs(Command, name="updateGuestOs", answer=one("ostype", os_type_
             row.name = self.osdisplayname
         if self.oscategoryid is not None:
             row.category_id = ctx.find(OsCategory, self.oscategoryid, "oscategoryid").id
-        if self.forDisplay is not None:
-            row.display = self.forDisplay
+        if self.fordisplay is not None:
+            row.display = self.fordisplay
         return row
 
 

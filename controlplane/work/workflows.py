@@ -181,10 +181,15 @@ def launch(database: Database, url: str, name: str) -> None:
         notification_listener_polling_interval_sec=1.0,
         use_listen_notify=False,
     )
-    _engine[:] = [database]
+    work_on(database)
     DBOS(config=config)
     DBOS.launch()
     start_unstarted()
+
+
+def work_on(database: Database) -> None:
+    """Have the engine work on the jobs of this database from now on."""
+    _engine[:] = [database]
 
 
 def start_unstarted() -> None:

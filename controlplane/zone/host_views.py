@@ -13,7 +13,7 @@ from sqlalchemy.orm import joinedload
 from controlplane.api import dispatch
 from controlplane.api.command import Command, many
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand
+from controlplane.api.listing import ListCommand, page_of
 from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.db.configuration import define
@@ -225,8 +225,8 @@ class ListHostTags(Command, name="listHostTags", answer=many("hosttag", host_tag
     page: int | None = optional()
     pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> list[str]:
+    def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return each tag once."""
         lists = ctx.session.scalars(select(Host.tags).where(Host.removed.is_(None)))
         word = (self.keyword or "").lower()
-        return sorted({tag for tags in lists for tag in tags if word in tag.lower()})
+        return page_of(sorted({tag for tags in lists for tag in tags if word in tag.lower()}), self.page, self.pagesize)

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from controlplane.api.command import Command, many
 from controlplane.api.context import Context
+from controlplane.api.listing import page_of
 from controlplane.api.parameters import optional
 from controlplane.zone.capacity import NAMES, CapacityResponse, Place, measure, response_of
 from controlplane.zone.clusters import Cluster
@@ -38,7 +39,7 @@ class ListCapacity(Command, name="listCapacity", answer=many("capacity", capacit
     page: int | None = optional()
     pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> tuple[list[CapacityResponse], int]:
+    def run(self, ctx: Context) -> tuple[Sequence[CapacityResponse], int]:
         """Measure the place that was asked about, or every zone."""
         place, rows = self._places(ctx)
         amounts = measure(ctx.session, place, [row.id for row in rows])
@@ -50,10 +51,7 @@ class ListCapacity(Command, name="listCapacity", answer=many("capacity", capacit
         ]
         if self.sortby:
             found.sort(key=lambda item: -(item.capacityused / item.capacitytotal if item.capacitytotal else 0))
-        if self.page and self.pagesize:
-            start = (self.page - 1) * self.pagesize
-            return found[start : start + self.pagesize], len(found)
-        return found, len(found)
+        return page_of(found, self.page, self.pagesize)
 
     def _places(self, ctx: Context) -> tuple[Place, list[Any]]:
         if self.clusterid is not None:

@@ -12,7 +12,7 @@ from sqlalchemy import Select, select
 from controlplane.api import dispatch
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand
+from controlplane.api.listing import ListCommand, page_of
 from controlplane.api.parameters import optional, required
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter, InUse
@@ -246,7 +246,9 @@ class ListTrafficTypeImplementors(
     page: int | None = optional()
     pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> list[str]:
+    def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return the names that match."""
         del ctx
-        return [name for name in TRAFFIC if self.traffictype in (None, name)]
+        word = (self.keyword or "").lower()
+        found = [name for name in TRAFFIC if self.traffictype in (None, name) and word in name.lower()]
+        return page_of(found, self.page, self.pagesize)

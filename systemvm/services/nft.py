@@ -22,8 +22,8 @@ from systemvm.services import Place, elements
 from systemvm.tally import Count, Tally
 
 _PROBE = 500
-"""How many new elements are checked beforehand: more are left to the transaction, which is a check of the same worth
-and as dear. That keeps 10,000 elements near the price of ``nft -f``."""
+"""How many elements are checked beside a new skeleton: more are left to the transaction, which is a check of the same
+worth and as dear. That keeps 10,000 elements near the price of ``nft -f``."""
 _CHEAP = 0.05
 _SHARE = 50
 """A listing that took a second is repeated after this many seconds."""
@@ -59,15 +59,19 @@ class Nft:
         self._digests: dict[str, tuple[str, str]] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
-        """Dry-run the skeleton inside the namespace, and the new elements with it as long as they are few."""
+        """Dry-run a new skeleton inside the namespace, and its elements with it as long as they are few.
+
+        Under the skeleton in force nothing is tried: a dry run takes the kernel 10 ms and more, and the transaction
+        that follows is refused as a whole for the same reasons.
+        """
         file = _skeleton(bundle)
         if file is None:
             return [Failure("nft", "There are elements but no skeleton.")] if bundle.elements else []
         if wrong := _wrong(file, bundle):
             return [Failure(file.path, f"{file.path}: {wrong}")]
-        few = sum(len(entry.items) for entry in bundle.elements) <= _PROBE
-        if not few and _in_force(place, file):
+        if _in_force(place, file):
             return []
+        few = sum(len(entry.items) for entry in bundle.elements) <= _PROBE
         probe = elements.replacing(file.content, bundle.elements if few else ())
         try:
             self._kernel(place).context.run(probe, dry=True)

@@ -243,3 +243,18 @@ def test_a_machines_root_volume_is_listed_with_it(there, cloud):
     assert (volume["vmname"], volume["vmstate"], volume["templatename"]) == ("web-1", "Running", "box")
     assert there.cloud("listVolumes", type="DATADISK") == {}
     assert cloud.as_user("bob")("listVolumes") == {}
+
+
+def test_a_templates_user_data_follows_its_policy(there, cloud):
+    mine = cloud("registerUserData", name="t", userdata=base64.b64encode(b"#!/bin/sh\n").decode())["userdata"]["id"]
+    with pytest.raises(Forbidden, match="another account"):
+        there.cloud("linkUserDataToTemplate", templateid=there.template)
+    cloud("linkUserDataToTemplate", templateid=there.template, userdataid=mine, userdatapolicy="DENYOVERRIDE")
+    assert there.deploy(startvm="false")["userdata"] == "IyEvYmluL3NoCg=="
+    with pytest.raises(BadParameter, match="allows no other"):
+        there.deploy(userdata="aGk=")
+    cloud("linkUserDataToTemplate", templateid=there.template, userdataid=mine, userdatapolicy="APPEND")
+    both = base64.b64decode(there.deploy(startvm="false", userdata="I2Nsb3VkLWNvbmZpZwo=")["userdata"])
+    assert both.index(b"x-shellscript") < both.index(b"cloud-config")
+    cloud("linkUserDataToTemplate", templateid=there.template)
+    assert "userdata" not in there.deploy(startvm="false")

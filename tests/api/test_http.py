@@ -285,6 +285,12 @@ def test_the_process_is_not_root(server):
     assert f"Uid:\t{owner}\t{owner}\t{owner}\t{owner}" in status
 
 
+def test_nobody_chooses_the_address_in_the_log(server):
+    server.http.get(server.url, params={"command": "listZones"}, headers={"X-Forwarded-For": "198.51.100.7"})
+    assert "127.0.0.1 GET listZones 401" in server.log
+    assert "198.51.100.7" not in server.log
+
+
 def test_no_secret_is_logged(server):
     server.get("listCapabilities")
     with server.login():

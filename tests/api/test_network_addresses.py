@@ -164,7 +164,9 @@ def full(ground, alice, network):
     ip = ground.address(alice, network)
     vm = ground.machine(network, "vm1", "10.1.1.10")
     common = {"ipaddressid": ip, "protocol": "tcp", "virtualmachineid": vm}
-    alice("createPortForwardingRule", publicport=2000, publicendport=2009, privateport=1000, privateendport=1009, **common)
+    alice(
+        "createPortForwardingRule", publicport=2000, publicendport=2009, privateport=1000, privateendport=1009, **common
+    )
     balancer = {"algorithm": "roundrobin", "name": "lb", "publicport": 80, "privateport": 8080, "publicipid": ip}
     rule = alice("createLoadBalancerRule", **balancer)["id"]
     alice("assignToLoadBalancerRule", id=rule, virtualmachineids=vm)

@@ -102,7 +102,9 @@ def test_rules_conflict_when_they_share_protocol_port_and_cidr(ground, alice, ip
         return alice("createFirewallRule", ipaddressid=ip, **parameters)["id"]
 
     first = create(protocol="tcp", startport=80, endport=90, cidrlist="10.0.0.0/8,192.0.2.0/24")
-    with pytest.raises(RuleConflict, match=f"conflicts with rule {first}, which names tcp .ports 80-90. from 192.0.2.0/24"):
+    with pytest.raises(
+        RuleConflict, match=f"conflicts with rule {first}, which names tcp .ports 80-90. from 192.0.2.0/24"
+    ):
         create(protocol="tcp", startport=90, endport=100, cidrlist="192.0.2.9/24,172.16.0.0/12")
     create(protocol="tcp", startport=90, endport=100, cidrlist="172.16.0.0/12")
     create(protocol="udp", startport=80, endport=90, cidrlist="10.0.0.0/8")
@@ -132,7 +134,9 @@ def test_egress_rules_are_of_their_network(ground, alice, network):
     assert "ipaddress" not in rule
     whole = ground.done(alice("createEgressFirewallRule", networkid=network, protocol="all"))
     assert (whole["cidrlist"], whole["destcidrlist"]) == ("10.1.1.0/24", "0.0.0.0/0")
-    with pytest.raises(BadParameter, match=r"cidrlist value=10\.1\.0\.0/16: it must lie in the network's CIDR, 10\.1\.1"):
+    with pytest.raises(
+        BadParameter, match=r"cidrlist value=10\.1\.0\.0/16: it must lie in the network's CIDR, 10\.1\.1"
+    ):
         alice("createEgressFirewallRule", networkid=network, protocol="udp", cidrlist="10.1.0.0/16")
     with pytest.raises(BadParameter, match="destcidrlist value=here"):
         alice("createEgressFirewallRule", networkid=network, protocol="udp", destcidrlist="here")

@@ -224,7 +224,9 @@ def test_a_network_without_the_service_takes_no_rule(ground, alice):
     bare = ground.network("alice", "bare", services={"SourceNat": SERVICES["SourceNat"]})
     ip, vm = ground.address(alice, bare), ground.machine(bare, "vm", "10.1.1.10")
     with pytest.raises(Unsupported, match="Network bare does not have the service PortForwarding"):
-        alice("createPortForwardingRule", ipaddressid=ip, virtualmachineid=vm, protocol="tcp", publicport=1, privateport=1)
+        alice(
+            "createPortForwardingRule", ipaddressid=ip, virtualmachineid=vm, protocol="tcp", publicport=1, privateport=1
+        )
     with pytest.raises(Unsupported, match="does not have the service StaticNat"):
         alice("enableStaticNat", ipaddressid=ip, virtualmachineid=vm)
 
@@ -261,7 +263,9 @@ def test_static_nat_takes_an_address_whole(ground, alice, network, ip, vm, forwa
 
 def test_an_address_with_other_rules_gets_no_static_nat(ground, alice, network, ip, vm, forward):
     rule = forward()["id"]
-    with pytest.raises(RuleConflict, match=rf"is used by port forwarding rule {rule} \(tcp port 22\): static NAT needs"):
+    with pytest.raises(
+        RuleConflict, match=rf"is used by port forwarding rule {rule} \(tcp port 22\): static NAT needs"
+    ):
         alice("enableStaticNat", ipaddressid=ip, virtualmachineid=vm)
     with ground.cloud.database.write() as session:
         session.scalars(select(PublicIp).where(PublicIp.uuid == ip)).one().source_nat = True
@@ -276,7 +280,9 @@ def test_without_conserve_mode_an_address_has_one_purpose(ground, alice):
     rule = alice("createPortForwardingRule", publicport=1, **forward)["id"]
     alice("createPortForwardingRule", publicport=2, **forward)
     balancer = {"algorithm": "source", "name": "lb", "publicport": 80, "privateport": 80}
-    with pytest.raises(RuleConflict, match=f"used by port forwarding rule {rule}.*load balancer rule needs an address of its"):
+    with pytest.raises(
+        RuleConflict, match=f"used by port forwarding rule {rule}.*load balancer rule needs an address of its"
+    ):
         alice("createLoadBalancerRule", publicipid=ip, **balancer)
     second = ground.address(alice, network)
     alice("createLoadBalancerRule", publicipid=second, **balancer)

@@ -70,7 +70,12 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
         networkrate=50,
         egressdefaultpolicy=True,
     )
-    assert (made["state"], made["tags"], made["networkrate"], made["egressdefaultpolicy"]) == ("Disabled", "fast", 50, True)
+    assert (made["state"], made["tags"], made["networkrate"], made["egressdefaultpolicy"]) == (
+        "Disabled",
+        "fast",
+        50,
+        True,
+    )
     services = {row["name"]: row for row in made["service"]}
     assert set(services) == {*ALL.split(","), "Gateway"}
     assert all(row["provider"] == [{"name": "VirtualRouter"}] for row in services.values())
@@ -79,7 +84,9 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
     ]["capability"]
     assert [row["name"] for row in cloud("listNetworkOfferings", tags="fast")["networkoffering"]] == ["n"]
     assert cloud("listNetworkOfferings", istagged=True)["count"] == 1
-    enabled = cloud("updateNetworkOffering", id=made["id"], state="Enabled", name="m", maxconnections=9)["networkoffering"]
+    enabled = cloud("updateNetworkOffering", id=made["id"], state="Enabled", name="m", maxconnections=9)[
+        "networkoffering"
+    ]
     assert (enabled["state"], enabled["name"], enabled["maxconnections"]) == ("Enabled", "m", 9)
     cloud("deleteNetworkOffering", id=made["id"])
     assert cloud("listNetworkOfferings", name="m") == {}
@@ -87,7 +94,7 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
     with pytest.raises(BadParameter, match="is a default offering"):
         cloud("deleteNetworkOffering", id=default["id"])
     vpc = cloud("listNetworkOfferings", name="DefaultIsolatedNetworkOfferingForVpcNetworks")["networkoffering"][0]
-    with pytest.raises(BadParameter, match="Provider VpcVirtualRouter of service .* is not installed"):
+    with pytest.raises(BadParameter, match=r"Provider VpcVirtualRouter of service .* is not installed"):
         cloud("updateNetworkOffering", id=vpc["id"], state="Enabled")
 
 
@@ -200,7 +207,12 @@ def test_offerings_are_seen_on_the_path_from_root(cloud):
     cloud("createDiskOffering", name="disk-of-sales", disksize=1, domainid=sales)
     create(cloud, supportedservices="Dhcp", domainid=sales, enable=True)
     mine = {person: _own(company(person)) for person in ("sam", "eve", "larry", "sally")}
-    assert mine == {"sam": {"of-sales"}, "eve": {"of-sales", "of-east"}, "larry": set(), "sally": {"of-sales", "of-east"}}
+    assert mine == {
+        "sam": {"of-sales"},
+        "eve": {"of-sales", "of-east"},
+        "larry": set(),
+        "sally": {"of-sales", "of-east"},
+    }
     assert company("sam")("listDiskOfferings", name="disk-of-sales")["count"] == 1
     assert company("larry")("listDiskOfferings", name="disk-of-sales") == {}
     assert company("eve")("listNetworkOfferings", name="n")["count"] == 1

@@ -50,6 +50,10 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     },
 }
 """(command, field; * is any command) that CloudStack's answer does not have, or with another type, and why ours does."""
+OUR_ANSWERS: dict[str, str] = {
+    "listLoadBalancerRuleInstances": "machines, as the protocol says; the facts have the other form, of lbvmips=true",
+}
+"""Commands whose answer's fields are not compared, and why."""
 OUR_TYPES: dict[tuple[str, str], str] = {
     ("login", "domainid"): "CloudStack means the number inside or the UUID; only UUIDs are known here",
 }
@@ -88,7 +92,8 @@ def form_problems(name: str, theirs: dict[str, Any]) -> Iterator[str]:
 
 def parameter_problems(name: str, theirs: dict[str, Any]) -> Iterator[str]:
     """What differs between a command's parameters and CloudStack's."""
-    ours, refused = REGISTRY[name].parameters(), set(REGISTRY[name].unsupported)
+    ours = {key.lower(): parameter for key, parameter in REGISTRY[name].parameters().items()}
+    refused = set(REGISTRY[name].unsupported)
     wanted = {parameter["name"].lower(): parameter for parameter in theirs["params"]}
     for key, fact in wanted.items():
         mine = ours.get(key)
@@ -151,7 +156,7 @@ def test_it_is_cloudstacks_command(name):
     found = [*form_problems(name, theirs)]
     if "params" in theirs:
         found += parameter_problems(name, theirs)
-    if REGISTRY[name].answer.kind != "success" and "response" in theirs:
+    if REGISTRY[name].answer.kind != "success" and "response" in theirs and name not in OUR_ANSWERS:
         jobs = {"jobid": "string", "jobstatus": "integer"}
         found += field_problems(name, answer_fields(REGISTRY[name]), jobs | theirs["response"])
     assert not found, "\n".join([f"{name} ({REGISTRY[name].__module__}):", *found])

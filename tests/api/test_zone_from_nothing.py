@@ -114,25 +114,25 @@ def test_a_zone_is_deleted_from_the_inside_out(cloud):
     make_zone(cloud)  # every name is free again
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "text"),
-    [
-        ({"name": "z\nx"}, BadParameter, "one line of text"),
-        ({"name": 'a"b'}, BadParameter, "without quotes"),
-        ({"dns1": "dns.example.org"}, BadParameter, "dns1 value=dns.example.org: it must be an IPv4 address"),
-        ({"networktype": "Fancy"}, BadParameter, "must be one of Advanced, Basic"),
-        ({"guestcidraddress": "10.1.1.1/24"}, BadParameter, "no host bits"),
-        ({"domain": "-bad-"}, BadParameter, "must be a DNS domain"),
-        ({"ip6dns1": "10.0.0.1"}, BadParameter, "must be an IPv6 address"),
-        ({"domainid": "7bd4b0f0-0000-4000-8000-000000000000"}, BadParameter, "no domain with this id"),
-        ({"dns1": ""}, MissingParameter, "missing parameter dns1"),
-        ({"networktype": "Basic", "guestcidraddress": "10.0.0.0/8"}, BadParameter, "Basic zone has none"),
-        ({"storageaccessgroups": "a"}, BadParameter, "not supported"),
-    ],
-)
-def test_createzone_refuses(cloud, parameters, error, text):
-    with pytest.raises(error, match=text):
-        cloud("createZone", **{"name": "z", "networktype": "Advanced"} | DNS | parameters)
+BAD_ZONES = [
+    ({"name": "z\nx"}, BadParameter, "one line of text"),
+    ({"name": 'a"b'}, BadParameter, "without quotes"),
+    ({"dns1": "dns.example.org"}, BadParameter, "dns1 value=dns.example.org: it must be an IPv4 address"),
+    ({"networktype": "Fancy"}, BadParameter, "must be one of Advanced, Basic"),
+    ({"guestcidraddress": "10.1.1.1/24"}, BadParameter, "no host bits"),
+    ({"domain": "-bad-"}, BadParameter, "must be a DNS domain"),
+    ({"ip6dns1": "10.0.0.1"}, BadParameter, "must be an IPv6 address"),
+    ({"domainid": "7bd4b0f0-0000-4000-8000-000000000000"}, BadParameter, "no domain with this id"),
+    ({"dns1": ""}, MissingParameter, "missing parameter dns1"),
+    ({"networktype": "Basic", "guestcidraddress": "10.0.0.0/8"}, BadParameter, "Basic zone has none"),
+    ({"storageaccessgroups": "a"}, BadParameter, "not supported"),
+]
+
+
+def test_createzone_refuses(cloud):
+    for parameters, error, text in BAD_ZONES:
+        with pytest.raises(error, match=text):
+            cloud("createZone", **{"name": "z", "networktype": "Advanced"} | DNS | parameters)
     assert cloud("listZones") == {}
 
 
@@ -142,28 +142,28 @@ def test_zone_names_are_taken_once(cloud):
         cloud("createZone", name="z1", networktype="Advanced", **DNS)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "text"),
-    [
-        ({"startip": "198.51.1.15", "endip": "198.51.1.30"}, RuleConflict, "overlap the range 198.51.1.10-198.51.1.19"),
-        ({"startip": "198.51.1.30", "endip": "198.51.1.20"}, BadParameter, "leads backwards"),
-        ({"startip": "198.51.2.30"}, BadParameter, "no host address of 198.51.1.0/24"),
-        ({"startip": "198.51.1.1", "endip": "198.51.1.5"}, BadParameter, "holds the gateway"),
-        ({"startip": "198.51.1.30", "gateway": "198.51.1.2"}, RuleConflict, "with gateway 198.51.1.2 overlaps"),
-        ({"startip": "198.51.1.30", "vlan": "50"}, RuleConflict, "on VLAN untagged already"),
-        ({"startip": "198.51.1.30", "vlan": "150"}, BadParameter, "one of the guest networks' VLANs 100-199"),
-        ({"startip": "198.51.1.30", "vlan": "5000"}, BadParameter, "VLAN from 1 to 4094"),
-        ({"startip": "198.51.1.30", "netmask": "255.0.255.0"}, BadParameter, "netmask"),
-        ({"startip": ""}, BadParameter, "IPv4|must be given"),
-        ({"startip": "198.51.1.255"}, BadParameter, "no host address"),
-        ({"startip": "198.51.1.30", "forvirtualnetwork": "false"}, BadParameter, "needs its shared network"),
-    ],
-)
-def test_ranges_that_are_refused(cloud, parameters, error, text):
+BAD_RANGES = [
+    ({"startip": "198.51.1.15", "endip": "198.51.1.30"}, RuleConflict, "overlap the range 198.51.1.10-198.51.1.19"),
+    ({"startip": "198.51.1.30", "endip": "198.51.1.20"}, BadParameter, "leads backwards"),
+    ({"startip": "198.51.2.30"}, BadParameter, "no host address of 198.51.1.0/24"),
+    ({"startip": "198.51.1.1", "endip": "198.51.1.5"}, BadParameter, "holds the gateway"),
+    ({"startip": "198.51.1.30", "gateway": "198.51.1.2"}, RuleConflict, "with gateway 198.51.1.2 overlaps"),
+    ({"startip": "198.51.1.30", "vlan": "50"}, RuleConflict, "on VLAN untagged already"),
+    ({"startip": "198.51.1.30", "vlan": "150"}, BadParameter, "one of the guest networks' VLANs 100-199"),
+    ({"startip": "198.51.1.30", "vlan": "5000"}, BadParameter, "VLAN from 1 to 4094"),
+    ({"startip": "198.51.1.30", "netmask": "255.0.255.0"}, BadParameter, "netmask"),
+    ({"startip": ""}, BadParameter, "IPv4|must be given"),
+    ({"startip": "198.51.1.255"}, BadParameter, "no host address"),
+    ({"startip": "198.51.1.30", "forvirtualnetwork": "false"}, BadParameter, "needs its shared network"),
+]
+
+
+def test_ranges_that_are_refused(cloud):
     zone = make_zone(cloud)
     given = {"zoneid": zone.id, "forvirtualnetwork": True, "gateway": "198.51.1.1", "netmask": "255.255.255.0"}
-    with pytest.raises(error, match=text):
-        cloud("createVlanIpRange", **given | parameters)
+    for parameters, error, text in BAD_RANGES:
+        with pytest.raises(error, match=text):
+            cloud("createVlanIpRange", **given | parameters)
     assert cloud("listVlanIpRanges")["count"] == 1
 
 

@@ -85,7 +85,9 @@ def _digest(data):
 
 def test_simulated_hosts_by_any_url(cloud):
     zone = make_zone(cloud)
-    names = [add_host(cloud, zone, url)["name"] for url in ("http://sim/c0/h0", "http://sim/c0/h1", "sim-3", "10.0.0.7")]
+    names = [
+        add_host(cloud, zone, url)["name"] for url in ("http://sim/c0/h0", "http://sim/c0/h1", "sim-3", "10.0.0.7")
+    ]
     assert names == ["sim-c0-h0", "sim-c0-h1", "sim-3", "10.0.0.7"]
     assert add_host(cloud, zone, "http://sim/c0/h0")["name"].startswith("sim-c0-h0-")
     assert {host["state"] for host in shown(cloud)} == {"Up"}
@@ -147,29 +149,19 @@ def test_capacity_counts_with_overprovisioning(cloud):
     cloud("updateHost", id=disabled, allocationstate="Disable")
     totals = {row["type"]: row["capacitytotal"] for row in cloud("listCapacity", zoneid=zone.id)["capacity"]}
     assert totals == {0: 2 << 30, 1: 6000, 4: 10, 5: 11, 7: 100, 9: 0, 90: 6}
-    cloud.raw({"command": "updateConfiguration", "name": "cpu.overprovisioning.factor", "value": "2.0"}) if (
-        "updateConfiguration" in _commands()
-    ) else _factor(cloud)
+    cloud("updateConfiguration", name="cpu.overprovisioning.factor", value="2.0")
     (cpu,) = cloud("listCapacity", clusterid=zone.cluster, type=1)["capacity"]
-    assert (cpu["capacitytotal"], cpu["name"], cpu["percentused"], cpu["clusterid"]) == (12000, "CPU", "0", zone.cluster)
+    assert (cpu["capacitytotal"], cpu["name"], cpu["percentused"], cpu["clusterid"]) == (
+        12000,
+        "CPU",
+        "0",
+        zone.cluster,
+    )
     (cluster,) = cloud("listClusters", showcapacities=True)["cluster"]
     assert cluster["cpuovercommitratio"] == "2.0"
     assert {row["type"] for row in cluster["capacity"]} == {0, 1, 9, 90}
     (pod,) = cloud("listPods", showcapacities=True)["pod"]
     assert {row["type"] for row in pod["capacity"]} == {0, 1, 5, 9, 90}
-
-
-def _commands():
-    from controlplane.api.command import REGISTRY
-
-    return REGISTRY
-
-
-def _factor(cloud):
-    from controlplane.db.configuration import ConfigurationValue
-
-    with cloud.database.write() as session:
-        session.add(ConfigurationValue(name="cpu.overprovisioning.factor", scope="Global", scope_id=0, value="2.0"))
 
 
 def test_tenants_see_zones_and_nothing_below(cloud):
@@ -200,7 +192,14 @@ def test_tenants_see_zones_and_nothing_below(cloud):
     }
     with pytest.raises(BadParameter, match="no zone with this id"):
         larry("listZones", id=private.id)
-    for command in ("listHosts", "listPods", "listClusters", "listPhysicalNetworks", "listVlanIpRanges", "listCapacity"):
+    for command in (
+        "listHosts",
+        "listPods",
+        "listClusters",
+        "listPhysicalNetworks",
+        "listVlanIpRanges",
+        "listCapacity",
+    ):
         with pytest.raises(Unauthenticated):
             larry(command)
 
@@ -223,7 +222,14 @@ def test_lists_cost_the_same_for_any_number_of_rows(cloud):
     before = {name: _cost(cloud, name, parameters) for name, parameters in lists.items()}
     for number in range(4):
         add_host(cloud, zone, f"http://more-{number}")
-        cloud("addHost", zoneid=zone.id, podid=zone.pod, clustername=f"c{number}", hypervisor="Simulator", url=f"x{number}")
+        cloud(
+            "addHost",
+            zoneid=zone.id,
+            podid=zone.pod,
+            clustername=f"c{number}",
+            hypervisor="Simulator",
+            url=f"x{number}",
+        )
     other = make_zone(cloud, "z2", net=2)
     add_host(cloud, other, "http://there")
     assert {name: _cost(cloud, name, parameters) for name, parameters in lists.items()} == before

@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from controlplane.errors import BadParameter, InUse, RuleConflict
 from controlplane.identity.accounts import Account
+from controlplane.network.implement import take_vnet
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp
 from controlplane.offering.network_offerings import NetworkOffering
@@ -128,7 +129,7 @@ def test_providers_are_the_installed_drivers(cloud):
         cloud("addNetworkServiceProvider", physicalnetworkid=zone.physical, name="NiciraNvp")
     with pytest.raises(BadParameter, match="has it already"):
         cloud("addNetworkServiceProvider", physicalnetworkid=zone.physical, name="virtualrouter")
-    with pytest.raises(BadParameter, match="provider VirtualRouter has .* only"):
+    with pytest.raises(BadParameter, match=r"provider VirtualRouter has .* only"):
         cloud("updateNetworkServiceProvider", id=provider["id"], servicelist="SecurityGroup")
     with pytest.raises(BadParameter, match="it has its element"):
         cloud("createVirtualRouterElement", nspid=provider["id"])
@@ -202,7 +203,11 @@ def test_dedicating_addresses_and_vlans(cloud):
     place = {"physicalnetworkid": zone.physical, "account": "sam", "domainid": sales}
     dedicated = cloud("dedicateGuestVlanRange", vlanrange="120-129", **place)["dedicatedguestvlanrange"]
     assert (dedicated["guestvlanrange"], dedicated["account"]) == ("120-129", "sam")
-    for vlans, text in (("125-130", "120-129 is dedicated already"), ("90-105", "has 100-199"), ("1,3", "give one range")):
+    for vlans, text in (
+        ("125-130", "120-129 is dedicated already"),
+        ("90-105", "has 100-199"),
+        ("1,3", "give one range"),
+    ):
         with pytest.raises(BadParameter, match=text):
             cloud("dedicateGuestVlanRange", vlanrange=vlans, **place)
     with cloud.database.write() as session:
@@ -216,5 +221,13 @@ def test_dedicating_addresses_and_vlans(cloud):
     with pytest.raises(InUse, match="120-129 are dedicated"):
         cloud("updatePhysicalNetwork", id=zone.physical, vlan="130-199")
     assert cloud("listDedicatedGuestVlanRanges", zoneid=zone.id, guestvlanrange="120-129")["count"] == 1
+    with cloud.database.write() as session:
+        sams = session.scalars(select(Account).where(Account.uuid == sam["id"])).one()
+        system = session.scalars(select(Account).where(Account.name == "system")).one()
+        for owner, number in ((sams, 120), (sams, 121), (system, 100), (system, 101)):
+            web = a_network(session, number + 60)
+            web.account_id = owner.id
+            take_vnet(session, web)
+            assert web.vnet == number
     job(cloud, "releaseDedicatedGuestVlanRange", id=dedicated["id"])
     assert cloud("listDedicatedGuestVlanRanges") == {}

@@ -151,13 +151,28 @@ def test_translations_that_changed() -> None:
         "dnat_a": ['1.1.1.1 . tcp . 80 comment "x" : 10.0.0.1 . 80', "1.1.1.2 : 10.0.0.3"],
         "dnat_c": ["1.1.1.3 . udp . 5-9 . 10.0.0.0/8 : 1.2.3.4"],
     }
-    assert settle.changed(old, new) == {
-        settle.translation("1.1.1.2"),
-        settle.translation("1.1.1.3 . udp . 5-9 . 10.0.0.0/8"),
-    }
+    assert settle.changed(old, new) == {"1.1.1.2"}
+    assert settle.changed(new, old) == {"1.1.1.2", "1.1.1.3 . udp . 5-9 . 10.0.0.0/8"}
     assert settle.changed(new, new) == set()
-    assert settle.changed(old, new, {"1.1.1.2"}) == {settle.translation("1.1.1.2")}
     assert settle.translation("1.1.1.1 . udp . 53 . 0x1f") == settle.translation("1.1.1.1 . udp . 53")
+
+
+@pytest.mark.parametrize(
+    ("before", "settled"),
+    [
+        ({}, False),
+        ({"dnat_ports": ["1.1.1.1 . tcp . 81 : 10.0.0.1 . 80"]}, False),
+        ({"dnat_static": ["1.1.1.2 : 10.0.0.1"]}, False),
+        ({"dnat_static": ["1.1.1.1 : 10.0.0.1"]}, True),
+        ({"dnat_ranges": ["1.1.1.0/24 . tcp . 1-99 : 10.0.0.1"]}, True),
+    ],
+)
+def test_a_translation_that_appears_takes_connections_only_from_another_map(
+    before: dict[str, list[str]], settled: bool
+) -> None:
+    fresh = "1.1.1.1 . tcp . 80"
+    after = before | {"dnat_ports": [*before.get("dnat_ports", ()), f"{fresh} : 10.0.0.2 . 80"]}
+    assert settle.changed(before, after) == ({fresh} if settled else set())
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans())))

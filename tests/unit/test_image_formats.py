@@ -14,7 +14,9 @@ MOST = 1 << 30
 
 
 def qcow2(size=1 << 20, backing=0, version=3, features=0):
-    head = b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", version, backing, 4 if backing else 0, 16, size, 0, 0, 0, 0, 0, 0, 0)
+    head = b"QFI\xfb" + struct.pack(
+        ">IQIIQIIQQIIQ", version, backing, 4 if backing else 0, 16, size, 0, 0, 0, 0, 0, 0, 0
+    )
     return head + struct.pack(">QQQII", features, 0, 0, 4, 104)
 
 

@@ -84,7 +84,7 @@ def hits(elements, direction, protocol, port, *, head=(), tail=()):
     """Look a packet up as the kernel does: the rules' ids of all elements that hold it, set by set."""
     middle = {"ports": [protocol, port], "icmp": [port // 256, port % 256], "all": []}
     asked = {"ports": protocol != "icmp", "icmp": protocol == "icmp", "all": True}
-    return {
+    found = {
         name: [
             rule
             for box, rule in (read(item, name) for item in elements[f"{direction}_{name}"])
@@ -92,6 +92,9 @@ def hits(elements, direction, protocol, port, *, head=(), tail=()):
         ]
         for name in middle
     }
+    plain = [read(item, "open") for item in elements.get(f"{direction}_open", ())]  # single ports, for any source
+    found["ports"] += [rule for box, rule in plain if asked["ports"] and holds(box, [*head, *middle["ports"]])]
+    return found
 
 
 @settings(max_examples=300, deadline=None)

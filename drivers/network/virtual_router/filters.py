@@ -18,7 +18,10 @@ Elements = dict[str, list[str]]
 
 
 def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elements:
-    """Return the elements of ``ingress_ports``, ``ingress_icmp`` and ``ingress_all``.
+    """Return the elements of ``ingress_open``, ``ingress_ports``, ``ingress_icmp`` and ``ingress_all``.
+
+    A single port that is open to everyone, as most are, goes into a set without intervals: ten thousand of them load
+    twenty times faster, and one more does not copy the others (the kernel copies an interval set with every change).
 
     :param known: the public addresses that the router has.
     :raises ValueError: a rule names another address, protocol, port or CIDR than there can be.
@@ -34,14 +37,16 @@ def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elemen
         group = groups.setdefault((rule.address, rule.protocol), [])
         head = _service(rule, what)
         group += [((*head, cidr(source, f"The source CIDR of {what}")), rank) for source in rule.sources]
-    found: Elements = {"ingress_ports": [], "ingress_icmp": [], "ingress_all": []}
+    found: Elements = {"ingress_open": [], "ingress_ports": [], "ingress_icmp": [], "ingress_all": []}
     for (address, protocol), boxes in groups.items():
         name, write = _written(protocol, "ingress")
-        found[name] += [
-            f'{address} . {text} counter comment "{ordered[rank].id}"'
-            for box, rank in disjoint(boxes)
-            for text in write(protocol, box[:-1], (addresses(*box[-1]),))
-        ]
+        for box, rank in disjoint(boxes):
+            tail = f'counter comment "{ordered[rank].id}"'
+            if name == "ingress_ports" and box[-1] == EVERYONE and box[0][0] == box[0][1]:
+                found["ingress_open"].append(f"{address} . {protocol} . {box[0][0]} {tail}")
+            else:
+                texts = write(protocol, box[:-1], (addresses(*box[-1]),))
+                found[name] += [f"{address} . {text} {tail}" for text in texts]
     return found
 
 

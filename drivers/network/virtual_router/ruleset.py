@@ -20,8 +20,8 @@ METADATA_PORTS = (80, 8080)
 _SETS = (
     "balanced", "balanced_in", "balanced_out", "bytes_in", "bytes_out",
     "dnat_ports", "dnat_ranges", "dnat_source_ports", "dnat_source_ranges", "dnat_static", "dnat_turns", "dnat_hashed",
-    "egress_all", "egress_icmp", "egress_ports", "guarded", "ingress_all", "ingress_icmp", "ingress_ports",
-    "public", "snat_static", "uplink_from", "uplink_of",
+    "egress_all", "egress_icmp", "egress_ports", "guarded", "ingress_all", "ingress_icmp", "ingress_open",
+    "ingress_ports", "public", "snat_static", "uplink_from", "uplink_of",
 )  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""``python -m bench``: hold a cloud up, measure, print the table, and write everything to ``bench/out/``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+from bench import bring_up, forwarding, large, memory, requests
+from bench.cloud import Cloud, Guest, standing
+from bench.figures import Figure, table
+
+LIMIT = 8 * 60
+"""Seconds after which a run ends, measured or not."""
+OUT = Path(__file__).parent / "out"
+
+
+def main(argv: list[str]) -> int:
+    """Measure; return 0 when every bar was met.
+
+    :param argv: names of the parts to measure; none is all of them.
+    """
+    if os.geteuid():
+        print("The measures make network namespaces: run them as root.", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGALRM, _late)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.alarm(LIMIT)
+    begun, found = time.monotonic(), list[Figure]()
+    try:
+        with standing() as cloud:
+            for name, part in _parts(cloud).items():
+                if not argv or name in argv:
+                    print(f"{time.monotonic() - begun:6.1f} s  {name}", file=sys.stderr, flush=True)
+                    found += part()
+            signal.alarm(0)
+    finally:
+        _write(found, time.monotonic() - begun)
+    return 0 if all(figure.met is not False for figure in found) else 1
+
+
+def _late(_signal: int, _frame: FrameType | None) -> None:
+    raise TimeoutError(f"The measures did not end within {LIMIT} s.")
+
+
+def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
+    """Return the parts by name, in their order."""
+
+    @cache
+    def small() -> tuple[str, Guest]:
+        network = str(cloud.network()["id"])
+        return network, cloud.guest(network)
+
+    @cache
+    def site() -> large.Site:
+        return large.prepare(cloud)
+
+    return {
+        "memory": lambda: memory.processes(cloud, small()[0], "idle"),
+        "requests": lambda: requests.calls(cloud),
+        "rule": lambda: forwarding.one_rule(cloud, *small()),
+        "burst": lambda: forwarding.burst(cloud, *small()),
+        "router": lambda: bring_up.router(cloud),
+        "guests": lambda: bring_up.guests(cloud),
+        "hosts": lambda: bring_up.hosts(cloud),
+        "chain": lambda: large.whole_chain(cloud, site()),
+        "load": lambda: large.from_nothing(cloud, site()),
+        "lists": lambda: requests.lists(cloud, site()),
+        "swaps": lambda: large.swaps(cloud, site()),
+        "after": lambda: memory.control_plane(cloud, "after all this"),
+    }
+
+
+def _write(found: list[Figure], seconds: float) -> None:
+    load = os.getloadavg()
+    head = f"{len(found)} figures in {seconds:.0f} s on {os.cpu_count()} processors, load {load[0]:.1f} at the end."
+    print(f"\n{head} Others use this machine, too: compare ratios within the run.\n\n{table(found)}")
+    OUT.mkdir(exist_ok=True)
+    about = {"at": datetime.now(UTC).isoformat(), "seconds": seconds, "processors": os.cpu_count(), "load": load,
+             "python": platform.python_version(), "kernel": platform.release()}  # fmt: skip
+    text = json.dumps(about | {"figures": [figure.to_json() for figure in found]}, indent=1)
+    (OUT / "figures.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
