@@ -135,12 +135,26 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
             processes.append(_start_control(own, place))
             _wait_until_up(own, place, processes[0])
             _ensure_keys(own, place)
-            processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
-            yield Standing(own, place, fabric, client_of(place), processes)
+            cloud = Standing(own, place, fabric, client_of(place), processes)
+            processes += [_start_agent(cloud, host) for host in fabric.hosts]
+            yield cloud
         finally:
             for process in reversed(processes):
                 _end(process)
             _clean(place, fabric)
+
+
+def start_again(cloud: Standing, number: int) -> None:
+    """Start a process of the cloud that has ended, with the same command line; the control plane is up on return.
+
+    :param number: its place in ``cloud.processes``.
+    """
+    place = cloud.place
+    if number:
+        cloud.processes[number] = _start_agent(cloud, cloud.fabric.hosts[number - 1])
+    else:
+        cloud.processes[0] = _start_control(cloud.settings, place)
+        _wait_until_up(cloud.settings, place, cloud.processes[0])
 
 
 def specs_of(cloud: Standing) -> list[demo_zone.HostSpec]:
@@ -223,7 +237,8 @@ def _start_control(settings: Settings, place: Place) -> subprocess.Popen[bytes]:
     return _start(argv, place, "control", environment)
 
 
-def _start_agent(settings: Settings, place: Place, fabric: Fabric, host: str) -> subprocess.Popen[bytes]:
+def _start_agent(cloud: Standing, host: str) -> subprocess.Popen[bytes]:
+    settings, place, fabric = cloud.settings, cloud.place, cloud.fabric
     file = place.token(host)
     if not file.exists():
         _write_secret(file, secrets.token_urlsafe(32))

@@ -315,14 +315,15 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
     cleanup: bool | None = optional(False)
 
     def run(self, ctx: Context) -> None:
-        """Touch the router, or hand its replacement to a workflow."""
+        """Touch the router, or hand its replacement, or the making of one that was destroyed, to a workflow."""
         ctx.instance = self.id
         if self.id.state not in ("Implementing", "Implemented"):
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
         self.id.restart_required = False
-        if self.cleanup:
+        lacks_one = implement.router_providers(self.id) and not self.id.targets(ctx.session)
+        if self.cleanup or lacks_one:
             ctx.go_on("restartNetwork", self.id)
         else:
             ctx.touch(self.id)

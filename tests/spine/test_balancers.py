@@ -113,7 +113,9 @@ def test_a_guest_that_fails_its_check_is_shown_and_left_alone_until_it_is_well(w
 
 def _states(world: World, rule) -> dict[str, str]:
     found = world.api.listLoadBalancerRuleInstances(id=rule["id"], lbvmips=True)["lbrulevmidip"]
-    return {item["loadbalancerruleinstance"]["name"]: item["loadbalancerruleinstance"].get("servicestate") for item in found}
+    return {
+        item["loadbalancerruleinstance"]["name"]: item["loadbalancerruleinstance"].get("servicestate") for item in found
+    }
 
 
 def chain() -> tuple[str, str, str, str]:

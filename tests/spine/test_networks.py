@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.demo_zone import NOW
 from systemvm import netns
-from tests.spine.wire import answering, ask, listening
+from tests.spine.wire import ask, listening
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
