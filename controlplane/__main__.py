@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from controlplane.settings import Settings
+from controlplane.settings import FIRST_LOGIN, Settings
 
 Run = Callable[[argparse.Namespace, Settings], int]
 
@@ -51,17 +52,34 @@ def add_serve(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def serve(chosen: argparse.Namespace, settings: Settings) -> int:
     """Serve until told to end."""
-    from controlplane import server
-    from controlplane.app import prepare
-    from controlplane.settings import FIRST_LOGIN
-
     os.umask(0o077)  # what is written from now on is for this process's user only
+    # in a process of its own: what migrating takes of memory is given back when that ends
+    done = subprocess.run([sys.executable, "-m", "controlplane", "--folder", settings.folder, "prepare"], check=False)
+    if done.returncode:
+        return done.returncode
+    from controlplane import server
+    from controlplane.app import open_database
+
+    server.serve(settings, open_database(settings), user=chosen.user, proxies=chosen.proxy)
+    return 0
+
+
+def add_prepare(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``prepare``."""
+    parser = subcommands.add_parser("prepare", help="make or migrate the database, as serve does when it starts")
+    parser.set_defaults(run=prepare)
+
+
+def prepare(_chosen: argparse.Namespace, settings: Settings) -> int:
+    """Bring the database up to date."""
+    from controlplane import app
+
+    os.umask(0o077)
     password = settings.folder / FIRST_LOGIN
     known = password.exists()
-    database = prepare(settings)
+    app.prepare(settings)
     if password.exists() and not known:
         print(f"The first admin's password is in {password}.")
-    server.serve(settings, database, user=chosen.user, proxies=chosen.proxy)
     return 0
 
 
@@ -98,8 +116,29 @@ def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
     os.execvp(command[0], command)
 
 
+def add_why(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``why`` and ``plan``."""
+    for name, text in (("why", "how far a target has come, and who waits for it"), ("plan", "what its rows mean now")):
+        parser = subcommands.add_parser(name, help=text)
+        parser.add_argument("target", help="a router's or host's name, such as r-1-VM")
+        parser.set_defaults(run=look, question=name)
+
+
+def look(chosen: argparse.Namespace, settings: Settings) -> int:
+    """Answer a question about a target; nothing is touched."""
+    from controlplane import on_call
+    from controlplane.app import open_database
+
+    own = settings.folder / "control"  # where ``netspine run`` keeps the control plane's part of the folder
+    database = open_database(replace(settings, folder=own if own.is_dir() else settings.folder))
+    for line in getattr(on_call, chosen.question)(database, chosen.target):
+        print(line)
+    database.close()
+    return 0
+
+
 Add = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]  # noqa: SLF001 - it has no public name
-SUBCOMMANDS: list[Add] = [add_serve, add_run, add_exec]
+SUBCOMMANDS: list[Add] = [add_serve, add_prepare, add_run, add_exec, add_why]
 """Each adds one subcommand: a parser whose ``run`` default is called with the arguments and the settings."""
 
 if __name__ == "__main__":

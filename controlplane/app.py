@@ -42,10 +42,8 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
     :param admin_password: of the first admin, ignored when there is one. Where none is given, one is made and left in
         the folder's file ``admin-password``.
     """
-    rooms.enter()
     settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    load_key(settings.folder / "key")
-    database = Database(settings.database_url)
+    database = open_database(settings)
     migrations.upgrade(database.engine)
     with database.write() as session:
         if not admin_password and session.scalar(select(Account.id).limit(1)) is None:
@@ -56,6 +54,13 @@ def prepare(settings: Settings, admin_password: str = "") -> Database:
         catalogue.fill(session, admin_password)
     database.close()  # its connections are opened anew by whoever the process becomes
     return database
+
+
+def open_database(settings: Settings) -> Database:
+    """Open a database that has been prepared, with the key to its secrets."""
+    rooms.enter()
+    load_key(settings.folder / "key")
+    return Database(settings.database_url)
 
 
 def create_app(database: Database, *, integration_port: int = 0, duties: Sequence[Duty] = ()) -> Starlette:

@@ -14,12 +14,14 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -27,7 +29,8 @@ from cs import CloudStack, CloudStackException
 
 from controlplane import demo_zone
 from controlplane.settings import FIRST_LOGIN, Settings
-from systemvm import guest_image
+from systemvm import guest_image, netns
+from systemvm.daemon import Daemon
 from systemvm.fabric import PREFIX, Fabric
 
 PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
@@ -102,6 +105,8 @@ def run(settings: Settings, *, example: bool) -> int:
         with standing(settings, place, Fabric(PREFIX)) as cloud:
             zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), place.template)
             made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
+            if made:
+                demo_zone.wait_for(partial(_answers, cloud.fabric, made.balancer), "The example's load balancer")
             print(_welcome(cloud, made), flush=True)
             _watch(cloud.processes)
     except (Refused, CloudStackException, TimeoutError) as refused:
@@ -121,19 +126,35 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
     own = replace(settings, folder=place.control)
     processes: list[subprocess.Popen[bytes]] = []
     with _alone_in(place):
-        _clean(place, fabric)  # what a killed run left
+        for name in ("control", *(f"agent-{host}" for host in fabric.hosts)):
+            Daemon(name, "", place.folder / "log").stop()  # what a killed run left
+        _clean(place, fabric)
         try:
             fabric.ensure()
             guest_image.pack(place.template)
             processes.append(_start_control(own, place))
             _wait_until_up(own, place, processes[0])
             _ensure_keys(own, place)
-            processes += [_start_agent(own, place, fabric, host) for host in fabric.hosts]
-            yield Standing(own, place, fabric, client_of(place), processes)
+            cloud = Standing(own, place, fabric, client_of(place), processes)
+            processes += [_start_agent(cloud, host) for host in fabric.hosts]
+            yield cloud
         finally:
             for process in reversed(processes):
                 _end(process)
             _clean(place, fabric)
+
+
+def start_again(cloud: Standing, number: int) -> None:
+    """Start a process of the cloud that has ended, with the same command line; the control plane is up on return.
+
+    :param number: its place in ``cloud.processes``.
+    """
+    place = cloud.place
+    if number:
+        cloud.processes[number] = _start_agent(cloud, cloud.fabric.hosts[number - 1])
+    else:
+        cloud.processes[0] = _start_control(cloud.settings, place)
+        _wait_until_up(cloud.settings, place, cloud.processes[0])
 
 
 def specs_of(cloud: Standing) -> list[demo_zone.HostSpec]:
@@ -213,10 +234,11 @@ def _start_control(settings: Settings, place: Place) -> subprocess.Popen[bytes]:
         "NETSPINE_INTEGRATION_PORT": str(settings.integration_port),
     }
     argv = [sys.executable, "-m", "controlplane", "serve", "--user", UNPRIVILEGED]
-    return _start(argv, place.log("control"), environment)
+    return _start(argv, place, "control", environment)
 
 
-def _start_agent(settings: Settings, place: Place, fabric: Fabric, host: str) -> subprocess.Popen[bytes]:
+def _start_agent(cloud: Standing, host: str) -> subprocess.Popen[bytes]:
+    settings, place, fabric = cloud.settings, cloud.place, cloud.fabric
     file = place.token(host)
     if not file.exists():
         _write_secret(file, secrets.token_urlsafe(32))
@@ -225,13 +247,15 @@ def _start_agent(settings: Settings, place: Place, fabric: Fabric, host: str) ->
     argv = [sys.executable, "-m", "systemvm", "--server", f"http://{settings.address}:{settings.port}"]
     argv += ["--host", host, "--token-file", str(file), "--state", str(own.state), "--tunnel", own.tunnel]
     argv += ["--namespace", own.namespace, "--prefix", own.prefix, *uplinks]
-    return _start(argv, place.log(f"agent-{host}"), dict(os.environ))
+    return _start(argv, place, f"agent-{host}", dict(os.environ))
 
 
-def _start(argv: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with log.open("ab") as out:
+def _start(argv: list[str], place: Place, name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with place.log(name).open("ab") as out:
         # its own session: Ctrl-C reaches this process only, which then ends the others in their order
-        return subprocess.Popen(argv, stdout=out, stderr=out, env=environment, start_new_session=True)
+        process = subprocess.Popen(argv, stdout=out, stderr=out, env=environment, start_new_session=True)
+    Daemon(name, "", place.folder / "log").note(process.pid)
+    return process
 
 
 def _wait_until_up(settings: Settings, place: Place, process: subprocess.Popen[bytes]) -> None:
@@ -266,6 +290,17 @@ def _clean(place: Place, fabric: Fabric) -> None:
             argv = [sys.executable, "-m", "systemvm", "--clean", "--host", host, "--state", str(own.state)]
             subprocess.run([*argv, "--namespace", own.namespace, "--prefix", own.prefix], check=False, timeout=120)
     fabric.ensure_no()
+
+
+def _answers(fabric: Fabric, address: str) -> bool:
+    """Ask, out on the zone's internet, whether the example's guests answer."""
+    with netns.entered(fabric.internet):
+        try:
+            with socket.create_connection((address, 80), timeout=2) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                return b" 200 " in connection.recv(200)
+        except OSError:
+            return False
 
 
 def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:

@@ -59,10 +59,14 @@ class Daemon:
                 start_new_session=True,
             )
         process.returncode = 0  # it is to outlive us: no warning when the object goes away
-        fresh = self._note.with_suffix(".new")
-        fresh.write_text(json.dumps([process.pid, _born(process.pid), _BOOT.read_text().strip()]), encoding="ascii")
-        fresh.replace(self._note)
+        self.note(process.pid)
         return process.pid
+
+    def note(self, pid: int) -> None:
+        """Write down that this process is the daemon, to know it again later."""
+        fresh = self._note.with_suffix(".new")
+        fresh.write_text(json.dumps([pid, _born(pid), _BOOT.read_text().strip()]), encoding="ascii")
+        fresh.replace(self._note)
 
     def pid(self) -> int | None:
         """Return its pid while it runs, None once it does not, or where it lives in a namespace that was replaced."""

@@ -227,7 +227,12 @@ def _view(ctx: Context, vm: VirtualMachine, around: _Around) -> VirtualMachineRe
 
 
 def _shown_details(vm: VirtualMachine) -> dict[str, str]:
-    return {name: value for name, value in vm.details.items() if "password" not in name.lower()}
+    return {name: value for name, value in vm.details.items() if is_shown(name)}
+
+
+def is_shown(name: str) -> bool:
+    """Tell whether answers show the detail of this name; none that holds a password is shown."""
+    return "password" not in name.lower()
 
 
 def _related(vm: VirtualMachine, around: _Around) -> dict[str, Any]:

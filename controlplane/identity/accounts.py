@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, false, true
+from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, select, true
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from controlplane.api.caller import Caller, Role
@@ -45,8 +45,6 @@ class Account(Created, Removable, Row):
         """Admins see the accounts of their domains' tree, users their own."""
         if caller.role is Role.ADMIN:
             return true()
-        if caller.role in (Role.DOMAIN_ADMIN, Role.RESOURCE_ADMIN):
-            return cls.domain_id.in_(
-                Domain.__table__.select().with_only_columns(Domain.id).where(Domain.visible_to(caller))
-            )
-        return cls.id.in_((caller.account_id, *caller.projects)) if caller.role is Role.USER else false()
+        if caller.role is not Role.USER:
+            return cls.domain_id.in_(select(Domain.id).where(Domain.visible_to(caller)))
+        return cls.id.in_((caller.account_id, *caller.projects))

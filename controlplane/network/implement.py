@@ -20,14 +20,14 @@ from controlplane.errors import NoCapacity
 from controlplane.identity.accounts import Account
 from controlplane.network import nics, public_ips
 from controlplane.network.addressing import lowest_number
-from controlplane.network.networks import Network, services_of
+from controlplane.network.networks import Network, counted, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
 from controlplane.reconcile.sweep import duty
-from controlplane.reconcile.targets import Target
+from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.dedicated_vnets import ranges_for
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from drivers import registry
@@ -201,11 +201,13 @@ def is_idle(session: Session, network: Network) -> bool:
 
 @targets.on_settled("router")
 def router_is_up(session: Session, target: Target) -> None:
-    """A router that stands at its generation is running, and its network implemented."""
+    """A router that stands at its generation is what was wanted of it; when it runs, its network is implemented."""
     router = session.scalar(select(Router).where(Router.target_id == target.id))
-    if router is None or not router.running or target.absent:
+    if router is None:
         return
-    router.state = "Running"
+    router.state = "Running" if router.running else "Stopped"
+    if not router.running:
+        return
     network = session.get_one(Network, router.network_id)
     if network.state == "Implementing":
         network.state = "Implemented"
@@ -218,15 +220,24 @@ def router_is_gone(session: Session, target: Target) -> None:
     if router is None:
         session.delete(target)
         return
-    router.state = "Stopped"
     if router.removed is None:
         return
+    network = session.get_one(Network, router.network_id)
+    _keep_traffic(session, network, target)
     router.target_id = None
     session.flush()
     session.delete(target)
-    network = session.get_one(Network, router.network_id)
     if network.state == "Shutdown" or network.removed is not None:
         free_vnet(session, network)
+
+
+def _keep_traffic(session: Session, network: Network, target: Target) -> None:
+    """Add what the router that goes has counted to what its network remembers."""
+    found = session.get(Found, target.id)
+    if found is not None:
+        received, sent = counted(found.counters, network.uuid)
+        network.received_before += received
+        network.sent_before += sent
 
 
 @duty(GC_INTERVAL)

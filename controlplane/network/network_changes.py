@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -14,7 +13,7 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import Uuid, optional, required
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, InUse
-from controlplane.identity import limits
+from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
@@ -26,33 +25,10 @@ from controlplane.network.public_ips import PublicIp
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile import targets
 from controlplane.work.workflows import Flow, workflow
+from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from controlplane.zone.providers import enabled_providers
 from controlplane.zone.zones import Zone
-
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
-
-
-def domain_name(text: str) -> str:
-    """Return the text, which must be a DNS domain (RFC 1035 §2.3.1).
-
-    :raises ValueError: it is none.
-    """
-    if len(text) > 190 or not _DOMAIN.fullmatch(text):
-        raise ValueError("it must be a domain name of letters, digits, hyphens and dots, such as cs1.example.org")
-    return text.lower()
-
-
-def ipv4(text: str) -> str:
-    """Return the text, which must be an IPv4 address.
-
-    :raises ValueError: it is none.
-    """
-    try:
-        return str(ipaddress.IPv4Address(text.strip()))
-    except ValueError:
-        raise ValueError("it must be an IPv4 address such as 10.1.1.1") from None
 
 
 def mtu(value: int) -> int:
@@ -65,13 +41,6 @@ def mtu(value: int) -> int:
     return value
 
 
-def plain_text(text: str) -> str:
-    """Return the text, which must be one line."""
-    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in text):
-        raise ValueError("it must be one line of text")
-    return text
-
-
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
                     unsupported=("aclid", "asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
@@ -80,29 +49,29 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                                  "tungstenvirtualrouteruuid", "vpcid")):  # fmt: skip
     """Create a guest network."""
 
-    name: str = required(check=plain_text)
+    name: str = required(check=names.text)
     networkofferingid: NetworkOffering = required()
     zoneid: Zone = required()
-    displaytext: str | None = optional(check=plain_text)
+    displaytext: str | None = optional(check=names.text)
     account: str | None = optional()
     domainid: Domain | None = optional()
     projectid: Uuid | None = optional()
     acltype: str | None = optional(choices=("Account", "Domain"))
     displaynetwork: bool | None = optional(True, admin=True)
-    dns1: str | None = optional(check=ipv4)
-    dns2: str | None = optional(check=ipv4)
-    gateway: str | None = optional(check=ipv4)
-    netmask: str | None = optional(check=ipv4)
-    startip: str | None = optional(check=ipv4)
-    endip: str | None = optional(check=ipv4)
-    routerip: str | None = optional(check=ipv4)
-    networkdomain: str | None = optional(check=domain_name)
+    dns1: str | None = optional(check=syntax.ipv4)
+    dns2: str | None = optional(check=syntax.ipv4)
+    gateway: str | None = optional(check=syntax.ipv4)
+    netmask: str | None = optional(check=syntax.ipv4)
+    startip: str | None = optional(check=syntax.ipv4)
+    endip: str | None = optional(check=syntax.ipv4)
+    routerip: str | None = optional(check=syntax.ipv4)
+    networkdomain: str | None = optional(check=names.dns_domain)
     physicalnetworkid: PhysicalNetwork | None = optional()
     privatemtu: int | None = optional(1500, check=mtu)
     publicmtu: int | None = optional(1500, check=mtu)
-    sourcenatipaddress: str | None = optional(check=ipv4)
+    sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     vlan: str | None = optional(admin=True)
-    externalid: str | None = optional(check=plain_text)
+    externalid: str | None = optional(check=names.text)
     hideipaddressusage: bool | None = optional()
 
     def run(self, ctx: Context) -> Network:
@@ -254,15 +223,15 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
     """Update a guest network."""
 
     id: Network = required()
-    name: str | None = optional(check=plain_text)
-    displaytext: str | None = optional(check=plain_text)
+    name: str | None = optional(check=names.text)
+    displaytext: str | None = optional(check=names.text)
     displaynetwork: bool | None = optional(admin=True)
-    dns1: str | None = optional(check=ipv4)
-    dns2: str | None = optional(check=ipv4)
-    networkdomain: str | None = optional(check=domain_name)
+    dns1: str | None = optional(check=syntax.ipv4)
+    dns2: str | None = optional(check=syntax.ipv4)
+    networkdomain: str | None = optional(check=names.dns_domain)
     privatemtu: int | None = optional(check=mtu)
     publicmtu: int | None = optional(check=mtu)
-    sourcenatipaddress: str | None = optional(check=ipv4)
+    sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     hideipaddressusage: bool | None = optional()
     customid: str | None = optional(admin=True)
 
@@ -323,8 +292,8 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
     """
     from controlplane.compute.virtual_machines import VirtualMachine
 
-    names = select(VirtualMachine.name).join(Nic, Nic.vm_id == VirtualMachine.id)
-    here = session.scalars(names.where(Nic.network_id == network.id).order_by(VirtualMachine.id).limit(5)).all()
+    called = select(VirtualMachine.name).join(Nic, Nic.vm_id == VirtualMachine.id)
+    here = session.scalars(called.where(Nic.network_id == network.id).order_by(VirtualMachine.id).limit(5)).all()
     if here:
         raise InUse(f"Network {network.name} cannot be deleted: {', '.join(here)} have interfaces on it.")
     public_ips.forget_network(session, network)
@@ -346,14 +315,15 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
     cleanup: bool | None = optional(False)
 
     def run(self, ctx: Context) -> None:
-        """Touch the router, or hand its replacement to a workflow."""
+        """Touch the router, or hand its replacement, or the making of one that was destroyed, to a workflow."""
         ctx.instance = self.id
         if self.id.state not in ("Implementing", "Implemented"):
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
         self.id.restart_required = False
-        if self.cleanup:
+        lacks_one = implement.router_providers(self.id) and not self.id.targets(ctx.session)
+        if self.cleanup or lacks_one:
             ctx.go_on("restartNetwork", self.id)
         else:
             ctx.touch(self.id)

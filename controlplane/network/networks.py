@@ -8,7 +8,7 @@ from datetime import datetime
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import ForeignKey, Select, String, select
+from sqlalchemy import BigInteger, ForeignKey, Select, String, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -22,7 +22,7 @@ from controlplane.errors import Unsupported
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.offering.network_offerings import NetworkOffering
-from controlplane.reconcile.targets import Target
+from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.zones import Zone
 from drivers import registry
@@ -35,6 +35,8 @@ class Network(Created, Removable, Owned, Row):
     :ivar vnet: its VLAN or VNI while it is implemented.
     :ivar start_ip: first address that guests may get, ``end_ip`` the last; None is the network's first and last.
     :ivar dns: the resolvers its guests are told, instead of the router; empty is the router.
+    :ivar received_before: bytes that routers which are gone by now have counted towards the guests.
+    :ivar sent_before: as many from the guests.
     :ivar restart_required: its offering or settings changed in a way that only a restart brings about.
     """
 
@@ -61,6 +63,8 @@ class Network(Created, Removable, Owned, Row):
     restart_required: Mapped[bool] = mapped_column(default=False)
     idle_since: Mapped[datetime | None]
     details: Mapped[dict[str, str]] = mapped_column(default=dict)
+    received_before: Mapped[int] = mapped_column(BigInteger, default=0)
+    sent_before: Mapped[int] = mapped_column(BigInteger, default=0)
     zone: Mapped[Zone] = relationship()
     physical_network: Mapped[PhysicalNetwork] = relationship()
     offering: Mapped[NetworkOffering] = relationship()
@@ -164,6 +168,8 @@ class NetworkResponse(Response):
     egressdefaultpolicy: bool
     privatemtu: int
     publicmtu: int
+    receivedbytes: int
+    sentbytes: int
     hasannotations: bool = False
 
 
@@ -172,8 +178,29 @@ def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse
     numbers = [row.id for row in rows]
     eager = joinedload(Network.zone), joinedload(Network.physical_network), joinedload(Network.offering)
     ctx.session.scalars(select(Network).where(Network.id.in_(numbers)).options(*eager)).all()
-    owners, tags = owner_fields(ctx, rows), tags_of(ctx, "Network", rows)
-    return [_view(ctx, row, owners[row.account_id], tags[row.id]) for row in rows]
+    owners, tags, traffic = owner_fields(ctx, rows), tags_of(ctx, "Network", rows), traffic_of(ctx.session, rows)
+    return [_view(ctx, row, owners[row.account_id] | traffic[row.id], tags[row.id]) for row in rows]
+
+
+def traffic_of(session: Session, rows: Sequence[Network]) -> dict[int, dict[str, int]]:
+    """Return, by network number, the bytes to and from the outside: of the present routers and of those before."""
+    from controlplane.network.routers import Router
+
+    totals = {row.id: {"receivedbytes": row.received_before, "sentbytes": row.sent_before} for row in rows}
+    uuids = {row.id: row.uuid for row in rows}
+    found = select(Router.network_id, Found.counters).join(Found, Found.target_id == Router.target_id)
+    for number, counters in session.execute(found.where(Router.network_id.in_(totals))):
+        received, sent = counted(counters, uuids[number])
+        totals[number]["receivedbytes"] += received
+        totals[number]["sentbytes"] += sent
+    return totals
+
+
+def counted(counters: dict[str, Any], uuid: str) -> tuple[int, int]:
+    """Return the bytes to and from a network (or public address) in what its router counted."""
+    name = uuid.replace("-", "")
+    received, sent = (counters.get(f"{direction}_{name}", (0, 0))[1] for direction in ("in", "out"))
+    return received, sent
 
 
 def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagResponse]) -> NetworkResponse:

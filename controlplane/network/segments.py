@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -21,8 +21,13 @@ def public_segment_id(zone_id: int, vlan: str) -> str:
 
 
 def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
-    """Return the segments of all guests and routers on the host."""
-    here = or_(VirtualMachine.host_id == host.id, Router.host_id == host.id)
+    """Return the segments of all guests and routers that the host is to hold.
+
+    What is being taken away counts no more, though its rows stay until that is done: nobody touches the host then.
+    """
+    guests = VirtualMachine.removed.is_(None), VirtualMachine.state.not_in(("Expunging", "Error"))
+    routers = Router.running, Router.removed.is_(None)
+    here = or_(and_(VirtualMachine.host_id == host.id, *guests), and_(Router.host_id == host.id, *routers))
     query = select(Nic).outerjoin(VirtualMachine, Nic.vm_id == VirtualMachine.id)
     query = query.outerjoin(Router, Nic.router_id == Router.id).where(here)
     nics = session.scalars(query.options(joinedload(Nic.network).joinedload(Network.physical_network))).all()

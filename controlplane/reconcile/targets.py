@@ -47,6 +47,7 @@ class Target(Created, Row):
     """
 
     __tablename__ = "targets"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - a number that was waited for is never another's
 
     kind: Mapped[str] = mapped_column(String(40), index=True)
     name: Mapped[str] = mapped_column(String(255))

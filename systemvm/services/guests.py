@@ -106,9 +106,9 @@ class Guests:
         )
 
     def remove(self, place: Place) -> None:
-        """Destroy every guest of the host."""
+        """Stop every guest of the host; their files stay, as the host may be wanted again."""
         bay = segments.bay(place.host, None)
-        _each([partial(_destroy, place.host, bay, path.name) for path in folder(place.host).glob("*")])
+        _each([partial(_put_away, bay, Container(path)) for path in folder(place.host).glob("*")])
 
     def _bring_about(self, host: HostSettings, bundle: Bundle) -> tuple[list[str], list[Failure]]:
         guests = wanted(bundle)
@@ -198,6 +198,13 @@ def _stop(bay: Bay, container: Container, record: Record) -> None:
     container.stop()
     bay.unplug(record.space)
     netns.ensure_no(record.space)
+
+
+def _put_away(bay: Bay, container: Container) -> list[str]:
+    record = container.record
+    if record:
+        _stop(bay, container, record)
+    return []
 
 
 def _destroy(host: HostSettings, bay: Bay, name: str) -> list[str]:

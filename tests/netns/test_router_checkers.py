@@ -7,6 +7,7 @@ import time
 import pytest
 
 from drivers.network.virtual_router import VirtualRouter
+from drivers.network.virtual_router.balancing import _COUNT, _SWITCH, _TIME, SETTINGS
 from drivers.vocabulary import IngressRule, PortForward, Stickiness
 from systemvm import netns
 from tests.golden.router.cases import CASES, FIRST, appliance, balancer, network, uid
@@ -87,6 +88,9 @@ def test_haproxy_takes_every_stickiness_and_setting(tmp_path):
     )  # fmt: skip
     rules = [balancer(n, 1000 + n, stickiness=Stickiness("s", *sticky)) for n, sticky in enumerate(STICKY)]
     rules.append(balancer(100, 2000, settings=settings, stickiness=Stickiness("s", "LbCookie")))
+    most = {_COUNT: "9999999", _TIME: "24d", _SWITCH: "true"}
+    greatest = tuple((name, most[kind]) for name, kind in SETTINGS.items())
+    rules += [balancer(101, 2001, settings=greatest), balancer(102, 80, settings=greatest)]
     router = VirtualRouter()
     written(tmp_path, router.render(router.plan(appliance(network(balancers=tuple(rules)))))[0])
     status, said = ran(tmp_path, "haproxy", "-c", "-f", "haproxy/haproxy.cfg")

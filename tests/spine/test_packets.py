@@ -14,12 +14,12 @@ SHORT = 0.4
 
 def test_port_forwarding_leads_to_the_guest_and_its_removal_ends_it(world: World, net, guests):
     ip, guest = world.address(net["id"]), guests[0]
-    assert world.curl(f"http://{ip['ipaddress']}:8080/") == ""
+    assert not world.ask(ip["ipaddress"], 8080, seconds=SHORT)
     rule = world.forward(ip, guest, 8080, 80)
     assert world.curl(f"http://{ip['ipaddress']}:8080/") == guest["name"]
     assert not world.ask(ip["ipaddress"], 8081, seconds=SHORT)
     world.api.deletePortForwardingRule(id=rule["id"], **NOW)
-    assert world.curl(f"http://{ip['ipaddress']}:8080/") == ""
+    assert not world.ask(ip["ipaddress"], 8080, seconds=SHORT)
 
 
 def test_a_range_is_forwarded_with_its_offset_and_shows_the_clients_address(world: World, net, guests):

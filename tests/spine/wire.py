@@ -18,14 +18,8 @@ def answering(space: str, tcp: Iterable[int] = (), udp: Iterable[int] = ()) -> I
     waker, sleeper = socket.socketpair()
     selector.register(sleeper, selectors.EVENT_READ)
     with netns.entered(space):
-        for kind, ports in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
-            for port in ports:
-                sock = socket.socket(socket.AF_INET, kind)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind(("0.0.0.0", port))
-                if kind == socket.SOCK_STREAM:
-                    sock.listen(64)
-                selector.register(sock, selectors.EVENT_READ)
+        for sock in [_bound(socket.SOCK_STREAM, port) for port in tcp] + [_bound(socket.SOCK_DGRAM, port) for port in udp]:
+            selector.register(sock, selectors.EVENT_READ)
 
     def answer(sock: socket.socket) -> None:
         port = sock.getsockname()[1]
@@ -55,6 +49,15 @@ def answering(space: str, tcp: Iterable[int] = (), udp: Iterable[int] = ()) -> I
         for key in list(selector.get_map().values()):
             key.fileobj.close()
         selector.close()
+
+
+def _bound(kind: int, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("0.0.0.0", port))
+    if kind == socket.SOCK_STREAM:
+        sock.listen(64)
+    return sock
 
 
 def ask(space: str, address: str, port: int, *, source: str = "", udp: bool = False, seconds: float = 2) -> str:

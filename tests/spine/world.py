@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from cs import CloudStackApiException
 
 from controlplane.demo_zone import NOW, TEMPLATE
 from controlplane.run import Standing
-from systemvm import enter
+from systemvm import enter, netns
 from tests.spine import wire
 
 SERVICES = ("Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData")
@@ -37,14 +40,14 @@ class World:
 
     def run(self, where: str, *argv: str, seconds: float = 10) -> subprocess.CompletedProcess[str]:
         """Run a command at ``internet``, ``vm/NAME``, ``router/NAME`` or ``host/NAME``."""
-        command = enter.command(where, argv, prefix=self.cloud.fabric.prefix, states=self._states)
+        command = enter.command(where, argv, prefix=self.cloud.fabric.prefix, states=self.states)
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
 
     def space(self, where: str) -> str:
         """Return the network namespace of a place, for programs of the machine and sockets of the test."""
         kind, _, name = where.partition("/")
         if kind == "vm":
-            return enter._guest(name, self._states).space
+            return enter._guest(name, self.states).space
         return self.cloud.fabric.prefix + (name or kind)
 
     def beside(self, where: str, *argv: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
@@ -58,10 +61,13 @@ class World:
 
     def pings(self, where: str, address: str, *options: str) -> bool:
         """Tell whether an address answers one ping within a second."""
-        return self.beside(where, "ping", "-n", "-c1", "-W1", *options, address).returncode == 0
+        done = self.beside(where, "busybox", "ping", "-c1", "-W1", *options, address)
+        assert "1 packets transmitted" in done.stdout, done
+        return done.returncode == 0
 
     @property
-    def _states(self) -> list[Path]:
+    def states(self) -> list[Path]:
+        """The folders of the hosts' agents."""
         return [self.cloud.place.state(host) for host in self.cloud.fabric.hosts]
 
     def curl(self, url: str, *options: str, where: str = "internet") -> str:
@@ -122,6 +128,35 @@ class World:
         except CloudStackApiException as refused:
             return refused.error["errortext"]
         raise AssertionError(f"{command} was not refused")
+
+    def kernel(self) -> dict[str, list[str]]:
+        """Return what the zone has in the kernel: of each namespace its links, addresses, routes and packet filter."""
+        asked = (("ip", "-br", "link"), ("ip", "-br", "addr"), ("ip", "route"), ("nft", "-s", "list", "ruleset"))
+        found = {}
+        for space in netns.names(self.cloud.fabric.prefix):
+            lines = [
+                line for argv in asked for line in self.beside(f"at/{self._plain(space)}", *argv).stdout.splitlines()
+            ]
+            found[space] = sorted(re.sub(r"@\S+", "", line) for line in lines)
+        return found
+
+    def _plain(self, space: str) -> str:
+        return space.removeprefix(self.cloud.fabric.prefix)
+
+    def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return rows of the control plane's own database."""
+        with closing(sqlite3.connect(self.database)) as rows, rows:
+            return rows.execute(query, values).fetchall()
+
+    def rows(self) -> dict[str, int]:
+        """Return how many rows each table has."""
+        tables = [name for (name,) in self.sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: self.sql(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
+
+    @property
+    def database(self) -> Path:
+        """The control plane's database."""
+        return self.cloud.place.control / "netspine.db"
 
     def router(self, network: str) -> Any:
         """The router that serves the network."""

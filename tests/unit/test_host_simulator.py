@@ -64,7 +64,7 @@ def test_latency_is_waited_and_reported():
     what = bundle(guest(1))
     began = time.monotonic()
     outcome = Simulator().apply("http://sim/?latency_ms=40", {}, what)
-    assert 0.02 <= outcome.seconds <= time.monotonic() - began < 0.5
+    assert 0.02 <= outcome.seconds <= time.monotonic() - began < 10
     assert Simulator().apply("http://sim/?latency_ms=40", {}, what).seconds == outcome.seconds
 
 

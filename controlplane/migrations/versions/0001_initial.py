@@ -292,7 +292,8 @@ def upgrade() -> None:
     sa.Column('created', UtcDateTime(), nullable=False),
     sa.ForeignKeyConstraint(['agent_id'], ['agents.id'], name=op.f('fk_targets_agent_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_targets')),
-    sa.UniqueConstraint('uuid', name=op.f('uq_targets_uuid'))
+    sa.UniqueConstraint('uuid', name=op.f('uq_targets_uuid')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('targets', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_targets_agent_id'), ['agent_id'], unique=False)
@@ -745,6 +746,8 @@ def upgrade() -> None:
     sa.Column('restart_required', sa.Boolean(), nullable=False),
     sa.Column('idle_since', UtcDateTime(), nullable=True),
     sa.Column('details', sa.JSON(), nullable=False),
+    sa.Column('received_before', sa.BigInteger(), nullable=False),
+    sa.Column('sent_before', sa.BigInteger(), nullable=False),
     sa.Column('created', UtcDateTime(), nullable=False),
     sa.Column('removed', UtcDateTime(), nullable=True),
     sa.Column('account_id', sa.Integer(), nullable=False),

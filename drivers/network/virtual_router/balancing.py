@@ -30,7 +30,10 @@ _LONGEST = 86_400
 _PATH = re.compile(r"/[A-Za-z0-9._~/%?&=+:@,-]{0,254}", re.ASCII)
 _PEM = re.compile(r"(?:\s*-----BEGIN ([A-Z0-9 ]+)-----\s+[A-Za-z0-9+/=\s]+-----END \1-----\s*)+", re.ASCII)
 _COUNT = (re.compile(r"[1-9][0-9]{0,6}", re.ASCII), "a number from 1 to 9999999")
-_TIME = (re.compile(r"[1-9][0-9]{0,8}(?:ms|s|m|h|d)?", re.ASCII), "a time such as 30s")
+_TIME = (re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d|)", re.ASCII), "a time such as 30s, of 24 days at most")
+_UNITS = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_LONGEST_TIME = 24 * _UNITS["d"]
+"""In milliseconds: haproxy counts its timers in 31 bits, and reads no file in which one overflows."""
 _SWITCH = (re.compile(r"true|false", re.ASCII), "true or false")
 
 SETTINGS: dict[str, tuple[re.Pattern[str], str]] = {
@@ -216,7 +219,7 @@ def _settings(given: Sequence[tuple[str, str]], what: str) -> tuple[Words, Words
     for name, value in sorted(given):
         if name not in SETTINGS:
             raise ValueError(f"{what} has no setting {name!r}; it has {', '.join(SETTINGS)}.")
-        matched(SETTINGS[name][0], value, f"The setting {name} of {what}", SETTINGS[name][1])
+        _check_value(name, value, f"The setting {name} of {what}")
         scope, _, rest = name.partition(".")
         if scope == "server":
             of_servers.append((rest, value))
@@ -226,6 +229,14 @@ def _settings(given: Sequence[tuple[str, str]], what: str) -> tuple[Words, Words
         else:
             common.append((name.replace(".", " "), value))
     return tuple(common), tuple(of_servers)
+
+
+def _check_value(name: str, value: str, what: str) -> None:
+    pattern, right = SETTINGS[name]
+    matched(pattern, value, what, right)
+    time = pattern.fullmatch(value) if SETTINGS[name] is _TIME else None
+    if time and int(time[1]) * _UNITS[time[2]] > _LONGEST_TIME:
+        raise ValueError(f"{what} {value!r} is refused: it must be {right}.")
 
 
 def _path(rule: LoadBalancer) -> str:
