@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sqlalchemy import select
 
+from bench.caller import PAUSE
 from bench.cloud import Cloud, has_address
 from bench.dhcp import await_offer
 from bench.figures import Bar, Figure, Raw, timed, until
@@ -31,8 +33,9 @@ def router(cloud: Cloud) -> list[Figure]:
         before = _bridges(cloud)
         with timed(offered):
             job = cloud.caller.call("startVirtualMachine", id=vm["id"])["jobid"]
-            bridge = until(lambda known=before: next(iter(_bridges(cloud) - known), ""))
-            await_offer(cloud.host_space, bridge, vm["nic"][0]["macaddress"])
+            while not (fresh := _bridges(cloud) - before):
+                time.sleep(PAUSE)
+            await_offer(cloud.host_space, fresh.pop(), vm["nic"][0]["macaddress"])
         cloud.caller.result(job)
         applied.append(_touch_to_applied(cloud, network))
         cloud.caller.job("destroyVirtualMachine", id=vm["id"], expunge="true")
@@ -57,6 +60,7 @@ def _touch_to_applied(cloud: Cloud, network: str) -> float:
     query = select(Target.created, Target.applied).join(Router, Router.target_id == Target.id)
     with cloud.database.read() as session:
         created, applied = session.execute(query.where(Router.name == name)).one()
+    assert applied is not None
     return float((applied - created).total_seconds() * 1000)
 
 
@@ -67,7 +71,7 @@ def _primitive(cloud: Cloud) -> float:
     process = None
     with TemporaryDirectory(prefix="netspine-bench-") as folder:
         rules = Path(folder) / "rules.nft"
-        rules.write_text("table inet t { chain c { type filter hook input priority 0; policy accept; } }\n")
+        rules.write_text("table inet t { chain c { type filter hook input priority 0; policy accept; }; }\n")
         argv = ["dnsmasq", "-k", "-C", "/dev/null", "-p0", "--dhcp-range=10.9.0.10,10.9.0.99", "--no-ping"]
         netns.ensure(peer)
         try:
@@ -92,12 +96,18 @@ def _primitive(cloud: Cloud) -> float:
 
 def guests(cloud: Cloud) -> list[Figure]:
     """Deploy machines: from the call to the lease, first on new networks and then on one that is there."""
+<<<<<<< HEAD
     first: list[float] = []
     network = ""
     for _ in range(FIRST_GUESTS):
         network = str(cloud.network()["id"])
         first.append(_deploy(cloud, network))
     following = [_deploy(cloud, network) for _ in range(NEXT_GUESTS)]
+=======
+    networks = [str(cloud.network()["id"]) for _ in range(FIRST_GUESTS)]
+    first = [_deploy(cloud, network) for network in networks]
+    following = [_deploy(cloud, networks[-1]) for _ in range(NEXT_GUESTS)]
+>>>>>>> bench
     bar = [Bar("worst", 2000)]
     return [
         Figure("deployVirtualMachine → the guest has its lease, on a new network", "ms", first, bar),

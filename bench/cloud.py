@@ -21,6 +21,7 @@ from bench.caller import Caller
 from bench.figures import until
 from controlplane import demo_zone, rooms, run
 from controlplane.db.base import Base, new_uuid
+from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
 from controlplane.settings import Settings
 from systemvm import netns
@@ -169,7 +170,12 @@ def standing() -> Iterator[Cloud]:
         place = run.Place(folder)
         with run.standing(Settings(port=_free_port()), place, fabric) as cloud:
             zone = demo_zone.ensure_zone(cloud.client, run.specs_of(cloud), place.template)
+            for factor in ("cpu.overprovisioning.factor", "mem.overprovisioning.factor"):
+                cloud.client.updateConfiguration(
+                    name=factor, value="100"
+                )  # more small guests than the machine is worth
             rooms.enter()
+            load_key(place.control / "key")
             database, caller = Database(cloud.settings.database_url), Caller(place.ini)
             try:
                 yield Cloud(cloud, zone["id"], caller, database)

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import update
 
 from bench.cloud import HOST, Cloud, Guest, serving
-from bench.figures import Bar, Figure, timed, until
+from bench.figures import Bar, Figure, timed
 from bench.forwarding import WORD_PORT, wait_for_connection, wish
 from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
@@ -163,7 +163,8 @@ def swaps(cloud: Cloud, site: Site) -> list[Figure]:
                 done += 1
                 _lead_to(cloud, site, site.guests[done % 2])
                 wanted = len(words) + CONNECTIONS // SWAPS // 2
-                until(lambda least=wanted: len(words) >= least, 60)
+                while len(words) < wanted:
+                    thread.join(0.01)
         finally:
             ending.set()
             thread.join(10)

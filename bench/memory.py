@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from bench.cloud import Cloud
@@ -16,9 +17,11 @@ def processes(cloud: Cloud, network: str, when: str) -> list[Figure]:
     space = cloud.fabric.prefix + cloud.router(network)["name"]
     own = _inside(space)
     names = ", ".join(Path(f"/proc/{pid}/comm").read_text().strip() for pid in own)
+    router = sum(_megabytes(pid, "Pss") for pid in own)
     return [
         Figure(f"control plane, {when}: resident", "MB", [_megabytes(control, "Rss")], [Bar("worst", 120)]),
         Figure(f"control plane, {when}: proportional (PSS)", "MB", [_megabytes(control, "Pss")]),
+<<<<<<< HEAD
         Figure(
             "a router without load balancers: proportional (PSS)",
             "MB",
@@ -26,6 +29,10 @@ def processes(cloud: Cloud, network: str, when: str) -> list[Figure]:
             [Bar("worst", 5)],
             note=f"its processes: {names}",
         ),
+=======
+        Figure("a router without load balancers: proportional (PSS)", "MB", [router], [Bar("worst", 5)],
+               note=f"its processes: {names}"),
+>>>>>>> bench
         Figure(f"the host's agent, {when}: resident", "MB", [_megabytes(agent, "Rss")]),
     ]  # fmt: skip
 
@@ -49,6 +56,7 @@ def _megabytes(pid: int, which: str) -> float:
 def _inside(space: str) -> list[int]:
     """Return the processes in a namespace."""
     wanted, found = netns.inode(space), []
+<<<<<<< HEAD
     for name in sorted(path.name for path in Path("/proc").iterdir()):
         if name.isdigit():
             try:
@@ -56,4 +64,10 @@ def _inside(space: str) -> list[int]:
                     found.append(int(name))
             except OSError:
                 continue
+=======
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if (process / "ns/net").stat().st_ino == wanted:
+                found.append(int(process.name))
+>>>>>>> bench
     return found

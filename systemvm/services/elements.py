@@ -44,6 +44,8 @@ def declares(skeleton: str, name: str) -> bool:
 
 def unsafe(items: Sequence[str]) -> Iterator[str]:
     """Yield the items that are more than one element: braces, commas, semicolons or new lines outside of quotes."""
+    if not items:
+        return iter(())
     text = "\n".join(items)
     if text.count("\n") == len(items) - 1 and all(items) and _ALL_SAFE.fullmatch(text):
         return iter(())  # one match for all is ten times cheaper than one for each

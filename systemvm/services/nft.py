@@ -57,6 +57,7 @@ class Nft:
     def __init__(self) -> None:
         self._kernels: dict[str, _Kernel] = {}
         self._digests: dict[str, tuple[str, str]] = {}
+        self._safe: dict[str, dict[str, frozenset[str]]] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Dry-run a new skeleton inside the namespace, and its elements with it as long as they are few.
@@ -67,7 +68,7 @@ class Nft:
         file = _skeleton(bundle)
         if file is None:
             return [Failure("nft", "There are elements but no skeleton.")] if bundle.elements else []
-        if wrong := _wrong(file, bundle):
+        if wrong := self._wrong(place, file, bundle):
             return [Failure(file.path, f"{file.path}: {wrong}")]
         if _in_force(place, file):
             return []
@@ -163,6 +164,7 @@ class Nft:
 
     def remove(self, place: Place) -> None:
         """Let go of the namespace; the table goes with it, or with the bundle that no longer has it."""
+        self._safe.pop(place.namespace, None)
         if kernel := self._kernels.pop(place.namespace, None):
             kernel.context.close()
         (place.folder / "run" / "nft.json").unlink(missing_ok=True)
@@ -177,13 +179,31 @@ class Nft:
             context.run(f"table {family} {name}\ndelete table {family} {name}\n")
             context.close()
 
+    def _wrong(self, place: Place, file: File, bundle: Bundle) -> str:
+        """Return what is wrong with the text alone, empty where nothing is; what was found safe is not read again."""
+        try:
+            elements.table_of(file.content)
+        except ValueError as error:
+            return str(error)
+        known = self._safe.setdefault(place.namespace, {})
+        for entry in bundle.elements:
+            if not elements.declares(file.content, entry.name):
+                return f"it declares no set or map {entry.name}, which has elements."
+            safe = known.get(entry.name, frozenset())
+            if bad := next(elements.unsafe([item for item in entry.items if item not in safe]), None):
+                return f"set {entry.name}: {bad!r} is not one element."
+            known[entry.name] = frozenset(entry.items)
+        return ""
+
     def _digest(self, bundle: Bundle) -> str:
         """Return the digest of the table alone, remembered by the bundle's own, as it is asked for again and again."""
         known = self._digests.get(bundle.target)
         if known is None or known[0] != bundle.digest:
             file = _skeleton(bundle)
-            table = [file.content if file else "", [[each.name, each.items] for each in bundle.elements]]
-            known = (bundle.digest, hashlib.sha256(json.dumps(table).encode()).hexdigest())
+            table = hashlib.sha256(file.content.encode() if file else b"")
+            for each in bundle.elements:  # neither a name nor an element has a line's end in it
+                table.update("\n".join(("", each.name, *each.items, "")).encode())
+            known = (bundle.digest, table.hexdigest())
             self._digests[bundle.target] = known
         return known[1]
 
@@ -211,20 +231,6 @@ class Nft:
 
 def _skeleton(bundle: Bundle | None) -> File | None:
     return next((file for file in bundle.files if file.service == "nft"), None) if bundle else None
-
-
-def _wrong(file: File, bundle: Bundle) -> str:
-    """Return what is wrong with the text alone, empty where nothing is."""
-    try:
-        elements.table_of(file.content)
-    except ValueError as error:
-        return str(error)
-    for entry in bundle.elements:
-        if not elements.declares(file.content, entry.name):
-            return f"it declares no set or map {entry.name}, which has elements."
-        if bad := next(elements.unsafe(entry.items), None):
-            return f"set {entry.name}: {bad!r} is not one element."
-    return ""
 
 
 def _in_force(place: Place, file: File) -> bool:
