@@ -96,18 +96,9 @@ def _primitive(cloud: Cloud) -> float:
 
 def guests(cloud: Cloud) -> list[Figure]:
     """Deploy machines: from the call to the lease, first on new networks and then on one that is there."""
-<<<<<<< HEAD
-    first: list[float] = []
-    network = ""
-    for _ in range(FIRST_GUESTS):
-        network = str(cloud.network()["id"])
-        first.append(_deploy(cloud, network))
-    following = [_deploy(cloud, network) for _ in range(NEXT_GUESTS)]
-=======
     networks = [str(cloud.network()["id"]) for _ in range(FIRST_GUESTS)]
     first = [_deploy(cloud, network) for network in networks]
     following = [_deploy(cloud, networks[-1]) for _ in range(NEXT_GUESTS)]
->>>>>>> bench
     bar = [Bar("worst", 2000)]
     return [
         Figure("deployVirtualMachine → the guest has its lease, on a new network", "ms", first, bar),

@@ -21,18 +21,8 @@ def processes(cloud: Cloud, network: str, when: str) -> list[Figure]:
     return [
         Figure(f"control plane, {when}: resident", "MB", [_megabytes(control, "Rss")], [Bar("worst", 120)]),
         Figure(f"control plane, {when}: proportional (PSS)", "MB", [_megabytes(control, "Pss")]),
-<<<<<<< HEAD
-        Figure(
-            "a router without load balancers: proportional (PSS)",
-            "MB",
-            [sum(_megabytes(pid, "Pss") for pid in own)],
-            [Bar("worst", 5)],
-            note=f"its processes: {names}",
-        ),
-=======
         Figure("a router without load balancers: proportional (PSS)", "MB", [router], [Bar("worst", 5)],
                note=f"its processes: {names}"),
->>>>>>> bench
         Figure(f"the host's agent, {when}: resident", "MB", [_megabytes(agent, "Rss")]),
     ]  # fmt: skip
 
@@ -56,18 +46,8 @@ def _megabytes(pid: int, which: str) -> float:
 def _inside(space: str) -> list[int]:
     """Return the processes in a namespace."""
     wanted, found = netns.inode(space), []
-<<<<<<< HEAD
-    for name in sorted(path.name for path in Path("/proc").iterdir()):
-        if name.isdigit():
-            try:
-                if Path(f"/proc/{name}/ns/net").stat().st_ino == wanted:
-                    found.append(int(name))
-            except OSError:
-                continue
-=======
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
             if (process / "ns/net").stat().st_ino == wanted:
                 found.append(int(process.name))
->>>>>>> bench
     return found
