@@ -93,13 +93,11 @@ def _primitive(cloud: Cloud) -> float:
 def guests(cloud: Cloud) -> list[Figure]:
     """Deploy machines: from the call to the lease, first on new networks and then on one that is there."""
     first: list[float] = []
-    following: list[float] = []
     network = ""
     for _ in range(FIRST_GUESTS):
         network = str(cloud.network()["id"])
         first.append(_deploy(cloud, network))
-    for _ in range(NEXT_GUESTS):
-        following.append(_deploy(cloud, network))
+    following = [_deploy(cloud, network) for _ in range(NEXT_GUESTS)]
     bar = [Bar("worst", 2000)]
     return [
         Figure("deployVirtualMachine → the guest has its lease, on a new network", "ms", first, bar),

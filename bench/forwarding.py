@@ -106,4 +106,3 @@ def burst(cloud: Cloud, network: str, guest: Guest) -> list[Figure]:
         Figure(f"{name}all calls answered", "ms", [answered * 1000]),
         Figure(f"{name}a connection through each of them passed", "ms", [passed * 1000], [Bar("worst", 2000)]),
     ]
-

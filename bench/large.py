@@ -171,15 +171,24 @@ def swaps(cloud: Cloud, site: Site) -> list[Figure]:
     changes = sum(one != other for one, other in pairwise(word for word in words if word))
     mixed = abs(changes - done)
     note = f"{len(words)} connections over {done} swaps: {refused} refused, {mixed} mixed"
-    return [Figure("connections that met neither the old set nor the new one", "", [refused + mixed], [Bar("worst", 0)], note=note)]
+    return [
+        Figure(
+            "connections that met neither the old set nor the new one",
+            "",
+            [refused + mixed],
+            [Bar("worst", 0)],
+            note=note,
+        )
+    ]
 
 
 def _lead_to(cloud: Cloud, site: Site, guest: Guest) -> None:
     """Change all the rows at once, and have them brought about by the next call."""
     nic = cloud.row(Nic, mac=guest.mac)
     rule = PortForward
-    mine = rule.public_start.between(FIRST_PORT, FIRST_PORT + RULES - 1), rule.nic_id.in_(
-        cloud.row(Nic, mac=each.mac)["id"] for each in site.guests
+    mine = (
+        rule.public_start.between(FIRST_PORT, FIRST_PORT + RULES - 1),
+        rule.nic_id.in_(cloud.row(Nic, mac=each.mac)["id"] for each in site.guests),
     )
     with cloud.database.write() as session:
         session.execute(update(rule).where(*mine).values(vm_id=nic["vm_id"], nic_id=nic["id"], guest=guest.address))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -20,8 +19,13 @@ def processes(cloud: Cloud, network: str, when: str) -> list[Figure]:
     return [
         Figure(f"control plane, {when}: resident", "MB", [_megabytes(control, "Rss")], [Bar("worst", 120)]),
         Figure(f"control plane, {when}: proportional (PSS)", "MB", [_megabytes(control, "Pss")]),
-        Figure("a router without load balancers: proportional (PSS)", "MB", [sum(_megabytes(pid, "Pss") for pid in own)],
-               [Bar("worst", 5)], note=f"its processes: {names}"),
+        Figure(
+            "a router without load balancers: proportional (PSS)",
+            "MB",
+            [sum(_megabytes(pid, "Pss") for pid in own)],
+            [Bar("worst", 5)],
+            note=f"its processes: {names}",
+        ),
         Figure(f"the host's agent, {when}: resident", "MB", [_megabytes(agent, "Rss")]),
     ]  # fmt: skip
 
@@ -45,7 +49,7 @@ def _megabytes(pid: int, which: str) -> float:
 def _inside(space: str) -> list[int]:
     """Return the processes in a namespace."""
     wanted, found = netns.inode(space), []
-    for name in os.listdir("/proc"):
+    for name in sorted(path.name for path in Path("/proc").iterdir()):
         if name.isdigit():
             try:
                 if Path(f"/proc/{name}/ns/net").stat().st_ino == wanted:

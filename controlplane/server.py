@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pwd
@@ -29,6 +30,8 @@ DUTIES = ("controlplane.reconcile.sweep", "controlplane.reconcile.hosted")
 """Modules whose ``start(database)`` begins something that goes on in the background, and returns how to stop it."""
 LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
+YOUNG_OBJECTS = 20_000
+"""How many objects are made, beyond those that went, before the garbage collector looks through them."""
 
 
 def serve(settings: Settings, database: Database, *, user: str = "", proxies: Sequence[str] = ()) -> None:
@@ -58,6 +61,7 @@ def serve(settings: Settings, database: Database, *, user: str = "", proxies: Se
     config.load()
     if user and os.geteuid() == 0:
         become(user, settings.folder)
+    _spare_the_collector()
     _Server(config).run(sockets)
     database.close()
 
@@ -82,6 +86,17 @@ def keep_readable() -> dict[str, str]:
                 if Path(place).is_relative_to(folder):
                     module.__path__.append(f"{handle}/{Path(place).relative_to(folder)}")
     return handles
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector leave alone what was loaded for good, and look less often.
+
+    By default it walks through every module's objects again and again while ten thousand rows are read: half of the
+    time that a large router's bundle takes.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 class _Server(uvicorn.Server):

@@ -7,7 +7,7 @@ then the command's own logic.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -231,24 +231,38 @@ def render(command: Command, ctx: Context, result: Any) -> dict[str, Any]:
     return {"count": count} | ({answer.key: shown} if shown else {})
 
 
-def render_job(session: Session, job: Job) -> dict[str, Any]:
-    """Return the result of a job that went well: the command's answer about the object, as it is now.
+def render_jobs(session: Session, ending: Sequence[Job]) -> jobs.Results:
+    """Return the results of jobs that went well: each command's answer about the object, as it is now.
 
-    :raises InUse: the object is gone.
+    What is gone is the error of its job. Jobs of one command and one user are answered together.
     """
-    command_class = REGISTRY[job.command]
-    answer = command_class.answer
+    groups: dict[tuple[str, int], list[Job]] = {}
+    for job in ending:
+        groups.setdefault((job.command, job.user_id), []).append(job)
+    results: jobs.Results = {}
+    for (command, user), group in groups.items():
+        results |= _answers(session, REGISTRY[command], user, group)
+    return results
+
+
+def _answers(session: Session, command: type[Command], user: int, group: Sequence[Job]) -> jobs.Results:
+    answer = command.answer
     if answer.kind == "success":
-        return {"success": True}
+        return {job.id: {"success": True} for job in group}
     assert answer.view is not None
-    table = JOB_TABLES[command_class.instance]
-    row = session.scalar(select(table).where(table.uuid == job.instance_uuid))
-    if row is None:
-        raise InUse(f"The {entity_name(table)} was deleted before the change was in force.")
-    (response,) = answer.view(Context(session, _caller_of(job)), [row])
-    if answer.kind == "many":
-        return {"count": 1, answer.key: [response.to_json()]}
-    return {answer.key: response.to_json()}
+    table = JOB_TABLES[command.instance]
+    rows = session.scalars(select(table).where(table.uuid.in_([job.instance_uuid for job in group]))).all()
+    views = answer.view(Context(session, CALLERS[0](session, user)), rows) if rows else []
+    shown = {row.uuid: view.to_json() for row, view in zip(rows, views, strict=True)}
+    gone = InUse(f"The {entity_name(table)} was deleted before the change was in force.")
+    many = answer.kind == "many"
+    return {
+        job.id: ({"count": 1, answer.key: [shown[uuid]]} if many else {answer.key: shown[uuid]})
+        if uuid in shown
+        else gone
+        for job in group
+        for uuid in [job.instance_uuid]
+    }
 
 
 CALLERS: list[Callable[[Session, int], Caller]] = []
@@ -257,15 +271,7 @@ JOB_TABLES: dict[str, type[Row]] = {}
 """The table behind each ``instance`` type name; filled in where the tables are."""
 
 
-def _caller_of(job: Job) -> Caller:
-    from sqlalchemy.orm import object_session
-
-    session = object_session(job)
-    assert session is not None
-    return CALLERS[0](session, job.user_id)
-
-
-jobs.render_results_with(render_job)
+jobs.render_results_with(render_jobs)
 
 
 def _conflict(error: IntegrityError) -> ApiError:

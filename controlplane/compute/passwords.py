@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import string
+from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -45,11 +46,11 @@ def give_password(session: Session, vm: VirtualMachine, wanted: str | None) -> N
     vm.details = details
 
 
-def _told(session: Session, job: Job) -> None:
-    if job.instance_type == "VirtualMachine" and job.workflow:
-        vm = session.scalar(select(VirtualMachine).where(VirtualMachine.uuid == job.instance_uuid))
-        if vm is not None and vm.told_password is not None:
-            vm.told_password = None
+def _told(session: Session, ending: Sequence[Job]) -> None:
+    machines = [job.instance_uuid for job in ending if job.instance_type == "VirtualMachine" and job.workflow]
+    told = VirtualMachine.uuid.in_(machines), VirtualMachine.told_password.is_not(None)
+    for vm in session.scalars(select(VirtualMachine).where(*told)) if machines else ():
+        vm.told_password = None
 
 
 jobs.on_end(_told)

@@ -87,28 +87,29 @@ def _record(ctx: Context, command: Command, job: Job | None) -> None:
     )
 
 
-def _record_end(session: Session, job: Job) -> None:
-    begun = session.scalar(select(Event).where(Event.job_id == job.id, Event.state == SCHEDULED))
-    if begun is None:
-        return
+def _record_end(session: Session, ending: Sequence[Job]) -> None:
+    jobs = {job.id: job for job in ending}
+    query = select(Event).where(Event.job_id.in_(jobs), Event.state == SCHEDULED).order_by(Event.id)
+    session.add_all(_end_of(begun, jobs[begun.job_id or 0]) for begun in session.scalars(query))
+
+
+def _end_of(begun: Event, job: Job) -> Event:
     failed = job.status == FAILED
-    session.add(
-        Event(
-            type=begun.type,
-            level=ERROR if failed else INFO,
-            state=COMPLETED,
-            description=f"{'Failed' if failed else 'Done'}: {begun.description}"[:_DESCRIPTION],
-            error=str((job.result or {}).get("errortext", ""))[:_DESCRIPTION] if failed else "",
-            code=job.code if failed else 0,
-            account_id=begun.account_id,
-            domain_id=begun.domain_id,
-            user_id=begun.user_id,
-            job_id=job.id,
-            parent_uuid=begun.uuid,
-            resource_type=begun.resource_type,
-            resource_uuid=begun.resource_uuid,
-            resource_name=begun.resource_name,
-        )
+    return Event(
+        type=begun.type,
+        level=ERROR if failed else INFO,
+        state=COMPLETED,
+        description=f"{'Failed' if failed else 'Done'}: {begun.description}"[:_DESCRIPTION],
+        error=str((job.result or {}).get("errortext", ""))[:_DESCRIPTION] if failed else "",
+        code=job.code if failed else 0,
+        account_id=begun.account_id,
+        domain_id=begun.domain_id,
+        user_id=begun.user_id,
+        job_id=job.id,
+        parent_uuid=begun.uuid,
+        resource_type=begun.resource_type,
+        resource_uuid=begun.resource_uuid,
+        resource_name=begun.resource_name,
     )
 
 

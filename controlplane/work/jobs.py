@@ -6,8 +6,9 @@ it waits for; or at the end of its workflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ForeignKey, String, Text, delete, select
@@ -57,8 +58,10 @@ class JobWait(Base):
     generation: Mapped[int]
 
 
-Renderer = Callable[[Session, Job], dict[str, Any]]
-Ended = Callable[[Session, Job], None]
+Results = dict[int, dict[str, Any] | ApiError]
+"""Job number → what it answers, or why it cannot."""
+Renderer = Callable[[Session, Sequence[Job]], Results]
+Ended = Callable[[Session, Sequence[Job]], None]
 _renderer: list[Renderer] = []
 _listeners: list[Ended] = []
 
@@ -69,7 +72,7 @@ def render_results_with(renderer: Renderer) -> None:
 
 
 def on_end(listener: Ended) -> None:
-    """Have the listener called, in the same transaction, whenever a job ends; ``job.status`` says how."""
+    """Have the listener called, in the same transaction, whenever jobs end; the ``status`` of each says how."""
     _listeners.append(listener)
 
 
@@ -78,39 +81,48 @@ def wait_for(session: Session, job: Job, targets: Iterable[tuple[int, int]]) -> 
     session.add_all(JobWait(job_id=job.id, target_id=target, generation=number) for target, number in targets)
 
 
-def succeed(session: Session, job: Job) -> None:
-    """End the job well: its result is the command's answer, as things are now."""
-    try:
-        job.result = _renderer[0](session, job)
-    except ApiError as error:
-        fail(session, job, error)
-        return
-    _end(session, job, SUCCEEDED)
+def succeed(session: Session, *ending: Job) -> None:
+    """End jobs well: the result of each is its command's answer, as things are now."""
+    results, good = _renderer[0](session, ending), []
+    for job in ending:
+        result = results[job.id]
+        if isinstance(result, ApiError):
+            fail(session, job, result)
+        else:
+            job.result = result
+            good.append(job)
+    _end(session, good, SUCCEEDED)
 
 
 def fail(session: Session, job: Job, error: ApiError) -> None:
     """End the job with an error."""
     job.code = error.status
     job.result = {"errorcode": error.status, "errortext": error.text}
-    _end(session, job, FAILED)
+    _end(session, [job], FAILED)
 
 
-def _end(session: Session, job: Job, status: int) -> None:
-    job.status, job.completed = status, now()
-    session.execute(delete(JobWait).where(JobWait.job_id == job.id))
+def _end(session: Session, ending: Sequence[Job], status: int) -> None:
+    if not ending:
+        return
+    for job in ending:
+        job.status, job.completed = status, now()
+        after_commit(session, partial(signals.notify, f"job/{job.uuid}"))
+    session.execute(delete(JobWait).where(JobWait.job_id.in_([job.id for job in ending])))
     for listener in _listeners:
-        listener(session, job)
-    after_commit(session, lambda: signals.notify(f"job/{job.uuid}"))
-    if job.serial:
-        after_commit(session, lambda: signals.notify("serial"))
+        listener(session, ending)
+    if any(job.serial for job in ending):
+        after_commit(session, partial(signals.notify, "serial"))
 
 
 def reached(session: Session, target: int, generation: int) -> None:
-    """Take note that a target stands at a generation: jobs that waited for nothing else end well."""
-    for job in _waiting(session, target, generation):
-        session.execute(delete(JobWait).where(JobWait.job_id == job.id, JobWait.target_id == target))
-        if session.scalar(select(JobWait.target_id).where(JobWait.job_id == job.id).limit(1)) is None:
-            succeed(session, job)
+    """Take note that a target stands at a generation: jobs that waited for nothing else end well, all at once."""
+    found = _waiting(session, target, generation)
+    if not found:
+        return
+    session.execute(delete(JobWait).where(JobWait.target_id == target, JobWait.generation <= generation))
+    numbers = [job.id for job in found]
+    others = set(session.scalars(select(JobWait.job_id).where(JobWait.job_id.in_(numbers))))
+    succeed(session, *(job for job in found if job.id not in others))
 
 
 def missed(session: Session, target: int, generation: int, error: ApiError) -> None:
