@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from controlplane import catalogue, rooms
+from controlplane import catalogue, demo_zone, rooms, run
 from controlplane.api.caller import Caller
 from controlplane.api.dispatch import Dispatcher
 from controlplane.db import secrets
@@ -19,7 +21,11 @@ from controlplane.db.base import Base
 from controlplane.db.session import Database
 from controlplane.identity.callers import caller_of
 from controlplane.identity.users import User
+from controlplane.settings import Settings
 from controlplane.work import workflows
+from systemvm.fabric import Fabric
+from tests.serving import free_port
+from tests.spine.world import World
 
 
 @dataclass
@@ -80,3 +86,16 @@ def cloud(seeded: Path, tmp_path: Path) -> Iterator[Cloud]:
         caller = caller_of(session, session.scalars(select(User.id).where(User.username == "admin")).one())
     yield Cloud(database, Dispatcher(database), caller)
     database.close()
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """A whole cloud in processes of its own: a zone of two hosts, made through the API by the public ``cs`` client."""
+    fabric = Fabric(f"t{os.getpid()}-", ("host-1", "host-2"))
+    with TemporaryDirectory(prefix="netspine-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the control plane has dropped root when it opens its own folder below
+        place = run.Place(folder)
+        with run.standing(Settings(port=free_port()), place, fabric) as cloud:
+            zone = demo_zone.ensure_zone(cloud.client, run.specs_of(cloud), place.template)
+            yield World(cloud, zone["id"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from controlplane.api.context import Context, visible
+from controlplane.compute.dhcp_options import option_numbers
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.errors import BadParameter, Forbidden
 from controlplane.identity.accounts import Account
@@ -20,8 +21,6 @@ from controlplane.zone.zones import Zone
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LABEL = re.compile(r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_OPTION_VALUE = re.compile(r"[A-Za-z0-9 .:/_@+-]{1,255}")
-_LAST_OPTION = 254
 
 Records = Sequence[dict[str, str]]
 
@@ -182,22 +181,4 @@ def dhcp_options(records: Records, networks: Iterable[Network]) -> dict[str, dic
             raise BadParameter(f"Invalid parameter dhcpoptionsnetworklist: the machine is not on network {network}.")
         options = {name: value for name, value in record.items() if name != "networkid"}
         found.setdefault(network, {}).update(option_numbers(options))
-    return found
-
-
-def option_numbers(options: dict[str, str]) -> dict[str, str]:
-    """Read DHCP options written ``dhcp:NUMBER``.
-
-    :raises BadParameter: a number or value would not do.
-    """
-    found = {}
-    for name, value in options.items():
-        _, _, number = name.partition("dhcp:")
-        if not number.isdigit() or not 1 <= int(number) <= _LAST_OPTION or not number.isascii():
-            raise BadParameter(f"Invalid parameter dhcpoptions: {name} must be dhcp:1 to dhcp:{_LAST_OPTION}.")
-        if not all(_OPTION_VALUE.fullmatch(part) for part in value.split(",")):
-            raise BadParameter(
-                f"Invalid parameter dhcpoptions: the value of {name} has characters that are not allowed."
-            )
-        found[str(int(number))] = value
     return found

@@ -18,6 +18,7 @@ from controlplane.api.parameters import Records, Uuid, optional, required
 from controlplane.api.responses import Response
 from controlplane.compute import guest_networks
 from controlplane.compute.bring_up import settle
+from controlplane.compute.dhcp_options import option_numbers
 from controlplane.compute.machine_views import machine_views, nic_views
 from controlplane.compute.outcomes import Waits, latest, machine, standing, trouble
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -97,7 +98,7 @@ class AddNicToVirtualMachine(Command, name="addNicToVirtualMachine", answer=one(
         )  # fmt: skip
         if self.dhcpoptions:
             options = {name: value for record in self.dhcpoptions for name, value in record.items()}
-            vm.dhcp_options = vm.dhcp_options | {network.uuid: guest_networks.option_numbers(options)}
+            vm.dhcp_options = vm.dhcp_options | {network.uuid: option_numbers(options)}
         ctx.touch(network)
         if vm.state == "Running":
             ctx.go_on("plugNic", vm, nic=nic.id)

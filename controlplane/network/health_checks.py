@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from controlplane.network.rules import remove_rows, set_custom_id
 from controlplane.network.stickiness import rule_fields
 
 TAGGABLE = "LBHealthCheckPolicy"
+_PATH = re.compile(r"/[A-Za-z0-9._~/%?&=+:@,-]{0,254}", re.ASCII)
 
 
 @dataclass(kw_only=True)
@@ -70,6 +72,16 @@ def health_check_views(ctx: Context, rows: Sequence[HealthCheckPolicy]) -> list[
     ]
 
 
+def ping_path(text: str) -> str:
+    """Return the text, which must be a URL path (RFC 3986 §3.3), without quotes, or empty.
+
+    :raises ValueError: it is none.
+    """
+    if text.strip() and not _PATH.fullmatch(text.strip()):
+        raise ValueError("it must be a URL path such as /health, without blanks and quotes")
+    return text.strip()
+
+
 class CreateLbHealthCheckPolicy(Command, name="createLBHealthCheckPolicy", job=True, creates=True,
                                 answer=one("healthcheckpolicies", health_check_views), instance="LBHealthCheckPolicy",
                                 roles=EVERYONE, event="LB.HEALTHCHECKPOLICY.CREATE"):  # fmt: skip
@@ -80,7 +92,9 @@ class CreateLbHealthCheckPolicy(Command, name="createLBHealthCheckPolicy", job=T
     fordisplay: bool | None = optional(True, admin=True)
     healthythreshold: int | None = optional(2, description="successes in a row until a guest counts as up")
     intervaltime: int | None = optional(5, description="seconds between checks")
-    pingpath: str | None = optional(description="such as /health; without one, a TCP connection is enough")
+    pingpath: str | None = optional(
+        check=ping_path, description="such as /health; without one, a TCP connection is enough"
+    )
     responsetimeout: int | None = optional(2, description="seconds to wait for an answer")
     unhealthythreshold: int | None = optional(10, description="failures in a row until a guest counts as down")
 
@@ -95,7 +109,7 @@ class CreateLbHealthCheckPolicy(Command, name="createLBHealthCheckPolicy", job=T
                 f"Load balancer rule {rule.name} has the health check policy {rule.health.uuid} already: "
                 "delete it first."
             )
-        policy = HealthCheckPolicy(load_balancer_id=rule.id, path=(self.pingpath or "").strip())
+        policy = HealthCheckPolicy(load_balancer_id=rule.id, path=self.pingpath or "")
         policy.healthy = _within("healthythreshold", self.healthythreshold or 0, 10)
         policy.unhealthy = _within("unhealthythreshold", self.unhealthythreshold or 0, 100)
         policy.interval = _within("intervaltime", self.intervaltime or 0, 86_400)

@@ -169,9 +169,12 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 cidr = ipaddress.IPv4Network(self.zoneid.guest_cidr or "10.1.1.0/24")
                 network.gateway = str(cidr.network_address + 1)
             network.cidr = str(cidr)
-            guest_range(network.cidr, self.startip, self.endip or self.startip)
         except ValueError as error:
             raise BadParameter(f"Invalid parameter gateway value={self.gateway}: {error}.") from None
+        try:
+            guest_range(network.cidr, self.startip, self.endip or self.startip)
+        except ValueError as error:
+            raise BadParameter(f"Invalid parameter startip value={self.startip}: {error}.") from None
         network.start_ip, network.end_ip = self.startip, self.endip or self.startip
         if self.routerip not in (None, network.gateway) and "SourceNat" in services_of(network):
             raise BadParameter(

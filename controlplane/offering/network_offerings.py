@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, String, and_, true
+from sqlalchemy import ColumnElement, ForeignKey, String, and_, select, true
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from controlplane.api.caller import Caller
@@ -96,7 +96,9 @@ class NetworkOfferingResponse(Response):
 def network_offering_views(ctx: Context, rows: Sequence[NetworkOffering]) -> list[NetworkOfferingResponse]:
     """Return the responses of these network offerings; tags and details are root admins' business."""
     scopes = scope_fields(ctx, rows)
-    admin = ctx.caller.is_admin
+    system = ServiceOffering.system_vm_type == "domainrouter", ServiceOffering.removed.is_(None)
+    # one that names none is served by the standard routers; clients such as Libcloud rely on being told which
+    standard = ctx.session.scalar(select(ServiceOffering.uuid).where(*system).order_by(ServiceOffering.id).limit(1))
     return [
         NetworkOfferingResponse(
             id=row.uuid,
@@ -115,7 +117,7 @@ def network_offering_views(ctx: Context, rows: Sequence[NetworkOffering]) -> lis
             forvpc=row.for_vpc,
             networkrate=row.network_rate,
             maxconnections=row.max_connections,
-            serviceofferingid=row.service_offering.uuid if row.service_offering and admin else None,
+            serviceofferingid=row.service_offering.uuid if row.service_offering else standard,
             tags=",".join(row.tags) or None,
             details=row.details or None,
             service=service_responses(row.services, row.capabilities),

@@ -245,7 +245,9 @@ def until(condition, seconds=5):
 def ruleset(rendered):
     """Return the packet filter as one text, as the agent loads it: in the old one's place, skeleton and elements."""
     files, elements = rendered
-    text = "table inet netspine\ndelete table inet netspine\n" + next(file.content for file in files if file.path == "nftables.nft")
+    text = "table inet netspine\ndelete table inet netspine\n" + next(
+        file.content for file in files if file.path == "nftables.nft"
+    )
     return text + "".join(
         f"add element inet netspine {item.name} {{ {', '.join(item.items)} }}\n" for item in elements if item.items
     )

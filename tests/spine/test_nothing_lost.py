@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
@@ -126,7 +128,9 @@ def test_a_killed_control_plane_loses_no_packet_and_nothing_acknowledged(world: 
     rules = world.api.listPortForwardingRules(ipaddressid=ip["id"], fetch_list=True, pagesize=500)
     assert {made["id"] for made in acknowledged.values()} <= {rule["id"] for rule in rules}
     assert {rule["state"] for rule in rules} == {"Active"}
-    kernel = world.run(f"router/{world.router(net['id'])['name']}", "nft", "list", "map", "inet", "netspine", "dnat_ports")
+    kernel = world.run(
+        f"router/{world.router(net['id'])['name']}", "nft", "list", "map", "inet", "netspine", "dnat_ports"
+    )
     for port in acknowledged:
         assert f"{ip['ipaddress']} . tcp . {port} " in kernel.stdout
     for port in random.sample(sorted(acknowledged), 5):
@@ -244,3 +248,23 @@ def test_wiped_namespaces_are_rebuilt_from_the_intent(world: World, shop):
     seen = set()
     until(lambda: seen.add(world.curl(f"http://{balanced['ipaddress']}/")) or {g["name"] for g in guests} <= seen, 30)
     until(lambda: world.pings(names[1], guests[1]["nic"][0]["ipaddress"]), 30)
+
+
+def test_what_fails_its_check_leaves_the_old_one_and_the_job_says_where(world: World, shop, talk):
+    net, guests, ip, _ = shop
+    router = world.router(net["id"])["name"]
+    before = standing(world, router)
+    ((good,),) = world.sql("SELECT dhcp_options FROM virtual_machines WHERE uuid = ?", guests[0]["id"])
+    spoil = "UPDATE virtual_machines SET dhcp_options = ? WHERE uuid = ?"
+    world.sql(spoil, json.dumps({net["id"]: {"3": "no address"}}), guests[0]["id"])  # the API would refuse it
+    wanted = {"ipaddressid": ip["id"], "virtualmachineid": guests[0]["id"], "protocol": "tcp", "privateport": 80}
+    said = world.refused("createPortForwardingRule", **wanted, publicport=98)
+    assert re.search(r"dnsmasq/dnsmasq\.conf line \d+: .*address", said), said
+    assert router in said
+    assert standing(world, router) == before
+    assert world.curl(f"http://{ip['ipaddress']}/") == guests[0]["name"]
+    assert not world.ask(ip["ipaddress"], 98, seconds=0.4)
+    world.sql(spoil, good, guests[0]["id"])
+    world.api.createPortForwardingRule(**wanted, publicport=97, **NOW)
+    assert world.curl(f"http://{ip['ipaddress']}:97/") == guests[0]["name"]
+    assert world.curl(f"http://{ip['ipaddress']}:98/") == guests[0]["name"], "the former change is part of the whole"

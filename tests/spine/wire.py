@@ -18,7 +18,9 @@ def answering(space: str, tcp: Iterable[int] = (), udp: Iterable[int] = ()) -> I
     waker, sleeper = socket.socketpair()
     selector.register(sleeper, selectors.EVENT_READ)
     with netns.entered(space):
-        for sock in [_bound(socket.SOCK_STREAM, port) for port in tcp] + [_bound(socket.SOCK_DGRAM, port) for port in udp]:
+        for sock in [_bound(socket.SOCK_STREAM, port) for port in tcp] + [
+            _bound(socket.SOCK_DGRAM, port) for port in udp
+        ]:
             selector.register(sock, selectors.EVENT_READ)
 
     def answer(sock: socket.socket) -> None:

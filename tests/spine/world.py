@@ -82,7 +82,7 @@ class World:
 
     def guest(self, network: str, **options: Any) -> Any:
         """Deploy a small guest on the network and wait for the job."""
-        template = self.api.listTemplates(templatefilter="all", name=TEMPLATE, zoneid=self.zone)["template"][0]
+        template = self.api.listTemplates(templatefilter="executable", name=TEMPLATE, zoneid=self.zone)["template"][0]
         offering = self.api.listServiceOfferings(name="Small Instance")["serviceoffering"][0]
         name = f"vm-{next(_names)}"
         wanted = {"name": name, "zoneid": self.zone, "templateid": template["id"], "serviceofferingid": offering["id"]}
