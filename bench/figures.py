@@ -92,7 +92,7 @@ class Figure:
             raw = f"{_short(middle)} ({self.value('median') / middle:.1f} x) {self.raw.name}"
         bars = ", ".join(f"{bar.which} ≤ {bar.limit:g}" for bar in self.bars)
         met = {True: "met", False: "**missed**", None: ""}[self.met]
-        which = "p95" if any(bar.which == "p95" for bar in self.bars) else "p99"
+        which: Which = "p95" if any(bar.which == "p95" for bar in self.bars) else "p99"
         middle_text, tail = _short(self.value("median")), _short(self.value(which))
         return [self.name, str(len(self.samples)), middle_text, tail, self.unit, bars, met, raw, self.note]
 
