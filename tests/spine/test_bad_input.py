@@ -28,12 +28,14 @@ def ids(world: World, net, guests):
     stranger = world.guest(other["id"])
     offering = world.api.listNetworkOfferings(name=ISOLATED)["networkoffering"][0]
     physical = world.api.listPhysicalNetworks()["physicalnetwork"][0]
-    return {
+    yield {
         "zone": world.zone, "net": net["id"], "ip": ip["id"], "nat": nat["id"], "address": ip["ipaddress"],
         "vm": guests[0]["id"], "nic": guests[0]["nic"][0]["id"], "taken": guests[1]["nic"][0]["ipaddress"],
         "forward": forward["id"], "lb": rule["id"], "stranger": stranger["id"], "offering": offering["id"],
         "physical": physical["id"], "vnets": physical["vlan"], "nowhere": NOWHERE,
     }  # fmt: skip
+    for address in (ip, nat):
+        world.api.disassociateIpAddress(id=address["id"], **NOW)
 
 
 def refused(world: World, ids: dict[str, str], command: str, words: str, parameters: dict[str, str]) -> None:
