@@ -64,7 +64,8 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         return large.prepare(cloud)
 
     return {
-        "memory": lambda: memory.processes(cloud, small()[0], "idle"),
+        "memory": lambda: memory.processes(cloud, small()[0], "first start"),
+        "idle": lambda: memory.started_again(cloud, small()[0]),
         "requests": lambda: requests.calls(cloud),
         "rule": lambda: forwarding.one_rule(cloud, *small()),
         "burst": lambda: forwarding.burst(cloud, *small()),

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from bench.cloud import Cloud
 from bench.figures import Bar, Figure
+from controlplane import run
 from systemvm import netns
+
+
+def started_again(cloud: Cloud, network: str) -> list[Figure]:
+    """Start the control plane anew, on the database that the first start had to make, and read all of it again."""
+    control = cloud.standing.processes[0]
+    control.terminate()
+    control.wait(20)
+    run.start_again(cloud.standing, 0)
+    return processes(cloud, network, "started again")
 
 
 def processes(cloud: Cloud, network: str, when: str) -> list[Figure]:
