@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGALRM, _late)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.alarm(LIMIT)
-    begun, found = time.monotonic(), list[Figure]()
+    begun, busy, found = time.monotonic(), _busy(), list[Figure]()
     try:
         with standing() as cloud:
             for name, part in _parts(cloud).items():
@@ -43,7 +43,9 @@ def main(argv: list[str]) -> int:
                     found += part()
             signal.alarm(0)
     finally:
-        _write(found, time.monotonic() - begun)
+        own = os.times()
+        spent = own.user + own.system + own.children_user + own.children_system
+        _write(found, time.monotonic() - begun, max(0.0, _busy() - busy - spent))
     return 0 if all(figure.met is not False for figure in found) else 1
 
 
@@ -80,12 +82,23 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
     }
 
 
-def _write(found: list[Figure], seconds: float) -> None:
-    load = os.getloadavg()
-    head = f"{len(found)} figures in {seconds:.0f} s on {os.cpu_count()} processors, load {load[0]:.1f} at the end."
-    print(f"\n{head} Others use this machine, too: compare ratios within the run.\n\n{table(found)}")
+def _busy() -> float:
+    """Return the seconds that all processors together have worked since the machine started."""
+    user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
+    return sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
+
+
+def _write(found: list[Figure], seconds: float, others: float) -> None:
+    """Print the table, and keep all samples.
+
+    :param others: processor seconds that went to what is not of this run, guests and daemons aside.
+    """
+    processors = os.cpu_count() or 1
+    share = others / (seconds * processors)
+    head = f"{len(found)} figures in {seconds:.0f} s on {processors} processors, of which others took {share:.0%}."
+    print(f"\n{head} The more they take, the more ratios say than milliseconds.\n\n{table(found)}")
     OUT.mkdir(exist_ok=True)
-    about = {"at": datetime.now(UTC).isoformat(), "seconds": seconds, "processors": os.cpu_count(), "load": load,
+    about = {"at": datetime.now(UTC).isoformat(), "seconds": seconds, "processors": processors, "others": share,
              "python": platform.python_version(), "kernel": platform.release()}  # fmt: skip
     text = json.dumps(about | {"figures": [figure.to_json() for figure in found]}, indent=1)
     (OUT / "figures.json").write_text(text + "\n")
