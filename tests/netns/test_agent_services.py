@@ -251,10 +251,11 @@ def test_a_load_balancer_is_reloaded_without_a_lost_connection(world: World) -> 
         assert world.door.apply(world.bundle(1, haproxy(8000))).status == "applied"
         pid = world.pid("haproxy")
         until(lambda: answer(world.client, "198.51.100.1", 81) == b"one")
-        answers = [answer(world.client, "198.51.100.1", 81) for _ in range(30)]
+        # until vm-b is known to be down, haproxy may come upon it more than once, and waits a second between
+        answers = [answer(world.client, "198.51.100.1", 81, timeout=10) for _ in range(30)]
         world.door.want(world.bundle(2, haproxy(8001)))
         while not any(o.generation == 2 for o in world.door.outcomes) or len(answers) < 50:
-            answers.append(answer(world.client, "198.51.100.1", 81, timeout=3))
+            answers.append(answer(world.client, "198.51.100.1", 81, timeout=10))
         assert set(answers) <= {b"one", b"two"}
         assert answer(world.client, "198.51.100.1", 81) == b"two"
         assert world.pid("haproxy") == pid
