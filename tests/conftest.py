@@ -98,4 +98,6 @@ def world() -> Iterator[World]:
         place = run.Place(folder)
         with run.standing(Settings(port=free_port()), place, fabric) as cloud:
             zone = demo_zone.ensure_zone(cloud.client, run.specs_of(cloud), place.template)
+            for resource in ("cpu", "mem"):  # its many guests are idle
+                cloud.client.updateConfiguration(name=f"{resource}.overprovisioning.factor", value="10")
             yield World(cloud, zone["id"])

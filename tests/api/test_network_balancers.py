@@ -319,8 +319,8 @@ def test_members_are_watched_by_tcp_or_http(ground, alice, network, balance):
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"pingpath": "health"}, "must be a URL path"),
-        ({"pingpath": "/a b\nbind *:1"}, "must be a URL path"),
+        ({"pingpath": "health"}, "Invalid parameter pingpath.*: it must be a URL path such as"),
+        ({"pingpath": "/a b\nbind *:1"}, r"Invalid parameter pingpath[^:]*:1: it must be a URL path such as"),
         ({"intervaltime": 0}, "intervaltime value=0: it must be 1 to 86400"),
         ({"healthythreshold": 11}, "healthythreshold value=11: it must be 1 to 10"),
         ({"unhealthythreshold": -1}, "unhealthythreshold value=-1"),

@@ -291,10 +291,14 @@ def serving(namespace: str, port: int, answer: bytes) -> Iterator[list[tuple[str
                 peers.append(peer)
                 threading.Thread(target=talk, args=(line,), daemon=True).start()
 
-    threading.Thread(target=take, daemon=True).start()
+    taking = threading.Thread(target=take, daemon=True)
+    taking.start()
     try:
         yield peers
     finally:
+        # wakes the thread: one that still waited would take the connections of whatever gets this descriptor next
+        listening.shutdown(socket.SHUT_RDWR)
+        taking.join()
         listening.close()
 
 

@@ -27,13 +27,17 @@ def ids(world: World, net, guests):
     other = world.network()
     stranger = world.guest(other["id"])
     offering = world.api.listNetworkOfferings(name=ISOLATED)["networkoffering"][0]
+    chosen = world.api.listNetworkOfferings(name=world.offering(specifyvlan=True))["networkoffering"][0]
+    vlan = world.api.listNetworks(id=net["id"])["network"][0]["vlan"]
     physical = world.api.listPhysicalNetworks()["physicalnetwork"][0]
-    return {
+    yield {
         "zone": world.zone, "net": net["id"], "ip": ip["id"], "nat": nat["id"], "address": ip["ipaddress"],
         "vm": guests[0]["id"], "nic": guests[0]["nic"][0]["id"], "taken": guests[1]["nic"][0]["ipaddress"],
         "forward": forward["id"], "lb": rule["id"], "stranger": stranger["id"], "offering": offering["id"],
-        "physical": physical["id"], "vnets": physical["vlan"], "nowhere": NOWHERE,
+        "physical": physical["id"], "vnets": physical["vlan"], "nowhere": NOWHERE, "chosen": chosen["id"], "vlan": vlan,
     }  # fmt: skip
+    for address in (ip, nat):
+        world.api.disassociateIpAddress(id=address["id"], **NOW)
 
 
 def refused(world: World, ids: dict[str, str], command: str, words: str, parameters: dict[str, str]) -> None:
@@ -90,6 +94,7 @@ CASES = [
         "zoneid": "<zone>", "forvirtualnetwork": "true", "vlan": "untagged", "gateway": "203.0.113.1",
         "netmask": "255.255.255.0", "startip": "203.0.113.100", "endip": "203.0.113.110"}),
     ("updatePhysicalNetwork", "vlan|5001", {"id": "<physical>", "vlan": "7000-7100"}),
+    ("createNetwork", "vlan|<vlan>", {"zoneid": "<zone>", "networkofferingid": "<chosen>", "name": "refused", "vlan": "<vlan>"}),
     ("addIpToNic", "ipaddress|10.9.9.9", {"nicid": "<nic>", "ipaddress": "10.9.9.9"}),
     ("addIpToNic", "ipaddress|<taken>", {"nicid": "<nic>", "ipaddress": "<taken>"}),
     ("associateIpAddress", "ipaddress|192.0.2.1", {"networkid": "<net>", "ipaddress": "192.0.2.1"}),

@@ -105,6 +105,7 @@ def test_a_guest_reaches_its_own_network_by_the_public_address(world: World, net
         where = f"vm/{guest['name']}"
         assert world.run(where, "wget", "-qO-", f"http://{ip['ipaddress']}:8080/").stdout.strip() == guests[0]["name"]
         assert world.run(where, "wget", "-qO-", f"http://{nat['ipaddress']}/").stdout.strip() == guests[1]["name"]
+    world.api.disassociateIpAddress(id=nat["id"], **NOW)
 
 
 def test_nothing_leaves_by_default_but_what_an_egress_rule_names(world: World, net, guests):
