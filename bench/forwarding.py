@@ -90,19 +90,19 @@ def burst(cloud: Cloud, network: str, guest: Guest) -> list[Figure]:
     begun = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
         jobs = [job for part in pool.map(share, range(CLIENTS)) for job in part]
-        answered = time.perf_counter() - begun
-        for job in jobs:
-            cloud.caller.result(job)
-    ended = time.perf_counter() - begun
+    answered = time.perf_counter() - begun
     with serving(guest.space, WORD_PORT, b"!"), netns.entered(cloud.fabric.internet):
         for port in ports:
             wait_for_connection(address["ipaddress"], port)
     passed = time.perf_counter() - begun
+    for job in jobs:
+        cloud.caller.result(job)
+    ended = time.perf_counter() - begun
     for caller in callers:
         caller.close()
     name = f"{BURST} rules by {CLIENTS} clients at once: first request → "
     return [
-        Figure(f"{name}every job ended well", "ms", [ended * 1000], [Bar("worst", 2000)]),
         Figure(f"{name}all calls answered", "ms", [answered * 1000]),
-        Figure(f"{name}a connection through each of them passed", "ms", [passed * 1000], [Bar("worst", 2000)]),
+        Figure(f"{name}a connection through each passes", "ms", [passed * 1000], [Bar("worst", 2000)]),
+        Figure(f"{name}each job seen to have ended well, one after the other", "ms", [ended * 1000]),
     ]

@@ -36,6 +36,8 @@ class Database:
                 url, pool_size=20, isolation_level="REPEATABLE READ", pool_pre_ping=True, hide_parameters=True
             )
         self._writer = threading.RLock()
+        self._queue = threading.Lock()
+        self._queued = 0
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -47,12 +49,27 @@ class Database:
     def write(self) -> Iterator[Session]:
         """Open a session whose changes are committed at the block's end, or undone by an exception in it."""
         options = {"writes": True} if self.embedded else {}
-        with self._writer if self.embedded else nullcontext():
+        with self._turn() if self.embedded else nullcontext():
             with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
                 with session.begin():
                     yield session
         for action in session.info.pop("after_commit", ()):
             action()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for this process's other writers."""
+        with self._queue:
+            self._queued += 1
+        with self._writer:
+            with self._queue:
+                self._queued -= 1
+            yield
+
+    @property
+    def crowded(self) -> bool:
+        """Whether writers wait for each other: what is read now will have changed in a moment."""
+        return self._queued > 0
 
     def close(self) -> None:
         """Close every connection."""

@@ -32,6 +32,8 @@ from systemvm.bundle import Bundle, Observation, Outcome
 
 MOST_BUNDLES = 32
 LONGEST_WAIT = 55.0
+LULL, LONGEST_BURST = 0.005, 0.1
+"""Seconds between two looks whether a burst of changes is over, and after which it is not waited for any longer."""
 
 Hello = Callable[[Session, Agent], None]
 _greeters: list[Hello] = []
@@ -193,6 +195,7 @@ async def _poll(door: Door, agent_id: int, holding: dict[str, int], wait: float)
     end = loop.time() + min(wait, LONGEST_WAIT)
     with signals.subscribed([f"agent/{agent_id}"], partial(loop.call_soon_threadsafe, woken.set)):
         while True:
+            await _lull(door.database, loop.time() + LONGEST_BURST)
             woken.clear()
             answer = await run_in_threadpool(door.pull, agent_id, holding)
             if answer is not None:
@@ -202,6 +205,13 @@ async def _poll(door: Door, agent_id: int, holding: dict[str, int], wait: float)
                 return await run_in_threadpool(_nothing, door, agent_id)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), left)
+
+
+async def _lull(database: Database, latest: float) -> None:
+    """Let a burst of changes become one bundle: while writers queue, the next of them would only ask for another."""
+    loop = asyncio.get_running_loop()
+    while database.crowded and loop.time() < latest:  # noqa: ASYNC110 - nobody tells when a queue has emptied
+        await asyncio.sleep(LULL)
 
 
 def _nothing(door: Door, agent_id: int) -> dict[str, Any]:

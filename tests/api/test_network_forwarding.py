@@ -339,3 +339,15 @@ def test_a_longer_list_costs_no_more_queries(ground, alice, forward):
     for port in range(3, 30):
         forward(publicport=port)
     assert ground.queries(lambda: alice("listPortForwardingRules")) == few
+
+
+def test_all_jobs_that_one_bundle_satisfies_end_together_each_with_its_own_answer(ground, alice, network, forward):
+    target = ground.router(network)
+    made = [forward(publicport=port) for port in (1, 2, 3)]
+    gone = alice("deletePortForwardingRule", id=made[1]["id"])
+    ground.settle(target)
+    found = [alice("queryAsyncJobResult", jobid=answer["jobid"]) for answer in (*made, gone)]
+    assert [job["jobstatus"] for job in found] == [1, 2, 1, 1]
+    assert [found[at]["jobresult"]["portforwardingrule"]["publicport"] for at in (0, 2)] == ["1", "3"]
+    assert "was deleted before the change was in force" in found[1]["jobresult"]["errortext"]
+    assert found[3]["jobresult"] == {"success": True}
