@@ -51,7 +51,7 @@ def plan_around(
     """
     try:
         return plan(facts), {}
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - as below
         try:
             return _without_the_bad(plan, facts, frozenset(suspects))
         except Exception:  # noqa: BLE001 - the first error is the one about the whole

@@ -86,5 +86,5 @@ def test_what_is_wrong_with_the_whole_is_said_as_it_is():
     facts = replace(appliance(network(forwards=(forward(1, protocol="sctp"),))), dns=("nowhere",))
     with pytest.raises(ValueError, match="nowhere"):
         plan_around(written, replace(facts, networks=(network(),)))
-    with pytest.raises(ValueError, match="sctp|nowhere"):
+    with pytest.raises(ValueError, match=r"sctp|nowhere"):
         plan_around(written, facts)
