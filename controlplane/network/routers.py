@@ -142,9 +142,9 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
 
     numbers = [row.id for row in rows]
     where = joinedload(Router.host).joinedload(Host.cluster).joinedload(Cluster.pod)
-    eager = joinedload(Router.network), joinedload(Router.zone), joinedload(Router.service_offering), where
-    eager += (joinedload(Router.target),)
-    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager)).all()
+    eager = joinedload(Router.network), joinedload(Router.zone), joinedload(Router.service_offering)
+    more = joinedload(Router.target), where
+    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager, *more)).all()
     found = select(Found).where(Found.target_id.in_([row.target_id for row in rows if row.target_id]))
     seen = {item.target_id: item for item in ctx.session.scalars(found)}
     owners = owner_fields(ctx, rows)

@@ -92,7 +92,8 @@ def make(session: Session, target: Target) -> tuple[Bundle, dict[str, str]]:
     def write(facts: ApplianceFacts) -> Rendered:
         return driver.render(driver.plan(facts))  # type: ignore[arg-type]
 
-    facts, refused = load_facts(session, target), {}
+    facts = load_facts(session, target)
+    refused: dict[str, str] = {}
     if isinstance(facts, ApplianceFacts):
         (files, elements), refused = plan_around(write, facts, target.refused)
     else:

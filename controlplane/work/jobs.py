@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ForeignKey, String, Text, delete, select
@@ -114,7 +115,7 @@ def _end(session: Session, ending: Sequence[Job], status: int) -> None:
         after_commit(session, partial(signals.notify, "serial"))
 
 
-def reached(session: Session, target: int, generation: int, refused: Mapping[str, str]) -> None:
+def reached(session: Session, target: int, generation: int, refused: Mapping[str, str] = MappingProxyType({})) -> None:
     """Take note that a target stands at a generation: jobs that waited for nothing else end well, all at once.
 
     :param refused: UUID of what the target stands without → why; the jobs about these end with that.
