@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drivers.network.virtual_router import balancing, filters, nat
+from drivers.network.virtual_router import balancing, filters, ipsec, nat
 from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, cidr, identity, network
@@ -34,14 +34,16 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     nics = {nic.mac: nic for nic in facts.nics}
     marks = {item.address: ways[item.nic, item.gateway].table if item.gateway else 0 for item in facts.addresses}
     guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts))
-    elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *_rules(facts, known)])
+    tunneled = ipsec.elements(facts) if facts.tunnels or facts.remote_access else {}
+    elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *_rules(facts, known), tunneled])
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
         guests=guests,
         counters=tuple(sorted({way + counter(item) for item in counted for way in ("in_", "out_")})),
         marked=len(ways) > 1,
-        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in _SETS},
+        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in (*_SETS, *tunneled)},
+        tunnels=bool(tunneled),
     )
 
 
