@@ -78,7 +78,7 @@ class Lab:
         self.folder.chmod(0o755)
 
     def _links(self, wanted):
-        names = {link["address"]: link["ifname"] for link in self.json(self.router, "link")}
+        names = {link.get("address"): link["ifname"] for link in self.json(self.router, "link")}
         for interface in wanted["interfaces"]:
             assert names[interface["mac"]] == interface["name"]
             device = interface["name"]

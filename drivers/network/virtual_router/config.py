@@ -71,6 +71,22 @@ class GuestSide:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelSide:
+    """One WireGuard tunnel, as the packet filter sees it.
+
+    :param listen: the public address, and ``port`` the UDP port, that it answers on.
+    :param address: the router's own in the tunnel.
+    :param mss: the largest TCP segment (RFC 9293) that fits through it, in bytes.
+    """
+
+    device: str
+    listen: str
+    port: int
+    address: str
+    mss: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """The packet filter: the values of its skeleton, and the elements of its sets and maps by name."""
 
@@ -79,6 +95,7 @@ class Ruleset:
     counters: tuple[str, ...]
     marked: bool
     elements: Mapping[str, tuple[str, ...]]
+    tunnels: tuple[TunnelSide, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +205,37 @@ class Haproxy:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelPeer:
+    """A peer of a tunnel. ``allowed`` are the addresses that are its own: what it may send from, and is sent."""
+
+    id: str
+    public_key: str
+    allowed: tuple[str, ...]
+    endpoint: str
+    keepalive: int
+    preshared_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A WireGuard interface.
+
+    :param address: in CIDR notation; ``routes`` are the networks behind its peers.
+    :param mark: of the packets that it sends, which chooses their uplink; 0 is none.
+    """
+
+    id: str
+    device: str
+    address: str
+    mtu: int
+    port: int
+    mark: int
+    routes: tuple[str, ...]
+    private_key: str = field(repr=False)
+    peers: tuple[TunnelPeer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RouterConfig:
     """The whole router. A service that is None has no files: the agent stops it."""
 
@@ -196,3 +244,4 @@ class RouterConfig:
     dnsmasq: Dnsmasq | None
     haproxy: Haproxy | None
     metadata: Mapping[str, Any] | None = field(repr=False)
+    wireguard: tuple[Tunnel, ...] | None = None

@@ -57,13 +57,22 @@ def _public(nic: Nic) -> bool:
     return nic.traffic == "Public"
 
 
-def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[str, str], Uplink]) -> Links:
-    """Decide the router's interfaces, routes, routing rules and kernel settings."""
+def plan(
+    facts: ApplianceFacts,
+    names: Mapping[str, str],
+    ways: Mapping[tuple[str, str], Uplink],
+    inward: Sequence[Mapping[str, Any]] = (),
+) -> Links:
+    """Decide the router's interfaces, routes, routing rules and kernel settings.
+
+    :param inward: routing rules that go before those for the marks of several uplinks.
+    """
     interfaces = tuple(
         Interface(nic.mac, names[nic.mac], _addresses(nic, facts), nic.mtu, _rate(nic, facts.networks))
         for nic in sorted(facts.nics, key=lambda nic: nic.device)
     )
-    return Links(interfaces, tuple(_routes(interfaces, ways)), tuple(_rules(facts, ways)), _sysctls(interfaces, ways))
+    rules = [*(inward if len(ways) > 1 else ()), *_rules(facts, ways)]
+    return Links(interfaces, tuple(_routes(interfaces, ways)), tuple(rules), _sysctls(interfaces, ways))
 
 
 def _addresses(nic: Nic, facts: ApplianceFacts) -> tuple[str, ...]:

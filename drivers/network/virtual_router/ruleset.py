@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drivers.network.virtual_router import balancing, filters, nat
+from drivers.network.virtual_router import balancing, filters, nat, wireguard
 from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, cidr, identity, network
@@ -35,13 +35,16 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     marks = {item.address: ways[item.nic, item.gateway].table if item.gateway else 0 for item in facts.addresses}
     guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts))
     elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *_rules(facts, known)])
+    tunnels = wireguard.sides(facts)
+    sets = _SETS + wireguard.SETS if tunnels else _SETS
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
         guests=guests,
         counters=tuple(sorted({way + counter(item) for item in counted for way in ("in_", "out_")})),
         marked=len(ways) > 1,
-        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in _SETS},
+        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
+        tunnels=tunnels,
     )
 
 
@@ -69,6 +72,7 @@ def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[fi
         nat.forwards(nets["PortForwarding"], known),
         nat.static(nets["StaticNat"], known),
         balancing.elements({counter(net.id): net for net in nets["Lb"]}, known),
+        wireguard.elements(facts),
     ]
 
 

@@ -16,10 +16,13 @@ from drivers.vocabulary import (
     Metadata,
     Network,
     Nic,
+    Passage,
     PortForward,
     PublicAddress,
     StaticNat,
     Stickiness,
+    Wireguard,
+    WireguardPeer,
 )
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
@@ -172,6 +175,22 @@ def two_networks():
     return replace(facts, nics=nics, networks=(*facts.networks, other))
 
 
+KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
+
+
+def wireguard():
+    """A VPN with a device that may reach a little, one that may reach all, and another site; two uplinks."""
+    peers = (
+        WireguardPeer(uid(13, 1), KEYS[1], "10.250.0.2", keepalive=25, preshared_key=KEYS[2], passages=(
+            Passage("10.1.1.5/32", "tcp", 80, 443), Passage("10.1.1.0/24", "icmp", 8, 0))),
+        WireguardPeer(uid(13, 2), KEYS[3], "10.250.0.3", passages=(Passage("10.1.1.0/24"),)),
+        WireguardPeer(uid(13, 3), KEYS[4], "10.250.0.4", ("10.9.0.0/16",), "198.51.100.7:51821",
+                      passages=(Passage("10.1.1.6/32", "udp", 53, 53), Passage("10.250.0.3/32"))),
+    )  # fmt: skip
+    vpn = Wireguard(uid(12, 1), "192.0.2.9", 51820, "10.250.0.1", "10.250.0.0/24", 1420, KEYS[0], peers)
+    return replace(two_ranges(), networks=(network(),), wireguards=(vpn,))
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -186,6 +205,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "wireguard": wireguard,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}
