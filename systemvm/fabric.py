@@ -20,8 +20,6 @@ from systemvm.services import HostSettings
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-PREFIX: Final = "ns-"
-"""Of the namespaces of ``netspine run``."""
 PUBLIC: Final = "pub0"
 UNDERLAY: Final = "und0"
 _BRIDGE: Final = "br0"

@@ -10,8 +10,11 @@ from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
 from controlplane.db.session import Database
-from controlplane.reconcile.targets import Target, load_facts, settle
+from controlplane.reconcile.targets import Target, load_facts, refuse, settle
 from drivers import registry
+from drivers.protocol import Rendered
+from drivers.quarantine import plan_around
+from drivers.vocabulary import ApplianceFacts
 from systemvm.bundle import Bundle, Failure, Outcome
 
 log = logging.getLogger(__name__)
@@ -40,14 +43,19 @@ class Bundles:
                 if key in self._newest:
                     return self._newest[key]
             try:
-                bundle = make(session, target)
-            except ValueError as error:
-                problem = str(error)
-            else:
-                self._keep(key, bundle)
-                return bundle
-        self._refuse(target, problem)
-        return None
+                bundle, refused = make(session, target)
+            except Exception as error:
+                # whatever it is, the other targets of the same pull have nothing to do with it
+                log.exception("Cannot plan %s at generation %s", target.name, target.desired_generation)
+                problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                bundle = None
+        if bundle is None:
+            self._refuse(target, problem)
+            return None
+        if refused != target.refused:
+            self._name(target, refused)
+        self._keep(key, bundle)
+        return bundle
 
     def _keep(self, key: tuple[int, int], bundle: Bundle) -> None:
         with self._lock:
@@ -55,8 +63,14 @@ class Bundles:
             while len(self._newest) > KEPT:
                 self._newest.popitem(last=False)
 
+    def _name(self, planned: Target, refused: dict[str, str]) -> None:
+        log.error("%s is left without: %s", planned.name, " ".join(refused.values()) or "nothing any more")
+        with self._database.write() as session:
+            target = session.get(Target, planned.id)
+            if target is not None:
+                refuse(session, target, refused)
+
     def _refuse(self, planned: Target, problem: str) -> None:
-        log.error("Cannot plan %s at generation %s: %s", planned.name, planned.desired_generation, problem)
         failures = (Failure("plan", problem),)
         outcome = Outcome(planned.uuid, planned.desired_generation, "", "failed", failures)
         with self._database.write() as session:
@@ -65,16 +79,26 @@ class Bundles:
                 settle(session, target, outcome)
 
 
-def make(session: Session, target: Target) -> Bundle:
+def make(session: Session, target: Target) -> tuple[Bundle, dict[str, str]]:
     """Make the bundle that the rows, as this session sees them, mean.
 
+    :return: the bundle, and what it had to leave out: UUID → why.
     :raises ValueError: the driver cannot do what the rows ask for.
     """
     if target.absent:
-        return Bundle(target.uuid, target.name, target.kind, target.desired_generation, absent=True)
+        return Bundle(target.uuid, target.name, target.kind, target.desired_generation, absent=True), {}
     driver = registry.by_kind()[target.kind]
-    files, elements = driver.render(driver.plan(load_facts(session, target)))  # type: ignore[arg-type]
-    return Bundle(target.uuid, target.name, target.kind, target.desired_generation, files, elements)
+
+    def write(facts: ApplianceFacts) -> Rendered:
+        return driver.render(driver.plan(facts))  # type: ignore[arg-type]
+
+    facts = load_facts(session, target)
+    refused: dict[str, str] = {}
+    if isinstance(facts, ApplianceFacts):
+        (files, elements), refused = plan_around(write, facts, target.refused)
+    else:
+        files, elements = driver.render(driver.plan(facts))  # type: ignore[arg-type]
+    return Bundle(target.uuid, target.name, target.kind, target.desired_generation, files, elements), refused
 
 
 def waiting(session: Session, agent_id: int | None) -> list[tuple[int, str, str, int]]:

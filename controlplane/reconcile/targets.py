@@ -42,7 +42,8 @@ class Target(Created, Row):
     :ivar agent_id: who pulls for it; None when the control plane itself applies its bundles.
     :ivar applier: without an agent: the kind whose hosted driver applies the bundles; empty is the target's own kind.
     :ivar failed_generation: the newest generation that could not be brought about, with ``reason``.
-    :ivar failures: of the applied generation: unit (a guest's UUID) → reason.
+    :ivar failures: of the applied generation: unit (a guest's or rule's UUID) → reason.
+    :ivar refused: what the newest bundle had to leave out, in the same form.
     :ivar absent: it is to be taken down; the row goes when that is done.
     """
 
@@ -60,6 +61,7 @@ class Target(Created, Row):
     absent: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str] = mapped_column(Text, default="")
     failures: Mapped[dict[str, str]] = mapped_column(default=dict)
+    refused: Mapped[dict[str, str]] = mapped_column(default=dict)
     applied: Mapped[datetime | None]
     agent: Mapped[Agent | None] = relationship(lazy="joined")
 
@@ -86,6 +88,7 @@ _loaders: dict[str, Callable[[Session, Target], Facts]] = {}
 Listener = Callable[[Session, Target], None]
 _removers: dict[str, Listener] = {}
 _settled: dict[str, list[Listener]] = {}
+_refusing: dict[str, list[Listener]] = {}
 
 
 def facts_of(kind: str) -> Callable[[Callable[[Session, Target], Facts]], Callable[[Session, Target], Facts]]:
@@ -111,6 +114,25 @@ def on_settled(kind: str) -> Callable[[Listener], Listener]:
         return listener
 
     return register
+
+
+def on_refused(kind: str) -> Callable[[Listener], Listener]:
+    """Register, as a decorator, what learns that the ``refused`` of a target of this kind are others than before."""
+
+    def register(listener: Listener) -> Listener:
+        _refusing.setdefault(kind, []).append(listener)
+        return listener
+
+    return register
+
+
+def refuse(session: Session, target: Target, refused: dict[str, str]) -> None:
+    """Take note of what the target's newest bundle leaves out; nothing happens where that is known."""
+    if target.refused == refused:
+        return
+    target.refused = refused
+    for listener in _refusing.get(target.kind, ()):
+        listener(session, target)
 
 
 def on_gone(kind: str) -> Callable[[Listener], Listener]:
@@ -145,13 +167,13 @@ def settle(session: Session, target: Target, outcome: Outcome) -> None:
         if outcome.generation < target.applied_generation:
             return
         target.applied_generation, target.digest, target.applied = outcome.generation, outcome.digest, now()
-        target.failures = {failure.unit: failure.reason for failure in outcome.failures}
+        target.failures = target.refused | {failure.unit: failure.reason for failure in outcome.failures}
         if target.failed_generation <= outcome.generation:
             target.reason = ""
         newest = outcome.generation >= target.desired_generation
         for listener in _settled.get(target.kind, ()) if newest else ():
             listener(session, target)
-        jobs.reached(session, target.id, outcome.generation)
+        jobs.reached(session, target.id, outcome.generation, target.refused)
         if target.absent and newest:
             remove = _removers.get(target.kind)
             if remove is not None:

@@ -6,9 +6,10 @@ it waits for; or at the end of its workflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ForeignKey, String, Text, delete, select
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from controlplane.db.base import Base, Created, Owned, Row, now
 from controlplane.db.secrets import SecretJson
 from controlplane.db.session import after_commit
-from controlplane.errors import ApiError
+from controlplane.errors import ApiError, Unavailable
 from controlplane.work.signals import signals
 
 PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
@@ -114,9 +115,16 @@ def _end(session: Session, ending: Sequence[Job], status: int) -> None:
         after_commit(session, partial(signals.notify, "serial"))
 
 
-def reached(session: Session, target: int, generation: int) -> None:
-    """Take note that a target stands at a generation: jobs that waited for nothing else end well, all at once."""
-    found = _waiting(session, target, generation)
+def reached(session: Session, target: int, generation: int, refused: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Take note that a target stands at a generation: jobs that waited for nothing else end well, all at once.
+
+    :param refused: UUID of what the target stands without → why; the jobs about these end with that.
+    """
+    waiting = _waiting(session, target, generation)
+    found = [job for job in waiting if job.instance_uuid not in refused]
+    for job in waiting if len(found) < len(waiting) else ():
+        if job.instance_uuid in refused:
+            fail(session, job, Unavailable(refused[job.instance_uuid]))
     if not found:
         return
     session.execute(delete(JobWait).where(JobWait.target_id == target, JobWait.generation <= generation))
