@@ -87,6 +87,28 @@ class TunnelSide:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestSide6:
+    """One guest network's IPv6, as the packet filter sees it.
+
+    :param alone: the network has no IPv4: nothing else counts its bytes.
+    :param address: the router's own on this network; guests reach it by its link-local ones, too.
+    :param guarded: closed from outside until a rule opens it.
+    :param ports: TCP ports of the router that its guests may use, besides DNS.
+    """
+
+    id: str
+    device: str
+    cidr: str
+    address: str
+    alone: bool
+    egress_allow: bool
+    guarded: bool
+    dhcp: bool
+    dns: bool
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """The packet filter: the values of its skeleton, and the elements of its sets and maps by name."""
 
@@ -96,6 +118,7 @@ class Ruleset:
     marked: bool
     elements: Mapping[str, tuple[str, ...]]
     tunnels: tuple[TunnelSide, ...] = ()
+    guests6: tuple[GuestSide6, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +135,24 @@ class DhcpRange:
     netmask: str
     address: str
     gateway: str
+    domain: str
+    resolvers: tuple[str, ...]
+    mtu: int
+    dhcp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A network's IPv6, advertised (RFC 4861) and served by DHCPv6.
+
+    :param start: the prefix's first address, ``length`` the prefix's.
+    :param dhcp: False means that guests make their addresses themselves, and are told nothing else.
+    """
+
+    tag: str
+    device: str
+    start: str
+    length: int
     domain: str
     resolvers: tuple[str, ...]
     mtu: int
@@ -143,6 +184,7 @@ class Dnsmasq:
     hosts: tuple[str, ...]
     names: tuple[str, ...]
     special: tuple[SpecialGuest, ...]
+    prefixes: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

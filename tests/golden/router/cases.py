@@ -10,6 +10,7 @@ from drivers.vocabulary import (
     EgressRule,
     HealthCheck,
     IngressRule,
+    Ipv6Rule,
     Lease,
     LoadBalancer,
     Member,
@@ -191,6 +192,50 @@ def wireguard():
     return replace(two_ranges(), networks=(network(),), wireguards=(vpn,))
 
 
+def with_v6(net, **more):
+    """The network with a prefix of its own, and the router with an address on the outside."""
+    block = {"cidr6": "2001:db8:1::/64", "gateway6": "2001:db8:1::1"}
+    leases = tuple(one._replace(address6=f"2001:db8:1::ff:fe00:2{one.mac[-2:]}") for one in net.leases)
+    facts = appliance(replace(net, leases=leases, **block, **more), dns6=("2001:db8:53::53",))
+    outer, inner = facts.nics
+    return replace(facts, nics=(outer._replace(address6="2001:db8::5", prefix6=64, gateway6="2001:db8::1"), inner))
+
+
+def dual_stack():
+    return with_v6(
+        network(
+            mtu=1450,
+            metadata=(Metadata(uid(3, 5), "10.1.1.5", (("instance-id", uid(3, 5)),), sources6=("2001:db8:1::5", "fe80::5")),),
+        ),
+        egress_allow=False,
+        ingress6=(
+            Ipv6Rule(uid(12, 1), "tcp", 22, 22, (), ()),
+            Ipv6Rule(uid(12, 2), "tcp", 80, 90, ("2001:db8:c::/48",), ("2001:db8:1::5/128",)),
+            Ipv6Rule(uid(12, 3), "icmp", 128, 0, ("2001:db8:c::/48",), ()),
+            Ipv6Rule(uid(12, 4), "all", -1, -1, ("2001:db8:d::7/128",), ()),
+        ),
+        egress6=(
+            Ipv6Rule(uid(13, 1), "udp", 53, 53, (), ("2001:db8:c::/48",)),
+            Ipv6Rule(uid(13, 2), "icmp", -1, -1, ("2001:db8:1::5/128",), ()),
+        ),
+    )  # fmt: skip
+
+
+def ipv6_only():
+    """A network without IPv4: neither addresses nor translation."""
+    facts = with_v6(network(services=frozenset({"Dhcp", "Dns", "Firewall", "UserData"})))
+    net = replace(
+        facts.networks[0],
+        cidr="",
+        gateway="",
+        leases=tuple(one._replace(address="") for one in facts.networks[0].leases),
+        metadata=(Metadata(uid(3, 5), "", (("instance-id", uid(3, 5)),), sources6=("2001:db8:1::5", "fe80::5")),),
+    )
+    outer, inner = facts.nics
+    nics = (outer._replace(address="", prefix=0, gateway=""), inner._replace(address="", prefix=0))
+    return replace(facts, nics=nics, addresses=(), networks=(net,), dns=())
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -206,6 +251,8 @@ FACTS = {
     "two_ranges": two_ranges,
     "two_networks": two_networks,
     "wireguard": wireguard,
+    "dual_stack": dual_stack,
+    "ipv6_only": ipv6_only,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}
