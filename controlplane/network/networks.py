@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Select, String, select
+from sqlalchemy import BigInteger, ForeignKey, Select, String, bindparam, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -74,9 +75,15 @@ class Network(Created, Removable, Owned, Row):
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the appliances that serve it."""
-        from controlplane.network.routers import Router
+        return list(session.scalars(_targets(), {"network": self.id}))
 
-        return list(session.scalars(select(Target).join(Router).where(Router.network_id == self.id)))
+
+@cache
+def _targets() -> Select[Target]:
+    """Return the query for the targets of a ``network``'s appliances."""
+    from controlplane.network.routers import Router
+
+    return select(Target).join(Router).where(Router.network_id == bindparam("network"))
 
 
 def services_of(network: Network) -> dict[str, list[str]]:

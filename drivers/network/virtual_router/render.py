@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from drivers.network.virtual_router import wireguard
 from drivers.network.virtual_router.config import RouterConfig
 from systemvm.bundle import Elements, File
 
@@ -59,6 +60,8 @@ def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]
     )
     if config.metadata is not None:
         files.append(_json("metadata.json", config.metadata, "metadata", secret=True))
+    if config.wireguard is not None:
+        files.append(_json("wireguard.json", wireguard.written(config.wireguard), "wireguard", secret=True))
     if config.haproxy is not None:
         files += [File(path, pem, "haproxy", secret=True) for path, pem in config.haproxy.certificates]
     elements = tuple(Elements(name, items) for name, items in sorted(config.ruleset.elements.items()))
