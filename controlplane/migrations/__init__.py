@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 _TABLE = "alembic_version"
-_REVISION = re.compile(r'^revision = ["'](\w+)["']', re.MULTILINE)
-_FORMER = re.compile(r'^down_revision = ["'](\w+)["']', re.MULTILINE)
+_REVISION = re.compile(r'^revision = "(\w+)"', re.MULTILINE)
+_FORMER = re.compile(r'^down_revision = "(\w+)"', re.MULTILINE)
 
 
 def upgrade(engine: Engine) -> None:

@@ -131,7 +131,7 @@ def test_every_reason_why_an_offering_does_not_fit_is_named(ground, alice, netwo
     for reason in ("it is for Shared networks", "p lacks the tags fast", "specifyvlan=true",
                    r"203.0.113.10 cannot have rules of several kinds, or be the source NAT address"):  # fmt: skip
         assert reason in refused.value.text
-    with pytest.raises(BadParameter, match="networkofferingid value=.*no network offering with this id"):
+    with pytest.raises(BadParameter, match=r"networkofferingid value=.*no network offering with this id"):
         alice("updateNetwork", id=network, networkofferingid=offering(ground, "disabled", state="Disabled"))
     assert ground.rows(Network)[0].state == "Implemented"
 
