@@ -67,7 +67,8 @@ class Strongswan:
             return failures
         charon.set_routes(wanted["routes"]["from"], wanted["routes"]["to"])
         try:
-            _load(charon, wanted)
+            if _load(charon, wanted):
+                self._dialling.forget(place.folder)  # what failed before may go well now
         except CommandException as error:
             return [Failure(FILE, f"{FILE}: charon refused it: {error}")]
         self._dial(place, charon, wanted)

@@ -10,8 +10,9 @@ import socket
 import struct
 import time
 
+from drivers.ipsec import Tunnel
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress, Tunnel
+from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
 from systemvm import netns
 from systemvm.apply import Applier
 from systemvm.bundle import Bundle
@@ -122,7 +123,7 @@ class VpnLab:
         return dict(self.applier.observe(self.bundles[side]).states).get(CONNECTION[side])
 
     def connected(self, *sides):
-        return all(self.state(side) == "Connected" for side in sides or ("a", "b"))
+        return {self.state(side) for side in sides or ("a", "b")} == {"Connected"}
 
     def pid(self, side):
         import json

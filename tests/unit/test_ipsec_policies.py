@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from drivers.ipsec import VpnUser
 from drivers.ipsec_policies import COMBINED, ENCRYPTIONS, GROUPS, HASHES, proposals
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import VpnUser
 from systemvm.services.charon import impossible
 from tests.golden.router.cases import FIRST, tunnels
 

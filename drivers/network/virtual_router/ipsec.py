@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 from typing import Any
 
+from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.ipsec_policies import proposals
 from drivers.network.virtual_router.config import Ipsec
 from drivers.network.virtual_router.syntax import address, identity, matched, network, number
-from drivers.vocabulary import ApplianceFacts, RemoteAccess, Tunnel, VpnUser
+from drivers.vocabulary import ApplianceFacts
 
 VERSIONS = {"ike": "0", "ikev1": "1", "ikev2": "2"}
 LONGEST, SHORTEST = 86_400, 60

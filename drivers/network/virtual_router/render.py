@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from drivers.network.virtual_router import wireguard
 from drivers.network.virtual_router.config import Ipsec, RouterConfig
 from systemvm.bundle import Elements, File
 
@@ -59,6 +60,8 @@ def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]
     )
     if config.metadata is not None:
         files.append(_json("metadata.json", config.metadata, "metadata", secret=True))
+    if config.wireguard is not None:
+        files.append(_json("wireguard.json", wireguard.written(config.wireguard), "wireguard", secret=True))
     if config.ipsec is not None:
         files.append(_json("strongswan/connections.json", _connections(config.ipsec), "strongswan", secret=True))
     if config.haproxy is not None:
