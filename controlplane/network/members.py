@@ -90,8 +90,7 @@ class RemoveFromLoadBalancerRule(Command, name="removeFromLoadBalancerRule", ans
             if not gone:
                 what = f"{vm.name} ({address})" if address else vm.name
                 raise BadParameter(
-                    f"Invalid parameter virtualmachineids: {what} does not serve load balancer rule "
-                    f"{rule.uuid}."
+                    f"Invalid parameter virtualmachineids: {what} does not serve load balancer rule {rule.uuid}."
                 )
             for member in gone:
                 rule.members.remove(member)

@@ -111,7 +111,7 @@ def test_what_no_network_could_be_given_is_refused(cloud):
             "Dns is not among the supportedservices",
         ),
         ({"serviceproviderlist": [{"service": "Dns"}]}, {"supportedservices": "Dns"}, "has a service and a provider"),
-        ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "An L2 network has no services but UserData"),
+        ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "an L2 network has UserData only"),
         ({}, {"supportedservices": "Dhcp", "guestiptype": "Shared"}, "Shared networks have ranges"),
         ({}, {"supportedservices": ALL, "specifyipranges": True}, "an Isolated network with SourceNat has none"),
         ({}, {"supportedservices": "Dhcp", "forvpc": True}, "VpcVirtualRouter of service Dhcp is not installed"),
