@@ -114,7 +114,7 @@ def test_what_no_network_could_be_given_is_refused(cloud):
         ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "an L2 network has UserData only"),
         ({}, {"supportedservices": "Dhcp", "guestiptype": "Shared"}, "Shared networks have ranges"),
         ({}, {"supportedservices": ALL, "specifyipranges": True}, "an Isolated network with SourceNat has none"),
-        ({}, {"supportedservices": "Dhcp", "forvpc": True}, "VpcVirtualRouter of service Dhcp is not installed"),
+        ({}, {"supportedservices": "Dhcp", "forvpc": True}, "VpcVirtualRouter: it is not installed, for service Dhcp"),
         ({}, {"supportedservices": "NetworkACL"}, "does not support service NetworkACL"),
         ({}, {"supportedservices": "Dhcp", "networkrate": -1}, "networkrate value=-1"),
         ({}, {"supportedservices": "Dhcp", "traffictype": "Public"}, "must be one of Guest"),
