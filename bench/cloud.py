@@ -20,7 +20,7 @@ from sqlalchemy import insert, select
 from bench.caller import Caller
 from bench.figures import until
 from controlplane import demo_zone, rooms, run
-from controlplane.db.base import Base, new_uuid
+from controlplane.db.base import Base, new_stamp, new_uuid
 from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
 from controlplane.settings import Settings
@@ -138,8 +138,8 @@ class Cloud:
 
     def copy(self, table: type[Base], model: dict[str, Any], changes: Sequence[dict[str, Any]]) -> None:
         """Insert copies of a row, each with changes, without any touch: the next call brings them about."""
-        own = [name for name in ("uuid",) if name in model]
-        rows = [model | {name: new_uuid() for name in own} | change for change in changes]
+        own = {name: made for name, made in (("uuid", new_uuid), ("stamp", new_stamp)) if name in model}
+        rows = [model | {name: made() for name, made in own.items()} | change for change in changes]
         for row in rows:
             row.pop("id", None)
         with self.database.write() as session:
