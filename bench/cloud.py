@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -28,6 +27,7 @@ from systemvm import netns
 from systemvm.bundle import Bundle
 from systemvm.container import Container
 from systemvm.fabric import Fabric
+from systemvm.ledger import Ledger
 
 PORTS = range(18400, 18500)
 HOST = "host-1"
@@ -130,10 +130,9 @@ class Cloud:
 
     def held(self, name: str) -> Bundle:
         """Return what the agent's ledger holds of a target."""
-        for path in (self.state / "ledger").glob("*.json"):
-            data = json.loads(path.read_text())
-            if data["name"] == name:
-                return Bundle.from_json(data)
+        for bundle in Ledger(self.state / "ledger"):
+            if bundle.name == name:
+                return bundle
         raise LookupError(f"The ledger has no target {name}.")
 
     def copy(self, table: type[Base], model: dict[str, Any], changes: Sequence[dict[str, Any]]) -> None:
