@@ -308,7 +308,7 @@ def remote_access_facts(session: Session, network: Network) -> ipsec.RemoteAcces
     if row is None:
         return None
     resolvers = (network.gateway,) if "Dns" in services_of(network) else (network.zone.dns1, network.zone.dns2)
-    users = select(VpnUser.username, VpnUser.password).where(VpnUser.account_id == row.account_id)
+    users = select(VpnUser).where(VpnUser.account_id == row.account_id).order_by(VpnUser.username)
     return ipsec.RemoteAccess(
         id=row.uuid,
         local=row.public_ip.address,
@@ -318,5 +318,5 @@ def remote_access_facts(session: Session, network: Network) -> ipsec.RemoteAcces
         certificate=row.certificate,
         key=row.key,
         dns=tuple(resolver for resolver in resolvers if resolver),
-        users=tuple(ipsec.VpnUser(name, password) for name, password in session.execute(users.order_by(VpnUser.username))),
+        users=tuple(ipsec.VpnUser(user.username, user.password) for user in session.scalars(users)),
     )

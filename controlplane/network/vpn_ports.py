@@ -38,12 +38,17 @@ def hold(session: Session, ip: PublicIp) -> None:
             f"Public address {ip.address} has static NAT to {ip.nic_address}, which takes it whole: "
             "a VPN needs another address, or static NAT disabled."
         )
-    mine = select(PortClaim.port).where(PortClaim.public_ip_id == ip.id, PortClaim.rule_uuid == ip.uuid)
-    there = set(session.scalars(mine))
-    for port in PORTS:
-        if port not in there:
-            wanted = PortClaim(public_ip_id=ip.id, protocol="udp", port=port, rule_uuid=ip.uuid, purpose=VPN)
-            claim(session, wanted, port)
+    on_it = PortClaim.public_ip_id == ip.id, PortClaim.protocol == "udp", PortClaim.port.in_(PORTS)
+    there = session.scalars(select(PortClaim).where(*on_it).order_by(PortClaim.port)).all()
+    for other in there:
+        if other.rule_uuid != ip.uuid:
+            raise RuleConflict(
+                f"Public address {ip.address} has {other.purpose} {other.rule_uuid} on UDP port {other.port}, which a "
+                "VPN needs: choose another address, or delete that rule."
+            )
+    for port in PORTS if not there else ():
+        wanted = PortClaim(public_ip_id=ip.id, protocol="udp", port=port, rule_uuid=ip.uuid, purpose=VPN)
+        claim(session, wanted, port)
 
 
 def let_go(session: Session, ip: PublicIp) -> None:
