@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from drivers.ipsec import RemoteAccess, Tunnel
+
 SERVICES = (
     "Dhcp",
     "Dns",
@@ -377,6 +379,8 @@ class ApplianceFacts:
     settings: tuple[tuple[str, str], ...] = ()
     wireguards: tuple[Wireguard, ...] = ()
     dns6: tuple[str, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
+    remote_access: RemoteAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)

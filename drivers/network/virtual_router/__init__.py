@@ -7,7 +7,7 @@ packet filter's skeleton changes with interfaces, networks and addresses only.
 
 from __future__ import annotations
 
-from drivers.network.virtual_router import balancing, dhcp, links, metadata, ruleset, wireguard
+from drivers.network.virtual_router import balancing, dhcp, ipsec, links, metadata, ruleset, wireguard
 from drivers.network.virtual_router.capabilities import CAPABILITIES
 from drivers.network.virtual_router.config import RouterConfig
 from drivers.network.virtual_router.render import render
@@ -47,6 +47,7 @@ class VirtualRouter:
             haproxy=balancing.plan(facts),
             metadata=metadata.plan(facts, names),
             wireguard=tunnels,
+            ipsec=ipsec.plan(facts),
         )
 
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:

@@ -6,7 +6,7 @@ nothing is left to decide about it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,10 @@ class GuestSide6:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name."""
+    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
+
+    :param ipsec: it has IPsec tunnels.
+    """
 
     publics: tuple[str, ...]
     guests: tuple[GuestSide, ...]
@@ -119,6 +122,7 @@ class Ruleset:
     elements: Mapping[str, tuple[str, ...]]
     tunnels: tuple[TunnelSide, ...] = ()
     guests6: tuple[GuestSide6, ...] = ()
+    ipsec: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,25 @@ class Haproxy:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipsec:
+    """The IKE daemon: what it is to have, in the words of strongSwan's vici, by name.
+
+    :param initiate: connection → the children that this side brings up; a passive connection is not there.
+    :param resets: connection → a number; a higher one means that it is to begin anew.
+    :param sources: the CIDRs that tunnels lead from, ``destinations`` those that they lead to.
+    """
+
+    connections: Mapping[str, Any]
+    secrets: Mapping[str, Any] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
+    pools: Mapping[str, Any]
+    initiate: Mapping[str, Sequence[str]]
+    resets: Mapping[str, int]
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelPeer:
     """A peer of a tunnel. ``allowed`` are the addresses that are its own: what it may send from, and is sent."""
 
@@ -287,3 +310,4 @@ class RouterConfig:
     haproxy: Haproxy | None
     metadata: Mapping[str, Any] | None = field(repr=False)
     wireguard: tuple[Tunnel, ...] | None = None
+    ipsec: Ipsec | None = None

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
 from drivers.vocabulary import (
     ApplianceFacts,
@@ -236,6 +237,25 @@ def ipv6_only():
     return replace(facts, nics=nics, addresses=(), networks=(net,), dns=())
 
 
+def tunnels():
+    """Two customer gateways, one of them with several networks and IKEv1, and users who dial in."""
+    common = {"local": FIRST, "networks": ("10.1.1.0/24",)}
+    return appliance(
+        tunnels=(
+            Tunnel(uid(20, 1), peer="198.51.100.9", remotes=("10.9.0.0/24", "10.9.1.0/24", "172.16.0.0/12"), psk="s3 cret",
+                   version="ikev1", ike_policy="aes128-sha1;modp1536,3des-md5;modp1024", esp_policy="aes128-sha1",
+                   ike_lifetime=28_800, passive=True, **common),
+            Tunnel(uid(20, 2), peer="198.51.100.10", remotes=("10.8.0.0/16",), psk="other", version="ike",
+                   ike_policy="aes256gcm16-sha384;ecp384", esp_policy="aes256gcm16-sha384;ecp384", dpd=True, encap=True,
+                   resets=2, **common),
+        ),
+        remote_access=RemoteAccess(
+            uid(21, 1), SECOND, ("10.1.1.0/24",), "10.1.2.2", "10.1.2.9", PEM.format("CERTIFICATE"),
+            PEM.format("PRIVATE KEY"), ("10.1.1.1",), (VpnUser("anna", "pa ss"), VpnUser("bob@example", "word")),
+        ),
+    )  # fmt: skip
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -250,6 +270,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "tunnels": tunnels,
     "wireguard": wireguard,
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
