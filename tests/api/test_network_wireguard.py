@@ -329,7 +329,7 @@ def test_a_second_account_sees_and_touches_nothing(ground, alice, vpn, network, 
         ("removeWireguardPeer", {"id": peer["id"]}),
         ("getWireguardPeerConfiguration", {"id": peer["id"]}),
     ):
-        with pytest.raises(ApiError, match="no .* with this id exists"):
+        with pytest.raises(ApiError, match=r"no .* with this id exists"):
             bob(command, **parameters)
     assert ground.rows(WireguardPeer)[0].private_key is not None
 
