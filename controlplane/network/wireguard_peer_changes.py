@@ -246,9 +246,8 @@ class GetWireguardPeerConfiguration(Command, name="getWireguardPeerConfiguration
 
 def _configuration(peer: WireguardPeer) -> wireguard_text.Configuration:
     vpn = peer.vpn
-    reaches = [line.cidr for line in peer.allowed] + [f"{vpn.gateway}/32"]
-    if peer.remotes:  # a site is spoken to by all of the network, whatever it may itself begin
-        reaches += [str(network) for network in _networks(vpn)]
+    # the whole network, so that a longer list needs no other configuration: what passes is the router's to say
+    reaches = [*map(str, _networks(vpn)), *(line.cidr for line in peer.allowed), f"{vpn.gateway}/32"]
     return wireguard_text.Configuration(
         name=peer.name,
         address=peer.address,

@@ -38,6 +38,7 @@ def device(world: World, name: str, configuration: str) -> Iterator[str]:
         (space, "route", "add", "default", "via", f"{network}.1"),
     ):
         netns.run(where, ["ip", *words])
+    netns.run(internet, ["sysctl", "-qw", "net.ipv4.ip_forward=1"])
     process = netns.popen(space, ["wireguard-go", "-f", handle], stdout=-3, stderr=-3)
     try:
         until(Path(f"/var/run/wireguard/{handle}.sock").is_socket)
