@@ -55,5 +55,5 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "false"},
     "StaticNat": {},
     "UserData": {},
-    "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec", "VpnTypes": "removeaccessvpn,s2svpn"},
+    "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec,wireguard", "VpnTypes": "removeaccessvpn,s2svpn"},
 }
