@@ -63,7 +63,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     dns1: str | None = optional(check=syntax.ipv4)
     dns2: str | None = optional(check=syntax.ipv4)
     gateway: str | None = optional(check=syntax.ipv4)
-    netmask: str | None = optional(check=syntax.ipv4)
+    netmask: str | None = optional(check=syntax.netmask)
     startip: str | None = optional(check=syntax.ipv4)
     endip: str | None = optional(check=syntax.ipv4)
     routerip: str | None = optional(check=syntax.ipv4)
