@@ -78,7 +78,7 @@ class Lab:
         self.folder.chmod(0o755)
 
     def _links(self, wanted):
-        names = {link["address"]: link["ifname"] for link in self.json(self.router, "link")}
+        names = {link.get("address"): link["ifname"] for link in self.json(self.router, "link")}
         for key, value in wanted["sysctls"].items():
             netns.run(self.router, ["sysctl", "-qw", f"{key}={value}"])
         for interface in wanted["interfaces"]:

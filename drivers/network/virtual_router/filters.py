@@ -77,19 +77,38 @@ def egress(network: Network) -> Elements:
 
     :raises ValueError: as for :func:`ingress`.
     """
+
+    def sources(rule: EgressRule, what: str) -> list[Interval]:
+        return [_inside(network, source, what) for source in rule.sources] or [cidr(network.cidr, "The CIDR")]
+
+    return crossing("egress", network.egress, sources)
+
+
+def _sources(rule: EgressRule, what: str) -> list[Interval]:
+    return [cidr(source, f"The source CIDR of {what}") for source in rule.sources]
+
+
+def crossing(
+    direction: str, rules: Iterable[EgressRule], sources: Callable[[EgressRule, str], list[Interval]] = _sources
+) -> Elements:
+    """Return the elements of ``…_ports``, ``…_icmp`` and ``…_all`` for packets that cross the router.
+
+    :param direction: what the names of the sets begin with.
+    :param sources: returns where a rule's packets come from.
+    :raises ValueError: as for :func:`ingress`.
+    """
     groups: dict[str, list[Piece]] = {}
-    ordered = sorted(network.egress)
+    ordered = sorted(rules)
     for rank, rule in enumerate(ordered):
-        what = f"Egress rule {identity(rule.id, 'The egress rule id')}"
+        what = f"{direction.capitalize()} rule {identity(rule.id, f'The {direction} rule id')}"
         head = service(rule, what)
-        sources = [_inside(network, source, what) for source in rule.sources] or [cidr(network.cidr, "The CIDR")]
         targets = [cidr(target, f"The destination CIDR of {what}") for target in rule.destinations]
         groups.setdefault(rule.protocol, []).extend(
-            ((*head, source, target), rank) for source in sources for target in targets or [EVERYONE]
+            ((*head, source, target), rank) for source in sources(rule, what) for target in targets or [EVERYONE]
         )
-    found: Elements = {"egress_ports": [], "egress_icmp": [], "egress_all": []}
+    found: Elements = {f"{direction}_ports": [], f"{direction}_icmp": [], f"{direction}_all": []}
     for protocol, boxes in groups.items():
-        name, write = written(protocol, "egress")
+        name, write = written(protocol, direction)
         found[name] += [
             f'{text} counter comment "{ordered[rank].id}"'
             for box, rank in disjoint(boxes)

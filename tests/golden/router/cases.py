@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
 from drivers.vocabulary import (
     ApplianceFacts,
@@ -17,10 +18,13 @@ from drivers.vocabulary import (
     Metadata,
     Network,
     Nic,
+    Passage,
     PortForward,
     PublicAddress,
     StaticNat,
     Stickiness,
+    Wireguard,
+    WireguardPeer,
 )
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
@@ -173,6 +177,22 @@ def two_networks():
     return replace(facts, nics=nics, networks=(*facts.networks, other))
 
 
+KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
+
+
+def wireguard():
+    """A VPN with a device that may reach a little, one that may reach all, and another site; two uplinks."""
+    peers = (
+        WireguardPeer(uid(13, 1), KEYS[1], "10.250.0.2", keepalive=25, preshared_key=KEYS[2], passages=(
+            Passage("10.1.1.5/32", "tcp", 80, 443), Passage("10.1.1.0/24", "icmp", 8, 0))),
+        WireguardPeer(uid(13, 2), KEYS[3], "10.250.0.3", passages=(Passage("10.1.1.0/24"),)),
+        WireguardPeer(uid(13, 3), KEYS[4], "10.250.0.4", ("10.9.0.0/16",), "198.51.100.7:51821",
+                      passages=(Passage("10.1.1.6/32", "udp", 53, 53), Passage("10.250.0.3/32"))),
+    )  # fmt: skip
+    vpn = Wireguard(uid(12, 1), "192.0.2.9", 51820, "10.250.0.1", "10.250.0.0/24", 1420, KEYS[0], peers)
+    return replace(two_ranges(), networks=(network(),), wireguards=(vpn,))
+
+
 def with_v6(net, **more):
     """The network with a prefix of its own, and the router with an address on the outside."""
     block = {"cidr6": "2001:db8:1::/64", "gateway6": "2001:db8:1::1"}
@@ -217,6 +237,25 @@ def ipv6_only():
     return replace(facts, nics=nics, addresses=(), networks=(net,), dns=())
 
 
+def tunnels():
+    """Two customer gateways, one of them with several networks and IKEv1, and users who dial in."""
+    common = {"local": FIRST, "networks": ("10.1.1.0/24",)}
+    return appliance(
+        tunnels=(
+            Tunnel(uid(20, 1), peer="198.51.100.9", remotes=("10.9.0.0/24", "10.9.1.0/24", "172.16.0.0/12"), psk="s3 cret",
+                   version="ikev1", ike_policy="aes128-sha1;modp1536,3des-md5;modp1024", esp_policy="aes128-sha1",
+                   ike_lifetime=28_800, passive=True, **common),
+            Tunnel(uid(20, 2), peer="198.51.100.10", remotes=("10.8.0.0/16",), psk="other", version="ike",
+                   ike_policy="aes256gcm16-sha384;ecp384", esp_policy="aes256gcm16-sha384;ecp384", dpd=True, encap=True,
+                   resets=2, **common),
+        ),
+        remote_access=RemoteAccess(
+            uid(21, 1), SECOND, ("10.1.1.0/24",), "10.1.2.2", "10.1.2.9", PEM.format("CERTIFICATE"),
+            PEM.format("PRIVATE KEY"), ("10.1.1.1",), (VpnUser("anna", "pa ss"), VpnUser("bob@example", "word")),
+        ),
+    )  # fmt: skip
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -231,6 +270,8 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "tunnels": tunnels,
+    "wireguard": wireguard,
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
 }
