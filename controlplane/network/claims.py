@@ -12,6 +12,7 @@ from controlplane.errors import RuleConflict
 from controlplane.network.rule_text import ports_text
 
 PORT_FORWARDING, BALANCING, IP_FORWARDING = "port forwarding rule", "load balancer rule", "IP forwarding rule"
+WIREGUARD = "WireGuard VPN"
 """The purposes of claims."""
 PARAMETERS = {PORT_FORWARDING: "publicport", BALANCING: "publicport", IP_FORWARDING: "startport"}
 """What the API calls the (first) port of each."""

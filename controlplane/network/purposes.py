@@ -10,13 +10,13 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.errors import BadParameter, RuleConflict
-from controlplane.network.claims import BALANCING, PORT_FORWARDING, PortClaim
+from controlplane.network.claims import BALANCING, PORT_FORWARDING, WIREGUARD, PortClaim
 from controlplane.network.networks import Network, require_service
 from controlplane.network.public_ips import ALLOCATED, PublicIp
 
 _NETWORK = select(Network).where(Network.id == bindparam("network")).options(joinedload(Network.offering))
 STATIC_NAT = "static NAT"
-SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat"}
+SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat", WIREGUARD: "Vpn"}
 """The purposes that exclude each other, and the service that each needs."""
 
 
