@@ -73,7 +73,9 @@ class Network(Created, Removable, Owned, Row):
         """Return the targets of the appliances that serve it."""
         from controlplane.network.routers import Router
 
-        return list(session.scalars(select(Target).join(Router).where(Router.network_id == self.id)))
+        return list(
+            session.scalars(select(Target).join(Router).where(Router.network_id == self.id, Router.retired.is_(None)))
+        )
 
 
 def services_of(network: Network) -> dict[str, list[str]]:

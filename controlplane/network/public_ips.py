@@ -254,7 +254,7 @@ def free_released(session: Session, target: Target) -> None:
     """Free the addresses that a router has let go of, once it stands at its newest state."""
     from controlplane.network.routers import Router
 
-    networks = select(Router.network_id).where(Router.target_id == target.id)
+    networks = select(Router.network_id).where(Router.target_id == target.id, Router.dark.is_(False))
     let_go = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.in_(networks))
     session.execute(let_go.values(state=FREE, network_id=None))
 

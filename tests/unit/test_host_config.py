@@ -75,7 +75,7 @@ def test_one_more_guest_is_one_more_file():
     assert {file.path for file in set(after) - set(before)} == {"guests/b.json"}
     assert set(before) <= set(after)
     content = json.loads(next(file.content for file in after if file.path == "guests/b.json"))
-    assert content["ports"][0]["port"] == port_name("o" + "t")
+    assert content["ports"][0]["port"] == port_name("o")
 
 
 @pytest.mark.parametrize(
