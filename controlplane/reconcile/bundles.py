@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from threading import Lock
+from typing import cast
 
-from sqlalchemy import case, select
+from sqlalchemy import Table, bindparam, case, select
 from sqlalchemy.orm import Session
 
 from controlplane.db.session import Database
@@ -103,11 +104,17 @@ def make(session: Session, target: Target) -> tuple[Bundle, dict[str, str]]:
 
 def waiting(session: Session, agent_id: int | None) -> list[tuple[int, str, str, int]]:
     """Return (number, uuid, applier's kind, generation) of the targets whose desired generation has no outcome yet."""
-    applier = case((Target.applier != "", Target.applier), else_=Target.kind)
-    wanted = Target.id, Target.uuid, applier, Target.desired_generation
-    query = select(*wanted).where(
-        Target.agent_id == agent_id,
-        Target.desired_generation > Target.applied_generation,
-        Target.desired_generation > Target.failed_generation,
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in session.execute(query.order_by(Target.id))]
+    found = session.execute(_WAITING, {"agent": agent_id}) if agent_id else session.execute(_HOSTED)
+    return [(row[0], row[1], row[2], row[3]) for row in found]
+
+
+_target = cast("Table", Target.__table__).c
+_APPLIER = case((_target.applier != "", _target.applier), else_=_target.kind)
+_UNSETTLED = (  # built once: it is asked with every change
+    select(_target.id, _target.uuid, _APPLIER, _target.desired_generation)
+    .where(_target.desired_generation > _target.applied_generation)
+    .where(_target.desired_generation > _target.failed_generation)
+    .order_by(_target.id)
+)
+_WAITING = _UNSETTLED.where(_target.agent_id == bindparam("agent"))
+_HOSTED = _UNSETTLED.where(_target.agent_id.is_(None))

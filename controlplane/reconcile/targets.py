@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ForeignKey, String, Text, update
+from sqlalchemy import ForeignKey, String, Table, Text, bindparam, update
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm.attributes import set_committed_value
 
 from controlplane.db.base import Base, Created, Row, now
 from controlplane.db.session import after_commit
@@ -83,6 +84,13 @@ class Found(Base):
     counters: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
+_targets = cast("Table", Target.__table__)
+_RAISE = (  # built once: it is a part of every change
+    update(_targets)
+    .where(_targets.c.id == bindparam("target"))
+    .values(desired_generation=_targets.c.desired_generation + 1)
+    .returning(_targets.c.desired_generation)
+)
 Facts = ApplianceFacts | HostFacts
 _loaders: dict[str, Callable[[Session, Target], Facts]] = {}
 Listener = Callable[[Session, Target], None]
@@ -150,12 +158,11 @@ def touch(session: Session, targets: Sequence[Target]) -> list[tuple[int, int]]:
 
     :return: (target number, generation) of each, for a job to wait for.
     """
+    session.flush()
     raised: list[tuple[int, int]] = []
     for target in sorted({target.id: target for target in targets}.values(), key=lambda target: target.id):
-        bump = update(Target).where(Target.id == target.id).values(desired_generation=Target.desired_generation + 1)
-        generation = session.scalar(bump.returning(Target.desired_generation))
-        assert generation is not None
-        target.desired_generation = generation
+        generation: int = session.execute(_RAISE, {"target": target.id}).scalar_one()
+        set_committed_value(target, "desired_generation", generation)
         raised.append((target.id, generation))
         after_commit(session, partial(signals.notify, f"agent/{target.agent_id}" if target.agent_id else "hosted"))
     return raised
