@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from systemvm import netns
-from systemvm.libnftables import Context, NftError
 from systemvm.services import HostSettings
 
 _log = logging.getLogger(__name__)
@@ -98,12 +97,9 @@ def _add(table: str, found: Iterable[Flow]) -> str:
 
 
 def _run(host: HostSettings, text: str) -> bool:
-    context = Context(host.namespace)
-    try:
-        context.run(text)
-    except NftError as error:
-        _log.warning("Connections to a retired router itself cannot be kept: %s", error.reason)
+    try:  # a process of its own: the library looks interfaces up in a list that all its threads share
+        netns.run(host.namespace, ["nft", "-f", "-"], text_in=text)
+    except RuntimeError as error:
+        _log.warning("Connections to a retired router itself cannot be kept: %s", error)
         return False
-    finally:
-        context.close()
     return True
