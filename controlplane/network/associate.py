@@ -108,6 +108,8 @@ def _must_take_addresses(ctx: Context, network: Network) -> None:
             f"Network {network.name} uses no public addresses: its offering {network.offering.name} has none of "
             f"{', '.join(sorted(SERVICES))}."
         )
+    if network.cidr is None:
+        raise Unsupported(f"Network {network.name} has no IPv4: its guests are reached by their own IPv6 addresses.")
     if network.state in ("Shutdown", "Destroy"):
         raise BadParameter(f"Invalid parameter networkid value={network.uuid}: {network.name} is in {network.state}.")
 
@@ -128,7 +130,8 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is {ip.state.lower()} already.")
         if ip.source_nat:
             raise RuleConflict(
-                f"Public address {ip.address} is the source NAT address of its network, and goes with the network."
+                f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
+                "network, and goes with the network."
             )
         ctx.instance = ip
         ctx.touch(ip)

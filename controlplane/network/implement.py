@@ -19,7 +19,7 @@ from controlplane.db.base import now
 from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
 from controlplane.identity.accounts import Account
-from controlplane.network import nics, public_ips
+from controlplane.network import ipv6, nics, public_ips
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, counted, services_of
 from controlplane.network.nics import Nic
@@ -105,7 +105,8 @@ def ensure_router(session: Session, network: Network, provider: str) -> Router:
     router = next(found, None)
     if router is None:
         router = add_router(session, network, provider)
-        nics.allocate(session, network, address=network.gateway or "", router=router, device=GUEST_DEVICE)
+        nics.allocate(session, network, address=network.gateway or "", address6=network.gateway6 or "",
+                      router=router, device=GUEST_DEVICE)  # fmt: skip
     if router.target_id is None:
         place(session, router, choose_host(session, router))
     router.running = True
@@ -160,7 +161,9 @@ def ensure_public_nics(session: Session, network: Network) -> None:
     """Give each router of the network an interface on every VLAN that its public addresses are of, and on no other."""
     mine = PublicIp.network_id == network.id, PublicIp.state == public_ips.ALLOCATED
     used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(*mine)
-    vlans = {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
+    outside = ipv6.outside_of(session, network)
+    vlans = {outside.vlan: outside.range_id} if outside else {}
+    vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
     for router in routers_of(session, network):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
         if not present:
@@ -217,6 +220,8 @@ def free_vnet(session: Session, network: Network) -> None:
     if not network.offering.specify_vlan or network.removed is not None:
         session.execute(delete(Vnet).where(Vnet.network_id == network.id))
         network.vnet = None
+    if network.removed is not None:
+        ipv6.give_back(session, network)
     if network.state == "Shutdown":
         network.state = "Allocated"
 
