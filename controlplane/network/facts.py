@@ -16,6 +16,7 @@ from controlplane.network.networks import Network, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import forward_facts
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts
+from controlplane.network.remote_access import remote_access_facts
 from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
@@ -50,6 +51,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         addresses=addresses,
         networks=(_network(session, network, router, nics),),
         dns=tuple(server for server in (network.zone.dns1, network.zone.dns2) if server),
+        remote_access=remote_access_facts(session, network),
         dns6=_resolvers6(network),
         wireguards=wireguard_facts(session, network),
     )
