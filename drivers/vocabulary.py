@@ -122,6 +122,27 @@ class EgressRule(NamedTuple):
     destinations: tuple[str, ...]
 
 
+class AclItem(NamedTuple):
+    """One rule of a network ACL (createNetworkACL): the lowest number that matches a new connection decides.
+
+    :param allow: or deny.
+    :param ingress: to the tier; else from it.
+    :param protocol: ``tcp``, ``udp``, ``icmp``, ``all``, or a protocol's number.
+    :param start: first port, or the ICMP type (-1 is any).
+    :param end: last port, or the ICMP code (-1 is any).
+    :param cidrs: the other end: sources of ingress, destinations of egress; empty is everywhere.
+    """
+
+    id: str
+    number: int
+    allow: bool
+    ingress: bool
+    protocol: str
+    start: int = -1
+    end: int = -1
+    cidrs: tuple[str, ...] = ()
+
+
 class PortForward(NamedTuple):
     """createPortForwardingRule. Both ranges have the same length and keep their offsets."""
 
@@ -256,6 +277,7 @@ class Network:
     :param services: only those that this provider gives this network.
     :param egress_allow: what happens to a packet that no egress rule names.
     :param rate: Mbit/s of the public traffic, 0 is unlimited.
+    :param acl: the rules of a VPC's tier; None lets everything through.
     """
 
     id: str
@@ -274,6 +296,20 @@ class Network:
     forwards: tuple[PortForward, ...] = ()
     static_nats: tuple[StaticNat, ...] = ()
     balancers: tuple[LoadBalancer, ...] = ()
+    acl: tuple[AclItem, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vpc:
+    """The VPC that an appliance serves.
+
+    :param cidr: of all its tiers, which are the appliance's networks.
+    """
+
+    id: str
+    name: str
+    cidr: str
+    domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +318,7 @@ class ApplianceFacts:
 
     :param dns: the resolvers that it asks, IPv4.
     :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
+    :param vpc: the VPC whose tiers these networks are; None where they are none.
     """
 
     target: str
@@ -291,6 +328,7 @@ class ApplianceFacts:
     networks: tuple[Network, ...]
     dns: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    vpc: Vpc | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from controlplane.network.networks import Network
+from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
@@ -21,26 +22,34 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
     """Return the shells of the routers that this host holds."""
     here = Router.host_id == host.id, Router.running, Router.removed.is_(None)
     routers = session.scalars(
-        select(Router).where(*here).options(joinedload(Router.network), joinedload(Router.target))
+        select(Router)
+        .where(*here)
+        .options(joinedload(Router.network), joinedload(Router.vpc), joinedload(Router.target))
     )
     shells = []
     for router in routers:
-        assert router.network is not None
         assert router.target is not None
-        nics = session.scalars(select(Nic).where(Nic.router_id == router.id).order_by(Nic.device))
-        facts = tuple(nic_fact(session, router.network, nic) for nic in nics)
+        facts = tuple(nic_fact(session, router.whole, nic) for nic in nics_of(session, router))
         shells.append(Shell(router.target.uuid, router.name, facts, boot=router.boot))
     return tuple(sorted(shells, key=lambda shell: shell.name))
 
 
-def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
+def nics_of(session: Session, router: Router) -> Sequence[Nic]:
+    """Return the router's interfaces by position, with their networks."""
+    query = select(Nic).where(Nic.router_id == router.id).order_by(Nic.device)
+    return session.scalars(query.options(joinedload(Nic.network))).all()
+
+
+def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
     """Return a router's interface as its host and the router itself see it."""
-    if nic.range_id is None:
+    network = nic.network
+    if network is not None:
         assert network.cidr is not None
         prefix = IPv4Network(network.cidr).prefixlen
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
+    assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
     prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen
@@ -53,5 +62,5 @@ def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[Publ
         prefix,
         row.gateway,
         nic.device,
-        mtu=network.public_mtu,
+        mtu=whole.public_mtu,
     )

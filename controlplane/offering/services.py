@@ -44,6 +44,8 @@ CHOOSABLE = frozenset(
 )
 """The capabilities that an offering may choose a value of (servicecapabilitylist)."""
 SEVERAL_PROVIDERS = frozenset({"Lb"})
+INTERNAL, PUBLIC = "Internal", "Public"
+"""The load balancing schemes (``LbSchemes``): between the tiers of a VPC, and of public addresses."""
 BEHIND_SOURCE_NAT = ("StaticNat", "PortForwarding", "Firewall", "Lb", "Vpn", "Gateway")
 """What a router gives only to networks whose source NAT it does, too: their packets leave through it."""
 
@@ -107,12 +109,14 @@ class Matrix:
     """What an offering is to give, as it is checked.
 
     :param guest_type: ``Isolated``, ``Shared`` or ``L2``.
+    :param alternatives: of several providers of a service each network chooses one.
     """
 
     services: Services
     chosen: Choices = field(default_factory=dict)
     guest_type: str = "Isolated"
     for_vpc: bool = False
+    alternatives: bool = False
 
     def check(self) -> None:
         """Refuse what no network could be given.
@@ -131,7 +135,7 @@ class Matrix:
         installed = registry.network_providers()
         if not providers:
             raise BadParameter(f"Service {service} has no provider: name one in serviceproviderlist.")
-        if len(providers) > 1 and service not in SEVERAL_PROVIDERS:
+        if len(providers) > 1 and service not in SEVERAL_PROVIDERS and not self.alternatives:
             raise BadParameter(f"Service {service} can have one provider only, not {' and '.join(providers)}.")
         for provider in providers:
             if provider not in installed:
@@ -161,7 +165,10 @@ class Matrix:
             raise BadParameter(f"SourceNat and Gateway must have the same provider, not {source[0]} and {gateway[0]}.")
         for service in BEHIND_SOURCE_NAT:
             for provider in self.services.get(service, ()):
-                if registry.network_providers()[provider].kind == "router" and provider not in (source or ()):
+                driver = registry.network_providers()[provider]
+                if driver.capabilities[service].get("LbSchemes") == INTERNAL:
+                    continue  # it balances what stays inside
+                if driver.kind == "router" and provider not in (source or ()):
                     raise BadParameter(f"Provider {provider} cannot give service {service} without service SourceNat.")
 
     def _check_choice(self, service: str, capability: str, value: str) -> None:

@@ -72,12 +72,16 @@ class GuestSide:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name."""
+    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
+
+    :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom.
+    """
 
     publics: tuple[str, ...]
     guests: tuple[GuestSide, ...]
     counters: tuple[str, ...]
     marked: bool
+    vpc: bool
     elements: Mapping[str, tuple[str, ...]]
 
 
