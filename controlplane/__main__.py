@@ -108,11 +108,10 @@ def add_exec(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_there(chosen: argparse.Namespace, settings: Settings) -> int:
     """Become the command, inside of the place."""
     from systemvm import enter
-    from systemvm.fabric import PREFIX
 
     argv = chosen.argv[1:] if chosen.argv[:1] == ["--"] else chosen.argv
     states = sorted(path for path in (settings.folder / "agents").glob("*") if path.is_dir())
-    command = enter.command(chosen.where, argv or ["sh"], prefix=PREFIX, states=states)
+    command = enter.command(chosen.where, argv or ["sh"], prefix=settings.prefix, states=states)
     os.execvp(command[0], command)
 
 

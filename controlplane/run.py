@@ -31,7 +31,7 @@ from controlplane import demo_zone
 from controlplane.settings import FIRST_LOGIN, Settings
 from systemvm import guest_image, netns
 from systemvm.daemon import Daemon
-from systemvm.fabric import PREFIX, Fabric
+from systemvm.fabric import Fabric
 
 PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
 PATIENCE = 30.0
@@ -102,7 +102,7 @@ def run(settings: Settings, *, example: bool) -> int:
     place = Place(settings.folder.absolute())
     try:
         _check_machine()
-        with standing(settings, place, Fabric(PREFIX)) as cloud:
+        with standing(settings, place, Fabric(settings.prefix)) as cloud:
             zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), place.template)
             made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
             if made:
@@ -125,7 +125,7 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
     """
     own = replace(settings, folder=place.control)
     processes: list[subprocess.Popen[bytes]] = []
-    with _alone_in(place):
+    with _alone_in(place), _alone_with(fabric.prefix):
         for name in ("control", *(f"agent-{host}" for host in fabric.hosts)):
             Daemon(name, "", place.folder / "log").stop()  # what a killed run left
         _clean(place, fabric)
@@ -181,6 +181,20 @@ def _alone_in(place: Place) -> Iterator[None]:
         except BlockingIOError:
             raise Refused(
                 f"Another netspine run has {place.folder}: stop that one first, or set NETSPINE_DIR."
+            ) from None
+        yield
+
+
+@contextmanager
+def _alone_with(prefix: str) -> Iterator[None]:
+    """Hold the namespaces' prefix, which is the machine's: a run in another folder would take them for its own."""
+    with socket.socket(socket.AF_UNIX) as held:
+        try:
+            held.bind(f"\0netspine/{prefix}")  # an abstract name: it goes with this process, however that ends
+        except OSError:
+            raise Refused(
+                f"Another netspine run on this machine has the namespaces {prefix}*: stop that one first, "
+                "or set NETSPINE_PREFIX (and NETSPINE_PORT) to others."
             ) from None
         yield
 
@@ -309,7 +323,7 @@ def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:
         "",
         f"Netspine is up: http://{settings.address}:{settings.port}/client/api",
         f"  admin's login   admin / {cloud.place.password}",
-        f"  for clients     CLOUDSTACK_CONFIG={cloud.place.ini} cs listZones",
+        f"  for clients     CLOUDSTACK_CONFIG={cloud.place.ini} .venv/bin/cs listZones",
     ]
     if made is not None:
         guests = ", ".join(f"{name} {address}" for name, address in made.guests.items())

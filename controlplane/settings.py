@@ -21,6 +21,7 @@ class Settings:
     :param database: SQLAlchemy URL; SQLite below ``folder`` by default (``NETSPINE_DATABASE_URL``).
     :param address: where the API and the agents' door listen (``NETSPINE_ADDRESS``), ``port`` the TCP port.
     :param integration_port: the unauthenticated port, on loopback only; 0 means that there is no socket at all.
+    :param prefix: of the names of the namespaces that ``netspine run`` makes (``NETSPINE_PREFIX``).
     :param name: of this process among several; decides which durable work it adopts (``NETSPINE_NAME``).
     """
 
@@ -29,6 +30,7 @@ class Settings:
     address: str = "127.0.0.1"
     port: int = 8080
     integration_port: int = 0
+    prefix: str = "ns-"
     name: str = "control-1"
 
     @property
@@ -49,5 +51,6 @@ class Settings:
             address=env.get("NETSPINE_ADDRESS", "127.0.0.1"),
             port=int(env.get("NETSPINE_PORT", "8080")),
             integration_port=int(env.get("NETSPINE_INTEGRATION_PORT", "0")),
+            prefix=env.get("NETSPINE_PREFIX", "ns-"),
             name=env.get("NETSPINE_NAME", "control-1"),
         )

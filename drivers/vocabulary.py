@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from drivers.ipsec import RemoteAccess, Tunnel
+from drivers.vpc import AclItem, Vpc
+
 SERVICES = (
     "Dhcp",
     "Dns",
@@ -62,6 +65,7 @@ class Nic(NamedTuple):
     :param network: the guest network's UUID; empty on a public interface.
     :param rate: Mbit/s in each direction; 0 is unlimited.
     :param default: the guest's default route goes through it.
+    :param address6: IPv6 address without a length, ``prefix6`` and ``gateway6`` as for IPv4; empty where it has none.
     """
 
     id: str
@@ -76,6 +80,9 @@ class Nic(NamedTuple):
     rate: int = 0
     default: bool = False
     mtu: int = 1500
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
 
 
 class PublicAddress(NamedTuple):
@@ -122,25 +129,19 @@ class EgressRule(NamedTuple):
     destinations: tuple[str, ...]
 
 
-class AclItem(NamedTuple):
-    """One rule of a network ACL (createNetworkACL): the lowest number that matches a new connection decides.
+class Ipv6Rule(NamedTuple):
+    """createIpv6FirewallRule, of either direction: addresses are not translated, so it names guests by their own.
 
-    :param allow: or deny.
-    :param ingress: to the tier; else from it.
-    :param protocol: ``tcp``, ``udp``, ``icmp``, ``all``, or a protocol's number.
-    :param start: first port, or the ICMP type (-1 is any).
-    :param end: last port, or the ICMP code (-1 is any).
-    :param cidrs: the other end: sources of ingress, destinations of egress; empty is everywhere.
+    :param protocol: ``tcp``, ``udp``, ``icmp`` (which is ICMPv6 here) or ``all``; ports, types and codes as for IPv4.
+    :param sources: IPv6 CIDRs; none is everyone. ``destinations`` likewise.
     """
 
     id: str
-    number: int
-    allow: bool
-    ingress: bool
     protocol: str
-    start: int = -1
-    end: int = -1
-    cidrs: tuple[str, ...] = ()
+    start: int
+    end: int
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
 
 
 class PortForward(NamedTuple):
@@ -237,12 +238,67 @@ class LoadBalancer:
     settings: tuple[tuple[str, str], ...] = ()
 
 
+class Passage(NamedTuple):
+    """What a WireGuard peer may reach.
+
+    :param destination: CIDR behind the tunnel.
+    :param protocol: ``tcp``, ``udp``, ``icmp`` or ``all``.
+    :param start: first port, or the ICMP type (-1 is any); ``end`` the last, or the ICMP code.
+    """
+
+    destination: str
+    protocol: str = "all"
+    start: int = -1
+    end: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardPeer:
+    """One peer of a WireGuard VPN: a person's device, or another site.
+
+    :param public_key: base64, as ``wg pubkey`` prints it; ``preshared_key`` alike, empty is none.
+    :param address: its own in the tunnel.
+    :param remotes: CIDRs behind it; empty for a device.
+    :param endpoint: ``address:port`` where it is called at; empty where it calls.
+    :param keepalive: seconds between empty packets that keep a NAT open; 0 is none.
+    """
+
+    id: str
+    public_key: str
+    address: str
+    remotes: tuple[str, ...] = ()
+    endpoint: str = ""
+    keepalive: int = 0
+    passages: tuple[Passage, ...] = ()
+    preshared_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wireguard:
+    """A WireGuard VPN (createWireguardVpn).
+
+    :param address: the public address that it listens on, ``port`` the UDP port.
+    :param gateway: the appliance's own address in the tunnel, which is ``cidr`` wide.
+    :param mtu: of the tunnel, in bytes.
+    """
+
+    id: str
+    address: str
+    port: int
+    gateway: str
+    cidr: str
+    mtu: int
+    private_key: str = field(repr=False)
+    peers: tuple[WireguardPeer, ...] = ()
+
+
 class Lease(NamedTuple):
     """A guest's address on a network, for DHCP, DNS and metadata.
 
     :param vm: the virtual machine's UUID.
     :param default: this network is the guest's default: only then it is told a gateway.
     :param options: extra DHCP options as (number, value).
+    :param address6: its IPv6 address; ``address`` is empty on a network of IPv6 alone.
     """
 
     vm: str
@@ -251,6 +307,7 @@ class Lease(NamedTuple):
     hostname: str
     default: bool = True
     options: tuple[tuple[int, str], ...] = ()
+    address6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +317,7 @@ class Metadata:
     :param items: the paths under ``/latest/meta-data/`` and their values.
     :param user_data: base64, as it was given; empty means none.
     :param password: waiting to be fetched once; empty means none.
+    :param sources6: the IPv6 addresses that it asks from, its link-local one among them.
     """
 
     vm: str
@@ -267,6 +325,7 @@ class Metadata:
     items: tuple[tuple[str, str], ...]
     user_data: str = ""
     password: str = field(default="", repr=False)
+    sources6: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +336,9 @@ class Network:
     :param services: only those that this provider gives this network.
     :param egress_allow: what happens to a packet that no egress rule names.
     :param rate: Mbit/s of the public traffic, 0 is unlimited.
+    :param cidr: IPv4; empty, as ``gateway``, on a network of IPv6 alone.
+    :param cidr6: its /64; empty on a network of IPv4 alone. ``gateway6`` is the router's own address in it.
+    :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
     """
 
@@ -297,26 +359,17 @@ class Network:
     static_nats: tuple[StaticNat, ...] = ()
     balancers: tuple[LoadBalancer, ...] = ()
     acl: tuple[AclItem, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Vpc:
-    """The VPC that an appliance serves.
-
-    :param cidr: of all its tiers, which are the appliance's networks.
-    """
-
-    id: str
-    name: str
-    cidr: str
-    domain: str
+    cidr6: str = ""
+    gateway6: str = ""
+    ingress6: tuple[Ipv6Rule, ...] = ()
+    egress6: tuple[Ipv6Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ApplianceFacts:
     """All that is wanted of one network appliance: a virtual router now, a hardware device alike.
 
-    :param dns: the resolvers that it asks, IPv4.
+    :param dns: the resolvers that it asks, IPv4; ``dns6`` those that have an IPv6 address.
     :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
     :param vpc: the VPC whose tiers these networks are; None where they are none.
     """
@@ -329,6 +382,10 @@ class ApplianceFacts:
     dns: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     vpc: Vpc | None = None
+    wireguards: tuple[Wireguard, ...] = ()
+    dns6: tuple[str, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
+    remote_access: RemoteAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)

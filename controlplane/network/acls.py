@@ -18,7 +18,7 @@ from controlplane.api.context import owned_by
 from controlplane.db.base import Created, Row
 from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
-from drivers import vocabulary
+from drivers.vpc import AclItem as AclFact
 
 INGRESS, EGRESS = "Ingress", "Egress"
 DEFAULT_ALLOW, DEFAULT_DENY = "default_allow", "default_deny"
@@ -102,16 +102,16 @@ def default_list(session: Session, name: str) -> AclList:
     return session.scalars(select(AclList).where(AclList.vpc_id.is_(None), AclList.name == name)).one()
 
 
-def acl_facts(session: Session, numbers: Collection[int]) -> dict[int | None, tuple[vocabulary.AclItem, ...]]:
+def acl_facts(session: Session, numbers: Collection[int]) -> dict[int | None, tuple[AclFact, ...]]:
     """Return the rules of lists by the list's number, in one query."""
     from controlplane.network.rule_facts import Lists, stored
 
     item = cast("Table", AclItem.__table__).c
     columns = item.list_id, item.uuid, item.number, item.allow, item.traffic, item.protocol, item.start, item.end
     query = select(*columns, stored(item.cidrs)).where(item.list_id.in_(numbers)).order_by(item.list_id, item.number)
-    found: dict[int | None, list[vocabulary.AclItem]] = {number: [] for number in numbers}
+    found: dict[int | None, list[AclFact]] = {number: [] for number in numbers}
     known = Lists()
     for number, uuid, place, allow, traffic, protocol, start, end, cidrs in session.execute(query):
-        fact = vocabulary.AclItem(uuid, place, allow, traffic == INGRESS, protocol, start, end, known[cidrs])
+        fact = AclFact(uuid, place, allow, traffic == INGRESS, protocol, start, end, known[cidrs])
         found[number].append(fact)
     return {number: tuple(items) for number, items in found.items()}

@@ -102,7 +102,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
 
 
 def _plug_routers(ctx: Context, whole: Whole) -> None:
-    """Give the routers an interface on the address's VLAN where they have none; their hosts are told then."""
+    """Give the routers an interface on each VLAN of the addresses, and no other; their hosts are told."""
     routers = [router for router in routers_of(ctx.session, whole) if router.target_id is not None]
     if not routers:
         return
@@ -143,7 +143,10 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
             )
         ctx.instance = ip
         ctx.touch(ip)
+        network = ip.network
         release(ctx.session, ip)
+        if network is not None:
+            _plug_routers(ctx, network)
 
     def _named(self, ctx: Context) -> PublicIp:
         if self.ipaddress is None:

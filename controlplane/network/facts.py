@@ -24,6 +24,8 @@ from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
 from drivers.vocabulary import ApplianceFacts, PublicAddress
+from drivers.vpc import AclItem
+from drivers.vpc import Vpc as VpcFact
 
 THROTTLING = define(
     "network.throttling.rate",
@@ -58,8 +60,8 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
     )
 
 
-def _vpc(vpc: Vpc) -> vocabulary.Vpc:
-    return vocabulary.Vpc(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain)
+def _vpc(vpc: Vpc) -> VpcFact:
+    return VpcFact(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain)
 
 
 def _addresses(session: Session, whole: Whole, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:
@@ -80,7 +82,7 @@ class Part(NamedTuple):
 
     mac: str
     provider: str
-    acl: tuple[vocabulary.AclItem, ...] | None
+    acl: tuple[AclItem, ...] | None
 
 
 def _network(session: Session, network: Network, part: Part) -> vocabulary.Network:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from ipaddress import IPv4Network
+from typing import cast
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, String, UniqueConstraint, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    UniqueConstraint,
+    Update,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api.caller import Caller
@@ -270,15 +284,21 @@ def release_all(session: Session, whole: Whole) -> None:
 @on_settled("router")
 def free_released(session: Session, target: Target) -> None:
     """Free the addresses that a router has let go of, once it stands at its newest state."""
+    session.flush()
+    session.execute(_let_go(), {"target": target.id})
+
+
+@cache
+def _let_go() -> Update:
+    """Return the statement that frees what a ``target`` has let go of: it is run with every outcome of a router."""
     from controlplane.network.routers import Router
 
-    mine = Router.target_id == target.id
-    let_go = or_(
-        PublicIp.network_id.in_(select(Router.network_id).where(mine)),
-        PublicIp.vpc_id.in_(select(Router.vpc_id).where(mine)),
-    )
-    free = update(PublicIp).where(PublicIp.state == RELEASING, let_go)
-    session.execute(free.values(state=FREE, network_id=None, vpc_id=None))
+    ips = cast("Table", PublicIp.__table__)
+    routers = Router.target_id == bindparam("target")
+    of_network = ips.c.network_id.in_(select(Router.network_id).where(routers))
+    of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(routers))
+    freed = update(ips).where(ips.c.state == RELEASING, of_network | of_vpc)
+    return freed.values(state=FREE, network_id=None, vpc_id=None)
 
 
 @duty(30)

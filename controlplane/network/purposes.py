@@ -6,7 +6,7 @@ and the source NAT address has that one.
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -16,6 +16,7 @@ from controlplane.network.networks import Network, require_service
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATED, PublicIp
 
+_NETWORK = select(Network).where(Network.id == bindparam("network")).options(joinedload(Network.offering))
 STATIC_NAT = "static NAT"
 SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat"}
 """The purposes that exclude each other, and the service that each needs."""
@@ -39,7 +40,7 @@ def network_of(session: Session, ip: PublicIp, named: Network | None, parameter:
             f"Invalid parameter networkid value={named.uuid}: {ip.address} is associated with another network."
         )
     _lock(session, ip)
-    return session.get_one(Network, ip.network_id, options=[joinedload(Network.offering)])
+    return session.scalars(_NETWORK, {"network": ip.network_id}).one()
 
 
 def _lock(session: Session, ip: PublicIp) -> None:

@@ -11,7 +11,7 @@ from controlplane.db.configuration import define
 from controlplane.errors import BadParameter, LimitReached
 from controlplane.network.acls import DEFAULT_DENY, AclList, default_list
 from controlplane.network.addressing import overlap
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, services_of
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering
 
@@ -19,22 +19,20 @@ MAX_TIERS = define("vpc.max.networks", 3, "How many tiers a VPC may have", categ
                    within=(1, 250))  # fmt: skip
 
 
-def check_offering(vpc: Vpc, offering: NetworkOffering) -> None:
-    """Make sure that a tier of the VPC may have this offering.
-
-    :raises BadParameter: it is not for VPCs, or asks for a service or provider that the VPC's offering has not.
-    """
-    what = f"Invalid parameter networkofferingid value={offering.uuid}:"
+def objections(vpc: Vpc, offering: NetworkOffering) -> list[str]:
+    """Return why a tier of the VPC cannot have this offering: it must give no more than the VPC's own."""
     if not offering.for_vpc:
-        raise BadParameter(f"{what} offering {offering.name} is not for the tiers of a VPC; choose one with forvpc.")
+        return [f"offering {offering.name} is not for the tiers of a VPC; choose one with forvpc"]
+    found = []
     for service, providers in sorted(offering.services.items()):
         allowed = vpc.offering.services.get(service, [])
         strange = [provider for provider in providers if provider not in allowed]
         if strange:
-            raise BadParameter(
-                f"{what} it gives service {service} by {', '.join(strange)}, and offering {vpc.offering.name} of VPC "
-                f"{vpc.name} has {'it by ' + ', '.join(allowed) if allowed else 'no such service'}."
+            found.append(
+                f"it gives service {service} by {', '.join(strange)}, and offering {vpc.offering.name} of VPC "
+                f"{vpc.name} has {'it by ' + ', '.join(allowed) if allowed else 'no such service'}"
             )
+    return found
 
 
 def admit(session: Session, vpc: Vpc, network: Network) -> None:
@@ -86,3 +84,10 @@ def choose_acl(session: Session, vpc: Vpc, wanted: AclList | None, parameter: st
             f"Invalid parameter {parameter} value={wanted.uuid}: list {wanted.name} is of another VPC than {vpc.name}."
         )
     return wanted
+
+
+def kept_acl(session: Session, network: Network) -> AclList | None:
+    """Return the ACL list that a tier has from now on, as its offering has network ACLs or not."""
+    if "NetworkACL" not in services_of(network):
+        return None
+    return network.acl or default_list(session, DEFAULT_DENY)

@@ -97,7 +97,7 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
         cloud("deleteNetworkOffering", id=default["id"])
     eip = "DefaultSharedNetscalerEIPandELBNetworkOffering"
     device = cloud("listNetworkOfferings", name=eip)["networkoffering"][0]
-    with pytest.raises(BadParameter, match=r"Provider Netscaler of service .* is not installed"):
+    with pytest.raises(BadParameter, match=r"Provider SecurityGroupProvider of service .* is not installed"):
         cloud("updateNetworkOffering", id=device["id"], state="Enabled")
 
 

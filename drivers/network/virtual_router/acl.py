@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from drivers.network.virtual_router.filters import Elements, icmp, rectangles
 from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
-from drivers.vocabulary import AclItem, Network
+from drivers.vocabulary import Network
+from drivers.vpc import AclItem
 
 PORTS, ICMP, OTHER = "ports", "icmp", "other"
 MAPS = tuple(f"acl_{way}_{kind}" for way in ("in", "out") for kind in (PORTS, ICMP, OTHER))
