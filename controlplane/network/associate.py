@@ -139,7 +139,8 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is {ip.state.lower()} already.")
         if ip.source_nat:
             raise RuleConflict(
-                f"Public address {ip.address} is the source NAT address of its network or VPC, and goes with it."
+                f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
+                "network or VPC, and goes with it."
             )
         ctx.instance = ip
         ctx.touch(ip)

@@ -21,6 +21,7 @@ from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
 from controlplane.network.vpcs import Vpc
+from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
 from drivers.vocabulary import ApplianceFacts, PublicAddress
@@ -57,6 +58,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         ),
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
+        wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
     )
 
 

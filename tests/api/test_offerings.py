@@ -97,7 +97,7 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
         cloud("deleteNetworkOffering", id=default["id"])
     eip = "DefaultSharedNetscalerEIPandELBNetworkOffering"
     device = cloud("listNetworkOfferings", name=eip)["networkoffering"][0]
-    with pytest.raises(BadParameter, match=r"Provider SecurityGroupProvider of service .* is not installed"):
+    with pytest.raises(BadParameter, match=r"value=SecurityGroupProvider: it is not installed, for service"):
         cloud("updateNetworkOffering", id=device["id"], state="Enabled")
 
 
@@ -107,17 +107,17 @@ def test_what_no_network_could_be_given_is_refused(cloud):
         (provider, {"supportedservices": "Dhcp"}, "no such provider is installed"),
         ({}, {"supportedservices": "Dhcp,Magic"}, "the services are Dhcp, Dns"),
         ({}, {"supportedservices": "SecurityGroup"}, "does not support service SecurityGroup: it has Dhcp"),
-        ({}, {"supportedservices": "PortForwarding"}, "cannot give service PortForwarding without service SourceNat"),
+        ({}, {"supportedservices": "PortForwarding"}, "cannot give PortForwarding without SourceNat"),
         (
             {"serviceproviderlist": [{"service": "Dns", "provider": "VirtualRouter"}]},
             {"supportedservices": "Dhcp"},
             "Dns is not among the supportedservices",
         ),
         ({"serviceproviderlist": [{"service": "Dns"}]}, {"supportedservices": "Dns"}, "has a service and a provider"),
-        ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "An L2 network has no services but UserData"),
+        ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "an L2 network has UserData only"),
         ({}, {"supportedservices": "Dhcp", "guestiptype": "Shared"}, "Shared networks have ranges"),
         ({}, {"supportedservices": ALL, "specifyipranges": True}, "an Isolated network with SourceNat has none"),
-        ({}, {"supportedservices": "Firewall", "forvpc": True}, "VpcVirtualRouter does not support service Firewall"),
+        ({}, {"supportedservices": "Firewall", "forvpc": True}, "does not support service Firewall"),
         ({}, {"supportedservices": "NetworkACL"}, "does not support service NetworkACL"),
         ({}, {"supportedservices": "Dhcp", "networkrate": -1}, "networkrate value=-1"),
         ({}, {"supportedservices": "Dhcp", "traffictype": "Public"}, "must be one of Guest"),

@@ -55,6 +55,7 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "false"},
     "StaticNat": {},
     "UserData": {},
+    "Vpn": {"VpnTypes": "removeaccessvpn"},
 }
 """Of an isolated network's router."""
 
