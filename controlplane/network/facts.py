@@ -12,6 +12,7 @@ from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
 from controlplane.network.acls import acl_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
+from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
 from controlplane.network.networks import Network, Whole, router_providers, services_of
 from controlplane.network.nics import Nic
@@ -57,6 +58,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
             for nic, network in guests
         ),
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
+        dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
         wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
     )
@@ -91,10 +93,9 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
     providers = {part.provider} if network.vpc_id is None else set(router_providers(network))
     services = frozenset(name for name, who in services_of(network).items() if providers.intersection(who))
     rate = network.offering.network_rate
-    assert network.cidr is not None
     return vocabulary.Network(
         id=network.uuid,
-        cidr=network.cidr,
+        cidr=network.cidr or "",
         gateway=network.gateway or "",
         nic=part.mac,
         domain=network.network_domain,
@@ -110,4 +111,15 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
         static_nats=static_nat_facts(session, network.id),
         balancers=balancer_facts(session, network.id),
         acl=part.acl if "NetworkACL" in services else None,
+        cidr6=network.cidr6 or "",
+        gateway6=network.gateway6 or "",
+        ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),
+        egress6=rule_facts6(session, network.id, "Egress") if network.cidr6 else (),
     )
+
+
+def _resolvers6(network: Network) -> tuple[str, ...]:
+    """Return the resolvers that a router with IPv6 may ask over it; one without has no way to them."""
+    if not network.cidr6:
+        return ()
+    return tuple(network.dns6) or tuple(one for one in (network.zone.ip6_dns1, network.zone.ip6_dns2) if one)

@@ -19,7 +19,7 @@ from controlplane.db.base import now
 from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
 from controlplane.identity.accounts import Account
-from controlplane.network import nics, public_ips
+from controlplane.network import ipv6, nics, public_ips
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
@@ -147,7 +147,8 @@ def _plug(session: Session, router: Router, network: Network) -> None:
     if network.id in present:
         return
     device = GUEST_DEVICE if router.vpc_id is None else _free_device(list(present.values()))
-    nics.allocate(session, network, address=network.gateway or "", router=router, device=device)
+    own, own6 = network.gateway or "", network.gateway6 or ""
+    nics.allocate(session, network, address=own, address6=own6, router=router, device=device)
 
 
 def _free_device(taken: Collection[int]) -> int:
@@ -174,7 +175,9 @@ def ensure_public_nics(session: Session, whole: Whole) -> None:
     """Give each router an interface on every VLAN that its public addresses are of, and on no other."""
     mine = public_ips.used_by(whole), PublicIp.state == public_ips.ALLOCATED
     used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(*mine)
-    vlans = {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
+    outside = ipv6.outside_of(session, whole)
+    vlans = {outside.vlan: outside.range_id} if outside else {}
+    vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
     for router in routers_of(session, whole):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
         ranges = {nic.range_id: nic for nic in present if nic.range_id}
@@ -242,6 +245,8 @@ def free_vnet(session: Session, network: Network) -> None:
     if not network.offering.specify_vlan or network.removed is not None:
         session.execute(delete(Vnet).where(Vnet.network_id == network.id))
         network.vnet = None
+    if network.removed is not None:
+        ipv6.give_back(session, network)
     if network.state == "Shutdown":
         network.state = "Allocated"
 

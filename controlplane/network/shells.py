@@ -8,6 +8,7 @@ from ipaddress import IPv4Network
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
+from controlplane.network import ipv6
 from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
@@ -44,15 +45,17 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
     """Return a router's interface as its host and the router itself see it."""
     network = nic.network
     if network is not None:
-        assert network.cidr is not None
-        prefix = IPv4Network(network.cidr).prefixlen
+        prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
     assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
-    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen
+    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen if row.gateway else 0
+    outside = ipv6.outside_of(session, whole)
+    if outside is None or outside.vlan != row.vlan:
+        outside = ipv6.Outside("", 0, "", row.vlan, row.id)
     return vocabulary.Nic(
         nic.uuid,
         nic.mac,
@@ -63,4 +66,7 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
         row.gateway,
         nic.device,
         mtu=whole.public_mtu,
+        address6=outside.address,
+        prefix6=outside.prefix,
+        gateway6=outside.gateway,
     )

@@ -13,7 +13,7 @@ from controlplane.network.acls import DEFAULT_DENY, AclList, default_list
 from controlplane.network.addressing import overlap
 from controlplane.network.networks import Network, services_of
 from controlplane.network.vpcs import Vpc
-from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.offering.network_offerings import NetworkOffering, has_ipv6
 
 MAX_TIERS = define("vpc.max.networks", 3, "How many tiers a VPC may have", category="Network", scopes=("Account",),
                    within=(1, 250))  # fmt: skip
@@ -24,6 +24,8 @@ def objections(vpc: Vpc, offering: NetworkOffering) -> list[str]:
     if not offering.for_vpc:
         return [f"offering {offering.name} is not for the tiers of a VPC; choose one with forvpc"]
     found = []
+    if has_ipv6(offering):
+        found.append(f"it is {offering.internet_protocol}, and the tiers of a VPC have IPv4 alone")
     for service, providers in sorted(offering.services.items()):
         allowed = vpc.offering.services.get(service, [])
         strange = [provider for provider in providers if provider not in allowed]
