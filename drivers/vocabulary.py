@@ -1,8 +1,7 @@
 """The nouns that the control plane and its drivers share: facts, as frozen plain values.
 
 Facts say what is wanted of a target in CloudStack's own terms; they name no daemon and no device, so the same facts
-fit a virtual router, a BIG-IP, a NetScaler and an SRX. Nothing here reads a clock, a database or a file. The values
-that come by the ten thousand are named tuples, because those are the cheapest to make and to compare.
+fit a virtual router and an SRX. Values that come by the ten thousand are named tuples, the cheapest to compare.
 """
 
 from __future__ import annotations
@@ -370,8 +369,7 @@ class ApplianceFacts:
     """All that is wanted of one network appliance: a virtual router now, a hardware device alike.
 
     :param dns: the resolvers that it asks, IPv4; ``dns6`` those that have an IPv6 address.
-    :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
-    :param vpc: the VPC whose tiers these networks are; None where they are none.
+    :param networks: the guest networks that it serves: one for an isolated network, many for a ``vpc``.
     """
 
     target: str
@@ -420,6 +418,8 @@ class Shell:
     """The machine that an appliance lives in: a namespace, or a VM booted from the system VM image.
 
     :param boot: as for a guest: a higher number means a new, empty shell.
+    :param dark: made and running, but its interfaces are in no segment: it is yet to take over, or was taken over from.
+    :param follows: the name of the shell on this host that it takes over from: the addresses move when it is lit.
     """
 
     target: str
@@ -430,6 +430,8 @@ class Shell:
     cpus: int = 1
     memory: int = 256
     image: str = ""
+    dark: bool = False
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from controlplane.network.networks import Network, Whole, router_providers, serv
 from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import forward_facts
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts, used_by
+from controlplane.network.remote_access import remote_access_facts
 from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
@@ -60,6 +61,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
         dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
+        remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
         wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
     )
 

@@ -28,9 +28,11 @@ from controlplane.network.routers import Router
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
+from controlplane.reconcile.observations import inherit
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.dedicated_vnets import ranges_for
+from controlplane.zone.hosts import Host
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from drivers import registry
 
@@ -41,12 +43,6 @@ GUEST_DEVICE, FIRST_PUBLIC_DEVICE, MOST_DEVICES = 0, 2, 256
 VPC_PROVIDER = "VpcVirtualRouter"
 """The provider whose driver a VPC's router is made by, whatever providers its tiers have."""
 LIVE = VirtualMachine.state.in_(("Starting", "Running", "Stopping", "Migrating")) | VirtualMachine.running
-
-
-def routers_of(session: Session, whole: Whole) -> list[Router]:
-    """Return the routers that serve a VPC, or a network that stands alone."""
-    mine = Router.vpc_id == whole.id if isinstance(whole, Vpc) else Router.network_id == whole.id
-    return list(session.scalars(select(Router).where(mine, Router.removed.is_(None)).order_by(Router.id)))
 
 
 def ensure_implemented(session: Session, network: Network) -> list[tuple[int, int]]:
@@ -104,23 +100,37 @@ def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
 
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
-    router = next((router for router in routers_of(session, network) if router.provider == provider), None)
-    if router is None:
-        router = _new_router(session, Router(network_id=network.id, provider=provider), network)
+    found = (router for router in serving(session, network) if router.provider == provider)
+    router = next(found, None) or add_router(session, network, provider)
     return _bring_up(session, router, [network])
 
 
 def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
     """Return the VPC's routers, running: made and placed where they were not, and plugged into every tier in use."""
     ensure_source_nat(session, vpc)
-    routers = routers_of(session, vpc) or [_new_router(session, Router(vpc_id=vpc.id, provider=VPC_PROVIDER), vpc)]
+    routers = serving(session, vpc) or [add_router(session, vpc, VPC_PROVIDER)]
     tiers = select(Network).where(Network.vpc_id == vpc.id, Network.vnet.is_not(None), Network.removed.is_(None))
     networks = session.scalars(tiers.order_by(Network.id)).all()
     return [_bring_up(session, router, networks) for router in routers]
 
 
-def _new_router(session: Session, router: Router, whole: Whole) -> Router:
-    router.zone_id, router.account_id, router.domain_id = whole.zone_id, whole.account_id, whole.domain_id
+def routers_of(session: Session, whole: Whole) -> list[Router]:
+    """Return the routers that are there for a VPC, or a network that stands alone: while one is replaced, both."""
+    mine = Router.vpc_id == whole.id if isinstance(whole, Vpc) else Router.network_id == whole.id
+    return list(session.scalars(select(Router).where(mine, Router.removed.is_(None)).order_by(Router.id)))
+
+
+def serving(session: Session, whole: Whole) -> list[Router]:
+    """Return the routers that serve, or are to as soon as they run: not the one that is made to replace another."""
+    found = routers_of(session, whole)
+    return [router for router in found if not router.retired and not (router.dark and router.replaces_id)]
+
+
+def add_router(session: Session, whole: Whole, provider: str) -> Router:
+    """Make the row of a router for the network or VPC; it has no interface and no host yet."""
+    router = Router(zone_id=whole.zone_id, provider=provider)
+    router.account_id, router.domain_id = whole.account_id, whole.domain_id
+    router.vpc, router.network = (whole, None) if isinstance(whole, Vpc) else (None, whole)
     router.service_offering_id = whole.offering.service_offering_id or session.scalar(
         select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
     )
@@ -135,7 +145,7 @@ def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> 
     for network in networks:
         _plug(session, router, network)
     if router.target_id is None:
-        _place(session, router, router.provider)
+        place(session, router, choose_host(session, router))
     router.running = True
     ensure_public_nics(session, router.whole)
     return router
@@ -155,13 +165,21 @@ def _free_device(taken: Collection[int]) -> int:
     return next(number for number in range(FIRST_PUBLIC_DEVICE, MOST_DEVICES) if number not in taken)
 
 
-def _place(session: Session, router: Router, provider: str) -> None:
+def choose_host(session: Session, router: Router) -> Host:
+    """Return the host for a new router.
+
+    :raises NoCapacity: none will do.
+    """
     want = Want(
         mhz=placement.ROUTER_MHZ, memory=placement.ROUTER_MEMORY, account_id=router.account_id, machine=router.uuid
     )
-    host = placement.pick_host(session, router.zone_id, want)
+    return placement.pick_host(session, router.zone_id, want)
+
+
+def place(session: Session, router: Router, host: Host) -> None:
+    """Put a router on a host, and make its target."""
     serving = session.get_one(Target, host.target_id)
-    kind = registry.network_providers()[provider].kind
+    kind = registry.network_providers()[router.provider].kind
     # an agent serves the routers on its host; a host without one is served by the control plane, routers and all
     target = Target(kind=kind, name=router.name, agent_id=serving.agent_id, desired_generation=0)
     target.applier = serving.kind if serving.agent_id is None else ""
@@ -180,6 +198,8 @@ def ensure_public_nics(session: Session, whole: Whole) -> None:
     vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
     for router in routers_of(session, whole):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
+        if not present and router.replaces_id is not None:
+            continue  # it has those of the one that it replaces
         ranges = {nic.range_id: nic for nic in present if nic.range_id}
         by_vlan = {session.get_one(public_ips.VlanRange, number).vlan: nic for number, nic in ranges.items()}
         for vlan in by_vlan.keys() - vlans.keys():
@@ -263,6 +283,8 @@ def router_is_up(session: Session, target: Target) -> None:
     router = session.scalar(select(Router).where(Router.target_id == target.id))
     if router is None:
         return
+    if router.running and router.dark:
+        return  # made, and not serving
     router.state = "Running" if router.running else "Stopped"
     if not router.running:
         return
@@ -292,15 +314,29 @@ def router_is_gone(session: Session, target: Target) -> None:
     if router.removed is None:
         return
     network = router.network
-    if network is not None:
-        _remember_traffic(session, network, target.id)
+    _keep_traffic(session, network, router)
     router.target_id = None
     session.flush()
     session.delete(target)
     if router.vpc_id is not None:
         free_tiers(session, router.vpc_id)
-    elif network is not None and (network.state == "Shutdown" or network.removed is not None):
+        return
+    assert network is not None
+    others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)
+    if (network.state == "Shutdown" or network.removed is not None) and session.scalar(others) is None:
         free_vnet(session, network)
+
+
+def _keep_traffic(session: Session, network: Network | None, router: Router) -> None:
+    """Add what the router that goes has counted to what its successor counts, or to what its network remembers."""
+    found = session.get(Found, router.target_id)
+    heir = session.scalar(select(Router).where(Router.replaces_id == router.id, Router.removed.is_(None)))
+    if heir is not None:
+        heir.replaces_id = None
+    if found is not None and heir is not None and heir.target_id is not None:
+        inherit(session, heir.target_id, found)
+    elif network is not None:  # a VPC's tiers remembered it when the router's interfaces went
+        _remember_traffic(session, network, router.target_id)
 
 
 def _remember_traffic(session: Session, network: Network, target_id: int | None) -> None:

@@ -20,7 +20,7 @@ from controlplane.identity.ownership import owner_of_new
 from controlplane.network import implement, ipv6, public_ips, tiers
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
-from controlplane.network.networks import Network, Whole, network_views, router_providers, services_of
+from controlplane.network.networks import Network, Whole, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.offering_change import change_offering
 from controlplane.network.physical_choice import objection
@@ -29,7 +29,6 @@ from controlplane.network.reserved_range import reserve
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
 from controlplane.reconcile import targets
-from controlplane.work.workflows import Flow, workflow
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from controlplane.zone.zones import Zone
@@ -401,48 +400,3 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
     session.query(NetworkAddress).filter_by(network_id=network.id).delete()
     limits.give_back(session, network.account_id, "network")
     return touched
-
-
-class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVERYONE, job=True,
-                     event="NETWORK.RESTART", instance="Network",
-                     unsupported=("makeredundant", "livepatch")):  # fmt: skip
-    """Bring a network's router to the desired state again; with cleanup, by a new router."""
-
-    id: Network = required()
-    cleanup: bool | None = optional(False)
-
-    def run(self, ctx: Context) -> None:
-        """Touch the router, or hand its replacement, or the making of one that was destroyed, to a workflow."""
-        ctx.instance = self.id
-        if self.id.state not in ("Implementing", "Implemented"):
-            raise BadParameter(
-                f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
-            )
-        lacks_one = router_providers(self.id) and not self.id.targets(ctx.session)
-        if lacks_one or (self.cleanup and self.id.vpc_id is None):  # a tier's router is its VPC's to replace
-            self.id.restart_required = False
-            ctx.go_on("restartNetwork", self.id)
-        else:
-            ctx.touch(self.id)
-
-
-@workflow("restartNetwork")
-def restart_network(flow: Flow) -> None:
-    """Replace the routers of a network: the old ones go, new ones with the same addresses come."""
-    flow.wait(flow.step(_replace_routers, flow.subject))
-    flow.wait(flow.step(_bring_up, flow.subject))
-
-
-def _network(session: Session, uuid: str) -> Network:
-    return session.scalars(select(Network).where(Network.uuid == uuid)).one()
-
-
-def _replace_routers(session: Session, uuid: str) -> list[tuple[int, int]]:
-    return targets.touch(session, implement.remove_routers(session, _network(session, uuid)))
-
-
-def _bring_up(session: Session, uuid: str) -> list[tuple[int, int]]:
-    network = _network(session, uuid)
-    if network.removed is not None:
-        return []
-    return implement.ensure_implemented(session, network)

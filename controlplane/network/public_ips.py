@@ -300,9 +300,9 @@ def _let_go() -> Update:
     from controlplane.network.routers import Router
 
     ips = cast("Table", PublicIp.__table__)
-    routers = Router.target_id == bindparam("target")
-    of_network = ips.c.network_id.in_(select(Router.network_id).where(routers))
-    of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(routers))
+    routers = Router.target_id == bindparam("target"), Router.dark.is_(False)
+    of_network = ips.c.network_id.in_(select(Router.network_id).where(*routers))
+    of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(*routers))
     freed = update(ips).where(ips.c.state == RELEASING, of_network | of_vpc)
     return freed.values(state=FREE, network_id=None, vpc_id=None)
 

@@ -1,4 +1,4 @@
-"""The standard catalogue of the network room: the ACL lists that are everybody's."""
+"""What a fresh cloud has in this room: ACL lists that are everybody's, and the authority of its VPN servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.network.acls import DEFAULT_ALLOW, DEFAULT_DENY, EGRESS, INGRESS, AclItem, AclList
 from controlplane.network.rule_text import EVERYONE
+from controlplane.network.vpn_authority import ensure_authority
 
 LISTS = {
     DEFAULT_DENY: ("Default Network ACL Deny All", False),
@@ -16,6 +17,7 @@ LISTS = {
 
 def fill(session: Session) -> None:
     """Put in what is missing."""
+    ensure_authority(session)
     known = set(session.scalars(select(AclList.name).where(AclList.vpc_id.is_(None))))
     for name, (description, allow) in LISTS.items():
         if name in known:

@@ -28,7 +28,6 @@ from controlplane.network.vpcs import TAGGABLE, Vpc
 from controlplane.offering.scope import in_zone
 from controlplane.offering.vpc_offerings import VpcOffering
 from controlplane.reconcile import targets
-from controlplane.work.workflows import Flow, workflow
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.providers import enabled_providers
@@ -207,43 +206,3 @@ def delete_vpc(session: Session, vpc: Vpc) -> list[targets.Target]:
     limits.give_back(session, vpc.account_id, "vpc")
     remove_tags(session, TAGGABLE, select(Vpc.uuid).where(Vpc.id == vpc.id))
     return touched
-
-
-class RestartVpc(Command, name="restartVPC", answer=success(), roles=EVERYONE, job=True, instance="Vpc",
-                 event="VPC.RESTART", unsupported=("livepatch", "makeredundant")):  # fmt: skip
-    """Bring a VPC's router to the desired state again; with cleanup, by a new router."""
-
-    id: Vpc = required()
-    cleanup: bool | None = optional(False)
-
-    def run(self, ctx: Context) -> None:
-        """Touch the router, or hand its replacement, or the making of one that is not there, to a workflow."""
-        vpc = ctx.instance = self.id
-        vpc.restart_required = False
-        if self.cleanup or not implement.routers_of(ctx.session, vpc):
-            ctx.go_on("restartVpc", vpc)
-        else:
-            ctx.touch(vpc)
-
-
-@workflow("restartVpc")
-def restart_vpc(flow: Flow) -> None:
-    """Replace the routers of a VPC: the old ones go, new ones with the same addresses come."""
-    flow.wait(flow.step(_replace_routers, flow.subject))
-    flow.wait(flow.step(_bring_up, flow.subject))
-
-
-def _vpc(session: Session, uuid: str) -> Vpc:
-    return session.scalars(select(Vpc).where(Vpc.uuid == uuid)).one()
-
-
-def _replace_routers(session: Session, uuid: str) -> list[tuple[int, int]]:
-    return targets.touch(session, implement.remove_routers(session, _vpc(session, uuid)))
-
-
-def _bring_up(session: Session, uuid: str) -> list[tuple[int, int]]:
-    vpc = _vpc(session, uuid)
-    if vpc.removed is not None:
-        return []
-    routers = implement.ensure_vpc_routers(session, vpc)
-    return targets.touch(session, [target for router in routers for target in router.targets(session)])

@@ -55,7 +55,7 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "false"},
     "StaticNat": {},
     "UserData": {},
-    "Vpn": {"VpnTypes": "removeaccessvpn"},
+    "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec,wireguard", "VpnTypes": "removeaccessvpn,s2svpn"},
 }
 """Of an isolated network's router."""
 
