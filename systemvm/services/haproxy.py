@@ -30,6 +30,7 @@ _MASTER = re.compile(r"^\d+\s+master\s+(\d+)\s+\[failed: (\d+)\]", re.MULTILINE)
 _WAIT = 10.0
 _PORT = 18
 """Which word of a line of ``show servers state`` is the port."""
+_RUNNING = "2"
 
 
 class Haproxy:
@@ -59,6 +60,8 @@ class Haproxy:
         if not _has(new):
             daemon.stop()
             return []
+        if _retired(place).exists():
+            return []
         if daemon.pid() is None:
             return self._start(place)
         if old is not None and _has(old) and _change(place, _files(old), _files(new)):
@@ -81,7 +84,7 @@ class Haproxy:
 
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
         """Start it where it is gone, and see the servers off that were taken away."""
-        if not _has(bundle):
+        if not _has(bundle) or _retired(place).exists():
             return []
         if _daemon(place).pid() is not None:
             _see_off(place, _files(bundle)[CONF])
@@ -118,6 +121,41 @@ class Haproxy:
         return self._tallies[place.folder]
 
 
+def adopt(old: Place, new: Place) -> None:
+    """Have the new one believe what the old one knows of its servers: in the dark its own checks reach nobody."""
+    up, down = _servers(old), [name for name, is_up in _servers(new).items() if not is_up]
+    for name in down:
+        if up.get(name):
+            _ask(new, "haproxy.sock", f"set server {name} health up")
+
+
+def retire(place: Place) -> None:
+    """Have it finish what it has begun, and not be started again.
+
+    A soft stop (management guide, 4) tells clients that keep their connection to make another with the next answer,
+    and ends with the last of them.
+    """
+    if _daemon(place).pid() is not None:
+        _retired(place).touch()
+        _daemon(place).signal(signal.SIGUSR1)
+
+
+def _servers(place: Place) -> dict[str, bool]:
+    """Return BACKEND/SERVER → whether it gets connections."""
+    return {f"{row[1]}/{row[3]}": row[5] == _RUNNING for row in _rows(place)}
+
+
+def _rows(place: Place) -> list[list[str]]:
+    """Return the servers that it has, those that were taken away and still have connections too."""
+    rows = [line.split() for line in _ask(place, "haproxy.sock", "show servers state").splitlines()[2:]]
+    return [row for row in rows if len(row) > _PORT]
+
+
+def _retired(place: Place) -> Path:
+    """Where it is noted that it is not to be started again."""
+    return place.folder / "run" / "haproxy.retired"
+
+
 def _daemon(place: Place) -> Daemon:
     return Daemon("haproxy", place.namespace, place.folder / "run")
 
@@ -137,7 +175,8 @@ def _leaving(place: Place) -> Path:
 
 def _change(place: Place, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
     """Change it as it runs; False where that cannot be, or was not understood: a reload puts everything right."""
-    due = balancers.difference(old, new, CONF, _servers(place))
+    there = {f"{row[1]}/{row[3]}": f"{row[4]}:{row[_PORT]}" for row in _rows(place)}
+    due = balancers.difference(old, new, CONF, there)
     if due is None:
         return False
     if due.leaving:
@@ -148,13 +187,6 @@ def _change(place: Place, old: Mapping[str, str], new: Mapping[str, str]) -> boo
             return False
     _see_off(place, new[CONF])
     return True
-
-
-def _servers(place: Place) -> dict[str, str]:
-    """Return ``SECTION/SERVER`` → address and port of all servers that it has."""
-    rows = [line.split() for line in _ask(place, "haproxy.sock", "show servers state").splitlines()[1:]]
-    rows = [row for row in rows if len(row) > _PORT and not row[0].startswith("#")]
-    return {f"{row[1]}/{row[3]}": f"{row[4]}:{row[_PORT]}" for row in rows}
 
 
 def _see_off(place: Place, conf: str) -> None:
