@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from controlplane.api.context import Context, visible
 from controlplane.compute.dhcp_options import option_numbers
@@ -27,11 +28,12 @@ Records = Sequence[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One NIC that is asked for: on this network, with this address and MAC where they are not empty."""
+    """One NIC that is asked for: on this network, with these addresses and MAC where they are not empty."""
 
     network: Network
     address: str = ""
     mac: str = ""
+    address6: str = ""
 
 
 def ipv4(value: str) -> str:
@@ -40,6 +42,16 @@ def ipv4(value: str) -> str:
         return str(ipaddress.IPv4Address(value.strip()))
     except ValueError:
         raise ValueError("it must be an IPv4 address such as 10.1.1.5") from None
+
+
+def ipv6(value: str) -> str:
+    """Accept an IPv6 address."""
+    try:
+        if "%" in value:
+            raise ValueError
+        return str(ipaddress.IPv6Address(value.strip()))
+    except ValueError:
+        raise ValueError("it must be an IPv6 address such as 2001:db8:1::5") from None
 
 
 def mac(value: str) -> str:
@@ -60,20 +72,21 @@ def host_name(value: str) -> str:
 
 
 def listed(ctx: Context, records: Records) -> list[Wish]:
-    """Read ``iptonetworklist``: records of ``networkid``, ``ip``, ``mac``.
+    """Read ``iptonetworklist``: records of ``networkid``, ``ip``, ``ipv6``, ``mac``.
 
     :raises BadParameter: a record is malformed, or names a network that the caller may not use.
     """
     wishes = []
     for record in records:
         for name in record:
-            if name not in ("networkid", "ip", "mac"):
+            if name not in ("networkid", "ip", "ipv6", "mac"):
                 raise BadParameter(
-                    f"Invalid parameter iptonetworklist: {name} is not supported; use networkid, ip, mac."
+                    f"Invalid parameter iptonetworklist: {name} is not supported; use networkid, ip, ipv6, mac."
                 )
         network = ctx.find(Network, record.get("networkid", ""), "iptonetworklist.networkid")
         assert isinstance(network, Network)
-        wishes.append(Wish(network, _checked("ip", record, ipv4), _checked("mac", record, mac)))
+        given = _checked("ip", record, ipv4), _checked("mac", record, mac), _checked("ipv6", record, ipv6)
+        wishes.append(Wish(network, *given))
     return wishes
 
 
@@ -107,16 +120,17 @@ def check_wishes(wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
 
 
 def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: VirtualMachine | None = None) -> None:
-    """Make sure that no other machine has this host name on one of the networks.
+    """Make sure that no other machine has this host name on one of the networks, or on a tier of the same VPC.
 
     :raises BadParameter: one has.
     """
+    there = list(networks)
     query = (
         select(Network.name)
         .join(Nic, Nic.network_id == Network.id)
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
         .where(
-            Network.id.in_([network.id for network in networks]),
+            Network.id.in_([network.id for network in there]) | Network.vpc_id.in_([n.vpc_id for n in there]),
             func.lower(VirtualMachine.hostname) == hostname.lower(),
             VirtualMachine.removed.is_(None),
             VirtualMachine.state.not_in(GONE),
@@ -130,6 +144,16 @@ def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: Vi
         )
 
 
+def hold_name(session: Session, vm: VirtualMachine) -> None:
+    """Have the machine's host name be its own on its networks: a unique index keeps every other machine from it."""
+    session.execute(update(Nic).where(Nic.vm_id == vm.id).values(guest_name=vm.hostname.lower()))
+
+
+def free_name(session: Session, vm: VirtualMachine) -> None:
+    """Let others have the machine's host name: it is gone, though its interfaces may still be there."""
+    session.execute(update(Nic).where(Nic.vm_id == vm.id).values(guest_name=None))
+
+
 def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
     """Return the network for a machine of a caller who names none: the owner's only one, or a new default one.
 
@@ -139,6 +163,7 @@ def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
         Network.account_id == owner.id,
         Network.zone_id == zone.id,
         Network.guest_type == "Isolated",
+        Network.vpc_id.is_(None),
         Network.removed.is_(None),
         Network.state.not_in(("Destroy", "Shutdown")),
         visible(Network, ctx.caller),

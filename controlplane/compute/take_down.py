@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.compute.bring_up import PATIENCE, give_up, judge, settle
 from controlplane.compute.counting import count_stopped, uncount
+from controlplane.compute.guest_networks import free_name
 from controlplane.compute.outcomes import Waits, machine, standing, trouble
 from controlplane.compute.release import forget_rules, let_go
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
@@ -53,7 +54,9 @@ def begin_stop(session: Session, uuid: str) -> Waits | None:
     """Ask the host to stop the guest; None when it is stopped already."""
     vm = machine(session, uuid)
     if vm.state in GONE:
-        raise BadParameter(f"Instance {vm.name} is {vm.state}: it cannot be stopped.")
+        raise BadParameter(
+            f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}: it cannot be stopped."
+        )
     if vm.state == "Stopped":
         return None
     vm.state, vm.running, vm.updated = "Stopping", False, now()
@@ -98,6 +101,7 @@ def _begin(session: Session, vm: VirtualMachine, state: str) -> Waits:
         return []
     touched = [*vm.targets(session), *forget_rules(session, vm)]
     vm.state, vm.running, vm.updated = state, False, now()
+    free_name(session, vm)
     uncount(session, vm)
     session.flush()
     return [list(pair) for pair in touch(session, touched)]

@@ -69,6 +69,19 @@ def require(network: Network, name: str, what: str) -> None:
         raise Unsupported(f"Provider {provider_of(network).name} of network {network.name} has no {what}.")
 
 
+def must_balance(network: Network, scheme: str) -> None:
+    """Make sure that the network's load balancing is of this scheme: ``Public`` or ``Internal``.
+
+    :raises Unsupported: it is not.
+    """
+    has = capability(network, "LbSchemes") or ""
+    if scheme not in has.split(","):
+        raise Unsupported(
+            f"Network {network.name} has {has or 'no'} load balancing (provider {provider_of(network).name}), "
+            f"not {scheme}: its offering {network.offering.name} says so."
+        )
+
+
 def stickiness_methods(network: Network) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Return the stickiness methods that the provider declares, and the parameters of each by name."""
     declared = json.loads(capability(network, "SupportedStickinessMethods") or "[]")
@@ -78,16 +91,19 @@ def stickiness_methods(network: Network) -> dict[str, dict[str, Mapping[str, Any
     }
 
 
-def must_be_possible(session: Session, rule: LoadBalancer) -> None:
+def must_be_possible(session: Session, rule: LoadBalancer, parameter: str = "") -> None:
     """Have the provider plan the rule as it is now.
 
+    :param parameter: by which the call named the rule; without one the rule is the call itself.
     :raises BadParameter: it cannot; the sentence is the provider's.
     """
     session.flush()
     session.expire(rule, ["stickiness", "health", "certificate", "public_ip"])
     network = session.get_one(Network, rule.network_id)
     if network.cidr is None:
-        raise BadParameter(f"Network {network.name} has no addresses that could be balanced between.")
+        raise BadParameter(
+            f"Invalid parameter networkid value={network.uuid}: {network.name} has no addresses to balance between."
+        )
     (fact,) = balancer_facts(session, network.id, rule.id)
     guests = IPv4Network(network.cidr)
     if not fact.members:  # a listener without members is not there, and would hide what is wrong with it
@@ -99,7 +115,10 @@ def must_be_possible(session: Session, rule: LoadBalancer) -> None:
             services=frozenset({"Lb"}), balancers=(fact,),
         )))  # fmt: skip
     except ValueError as error:
-        raise BadParameter(f"Load balancer rule {rule.name} cannot be served by {provider.name}: {error}") from None
+        named = f"{parameter} value={rule.uuid}" if parameter else f"protocol value={rule.protocol}"
+        raise BadParameter(
+            f"Invalid parameter {named}: load balancer rule {rule.name} cannot be served by {provider.name}: {error}"
+        ) from None
 
 
 def _router(network: Network, guests: IPv4Network, address: str, facts: NetworkFacts) -> ApplianceFacts:

@@ -16,7 +16,7 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Row, Stamped
-from controlplane.errors import BadParameter, RuleConflict
+from controlplane.errors import BadParameter, RuleConflict, Unsupported
 from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network import rule_text
@@ -218,14 +218,21 @@ def _overlapping(session: Session, rule: FirewallRule) -> Sequence[Any]:
     return session.execute(_SEEN.where(*same)).all()
 
 
+def _named(rule: FirewallRule) -> str:
+    """Return the parameter that a conflict is about, with its value."""
+    if rule.start is not None:
+        return f"startport value={rule.start}"
+    return f"icmptype value={rule.icmp_type}" if rule.protocol == "icmp" else f"protocol value={rule.protocol}"
+
+
 def _refuse_conflicts(rule: FirewallRule, others: Sequence[Any]) -> None:
     for other in others:
         common = sorted(set(rule.sources) & set(other.sources))
         if common and (rule.public_ip_id is not None or set(rule.destinations) & set(other.destinations)):
             ports = rule_text.ports_text(other.start, other.end) if other.start is not None else "everything"
             raise RuleConflict(
-                f"The new firewall rule conflicts with rule {other.uuid}, which names {rule.protocol} ({ports}) "
-                f"from {common[0]} as well."
+                f"Invalid parameter {_named(rule)}: the new firewall rule conflicts with rule {other.uuid}, which "
+                f"names {rule.protocol} ({ports}) from {common[0]} as well: change that one, or leave this one out."
             )
 
 
@@ -238,6 +245,10 @@ class CreateFirewallRule(Traffic, name="createFirewallRule", answer=one("firewal
     def run(self, ctx: Context) -> FirewallRule:
         """Check, and make the rule."""
         ip = self.ipaddressid
+        if ip.vpc_id is not None:
+            raise Unsupported(
+                f"Public address {ip.address} is a VPC's: its tiers have network ACLs instead of a firewall."
+            )
         network = network_of(ctx.session, ip, None)
         rule = self.rule(protocols_of(network, "SupportedProtocols"))
         rule.sources = rule_text.cidr_list("cidrlist", self.cidrlist or []) or [rule_text.EVERYONE]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
 
-from controlplane.network.networks import Network
+from controlplane.network import ipv6
+from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
@@ -21,29 +23,60 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
     """Return the shells of the routers that this host holds."""
     here = Router.host_id == host.id, Router.running, Router.removed.is_(None)
     routers = session.scalars(
-        select(Router).where(*here).options(joinedload(Router.network), joinedload(Router.target))
+        select(Router)
+        .where(*here)
+        .options(joinedload(Router.network), joinedload(Router.vpc), joinedload(Router.target))
     )
     shells = []
     for router in routers:
-        assert router.network is not None
         assert router.target is not None
-        nics = session.scalars(select(Nic).where(Nic.router_id == router.id).order_by(Nic.device))
-        facts = tuple(nic_fact(session, router.network, nic) for nic in nics)
-        shells.append(Shell(router.target.uuid, router.name, facts, boot=router.boot))
+        facts = tuple(nic_fact(session, router.whole, nic) for nic in nics_of(session, router))
+        shells.append(
+            Shell(
+                router.target.uuid,
+                router.name,
+                facts,
+                boot=router.boot,
+                dark=router.dark,
+                follows=_follows(session, router),
+            )
+        )
     return tuple(sorted(shells, key=lambda shell: shell.name))
 
 
-def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
+def _follows(session: Session, router: Router) -> str:
+    """Return the name of the router on this host from which it takes over, once it is to serve."""
+    if router.dark or router.replaces_id is None:
+        return ""
+    old = session.get_one(Router, router.replaces_id)
+    return old.name if old.host_id == router.host_id else ""
+
+
+def nics_of(session: Session, router: Router) -> Sequence[Nic]:
+    """Return the router's interfaces by position; while one replaces another, both have those of the serving one."""
+    query = select(Nic).order_by(Nic.device).options(joinedload(Nic.network))
+    own = session.scalars(query.where(Nic.router_id == router.id)).all()
+    if own or not router.dark:
+        return own
+    others = select(Router.id).where(or_(Router.id == router.replaces_id, Router.replaces_id == router.id))
+    return session.scalars(query.where(Nic.router_id.in_(others))).all()
+
+
+def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
     """Return a router's interface as its host and the router itself see it."""
-    if nic.range_id is None:
-        assert network.cidr is not None
-        prefix = IPv4Network(network.cidr).prefixlen
+    network = nic.network
+    if network is not None:
+        prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
+    assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
-    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen
+    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen if row.gateway else 0
+    outside = ipv6.outside_of(session, whole)
+    if outside is None or outside.vlan != row.vlan:
+        outside = ipv6.Outside("", 0, "", row.vlan, row.id)
     return vocabulary.Nic(
         nic.uuid,
         nic.mac,
@@ -53,5 +86,8 @@ def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[Publ
         prefix,
         row.gateway,
         nic.device,
-        mtu=network.public_mtu,
+        mtu=whole.public_mtu,
+        address6=outside.address,
+        prefix6=outside.prefix,
+        gateway6=outside.gateway,
     )

@@ -30,7 +30,7 @@ from controlplane.network.public_ips import (
     clears_nic,
     forget_static_nat,
 )
-from controlplane.network.purposes import STATIC_NAT, must_take, network_of
+from controlplane.network.purposes import STATIC_NAT, must_take, network_of, tier_of_machine
 from controlplane.network.rules import guest_address, guest_nic, rows_by_id
 from controlplane.reconcile.targets import Target
 from drivers import vocabulary
@@ -72,7 +72,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
     def run(self, ctx: Context) -> None:
         """Check, and have the address stand for the guest; again for the same guest is fine."""
         ip, vm, session = self.ipaddressid, self.virtualmachineid, ctx.session
-        network = network_of(session, ip, self.networkid)
+        network = network_of(session, ip, self.networkid or tier_of_machine(session, ip, vm))
         must_take(session, ip, network, STATIC_NAT)
         assert ip.account_id is not None
         nic = guest_nic(session, vm, network, ip.account_id)
@@ -81,13 +81,18 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
             return
         if ip.static_nat:
             raise RuleConflict(
-                f"Public address {ip.address} has static NAT to {ip.nic_address} already: disable it first."
+                f"Invalid parameter ipaddressid value={ip.uuid}: public address {ip.address} has static NAT to "
+                f"{ip.nic_address} already: disable it first."
             )
         other = select(PublicIp.address).where(PublicIp.nic_id == nic.id, PublicIp.nic_address == address)
         taken = session.scalar(other.limit(1))
         if taken is not None:
-            raise RuleConflict(f"Virtual machine {vm.name} has static NAT at {address} already, by {taken}.")
+            raise RuleConflict(
+                f"Invalid parameter virtualmachineid value={vm.uuid}: virtual machine {vm.name} has static NAT at "
+                f"{address} already, by {taken}; vmguestip can name another of its addresses."
+            )
         ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = True, vm.id, nic.id, address
+        ip.network_id = network.id
         ctx.instance = ip
         ctx.touch(ip)
 

@@ -44,8 +44,14 @@ CHOOSABLE = frozenset(
 )
 """The capabilities that an offering may choose a value of (servicecapabilitylist)."""
 SEVERAL_PROVIDERS = frozenset({"Lb"})
+INTERNAL, PUBLIC = "Internal", "Public"
+"""The load balancing schemes (``LbSchemes``): between the tiers of a VPC, and of public addresses."""
 BEHIND_SOURCE_NAT = ("StaticNat", "PortForwarding", "Firewall", "Lb", "Vpn", "Gateway")
 """What a router gives only to networks whose source NAT it does, too: their packets leave through it."""
+
+
+WITH_IPV4 = frozenset({"Gateway", "Lb", "PortForwarding", "SourceNat", "StaticNat", "Vpn"})
+"""What a network of IPv6 alone cannot have."""
 
 
 @dataclass(kw_only=True)
@@ -107,12 +113,16 @@ class Matrix:
     """What an offering is to give, as it is checked.
 
     :param guest_type: ``Isolated``, ``Shared`` or ``L2``.
+    :param alternatives: of several providers of a service each network chooses one.
+    :param protocol: ``IPv4``, ``DualStack`` or ``IPv6``.
     """
 
     services: Services
     chosen: Choices = field(default_factory=dict)
     guest_type: str = "Isolated"
     for_vpc: bool = False
+    protocol: str = "IPv4"
+    alternatives: bool = False
 
     def check(self) -> None:
         """Refuse what no network could be given.
@@ -122,6 +132,7 @@ class Matrix:
         for service, providers in self.services.items():
             self._check_providers(service, providers)
         self._check_kind()
+        self._check_protocol()
         self._check_source_nat()
         for service, choices in self.chosen.items():
             for capability, value in choices.items():
@@ -130,22 +141,31 @@ class Matrix:
     def _check_providers(self, service: str, providers: Sequence[str]) -> None:
         installed = registry.network_providers()
         if not providers:
-            raise BadParameter(f"Service {service} has no provider: name one in serviceproviderlist.")
-        if len(providers) > 1 and service not in SEVERAL_PROVIDERS:
-            raise BadParameter(f"Service {service} can have one provider only, not {' and '.join(providers)}.")
+            raise BadParameter(f"Invalid parameter serviceproviderlist: service {service} has no provider: name one.")
+        if len(providers) > 1 and service not in SEVERAL_PROVIDERS and not self.alternatives:
+            raise BadParameter(
+                f"Invalid parameter serviceproviderlist value={','.join(providers)}: service {service} can have one "
+                "provider only."
+            )
         for provider in providers:
             if provider not in installed:
                 raise BadParameter(
-                    f"Provider {provider} of service {service} is not installed; there are {', '.join(installed)}."
+                    f"Invalid parameter serviceproviderlist value={provider}: it is not installed, for service "
+                    f"{service}; there are {', '.join(installed)}."
                 )
             if service not in installed[provider].capabilities:
                 has = ", ".join(sorted(installed[provider].capabilities))
-                raise BadParameter(f"Provider {provider} does not support service {service}: it has {has}.")
+                raise BadParameter(
+                    f"Invalid parameter serviceproviderlist value={provider}: it does not support service {service}: "
+                    f"it has {has}."
+                )
 
     def _check_kind(self) -> None:
         if self.guest_type == "L2" and set(self.services) - {"UserData"}:
             unwanted = ", ".join(sorted(set(self.services) - {"UserData"}))
-            raise BadParameter(f"An L2 network has no services but UserData: leave {unwanted} out.")
+            raise BadParameter(
+                f"Invalid parameter supportedservices: an L2 network has UserData only: leave {unwanted} out."
+            )
         if "SecurityGroup" in self.services and self.guest_type != "Shared":
             raise BadParameter("Service SecurityGroup is for Shared networks only.")
         if "NetworkACL" in self.services and not self.for_vpc:
@@ -155,14 +175,35 @@ class Matrix:
         if self.for_vpc and "Firewall" in self.services:
             raise BadParameter("The tiers of a VPC have NetworkACL instead of Firewall.")
 
+    def _check_protocol(self) -> None:
+        """IPv6 is routed: services that translate, or hang on a public IPv4 address, need IPv4."""
+        if self.protocol != "IPv4" and self.guest_type != "Isolated":
+            raise BadParameter(f"Invalid parameter internetprotocol value={self.protocol}: for Isolated networks only.")
+        translating = sorted(set(self.services) & WITH_IPV4)
+        if self.protocol == "IPv6" and translating:
+            raise BadParameter(
+                f"Invalid parameter internetprotocol value=IPv6: service {translating[0]} needs IPv4; leave it out, "
+                "or use DualStack."
+            )
+
     def _check_source_nat(self) -> None:
+        if self.protocol == "IPv6":
+            return
         source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
         if source and gateway and list(source) != list(gateway):
-            raise BadParameter(f"SourceNat and Gateway must have the same provider, not {source[0]} and {gateway[0]}.")
+            raise BadParameter(
+                "Invalid parameter serviceproviderlist: SourceNat and Gateway must have the same provider, not "
+                f"{source[0]} and {gateway[0]}."
+            )
         for service in BEHIND_SOURCE_NAT:
             for provider in self.services.get(service, ()):
-                if registry.network_providers()[provider].kind == "router" and provider not in (source or ()):
-                    raise BadParameter(f"Provider {provider} cannot give service {service} without service SourceNat.")
+                driver = registry.network_providers()[provider]
+                if driver.capabilities[service].get("LbSchemes") == INTERNAL:
+                    continue  # it balances what stays inside
+                if driver.kind == "router" and provider not in (source or ()):
+                    raise BadParameter(
+                        f"Invalid parameter supportedservices: {provider} cannot give {service} without SourceNat."
+                    )
 
     def _check_choice(self, service: str, capability: str, value: str) -> None:
         if service not in self.services:
@@ -177,7 +218,8 @@ class Matrix:
                 continue
             if offered is None or value.lower() not in [item.strip().lower() for item in offered.split(",")]:
                 raise BadParameter(
-                    f"Provider {provider} cannot do {capability}={value} for service {service}: "
+                    f"Invalid parameter servicecapabilitylist: provider {provider} cannot do {capability}={value} for "
+                    f"service {service}: "
                     f"it has {offered or 'nothing of it'}."
                 )
 

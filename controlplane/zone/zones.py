@@ -271,7 +271,7 @@ class UpdateZone(Command, name="updateZone", answer=one("zone", zone_views), eve
             zone.domain_id = None
         if self.details is not None:
             zone.details = zone.details | self.details
-        if self.dns1 is not None or self.dns2 is not None:
+        if any(value is not None for value in (self.dns1, self.dns2, self.ip6dns1, self.ip6dns2)):
             _touch_networks(ctx, zone)
         return zone
 
@@ -314,7 +314,8 @@ def refuse_unready(ctx: Context, zone: Zone) -> None:
     )
     if ctx.session.scalar(guest.limit(1)) is None:
         raise BadParameter(
-            f"Zone {zone.name} cannot be enabled: it has no enabled physical network with Guest traffic. "
+            f"Invalid parameter allocationstate value=Enabled: zone {zone.name} cannot be enabled: it has no enabled "
+            "physical network with Guest traffic. "
             "Use createPhysicalNetwork, addTrafficType and updatePhysicalNetwork first."
         )
 

@@ -22,7 +22,19 @@ from controlplane.api.dispatch import JOB_TABLES
 rooms.enter()
 KINDS = {"one": "object", "many": "list", "success": "success", "flat": "flat"}
 
-OUR_COMMANDS: dict[str, str] = {}
+OUR_COMMANDS: dict[str, str] = dict.fromkeys(
+    (
+        "createWireguardVpn",
+        "deleteWireguardVpn",
+        "listWireguardVpns",
+        "addWireguardPeer",
+        "updateWireguardPeer",
+        "removeWireguardPeer",
+        "listWireguardPeers",
+        "getWireguardPeerConfiguration",
+    ),
+    "CloudStack has no WireGuard",
+)
 """Commands that CloudStack does not have, and why we do."""
 OUR_PARAMETERS: dict[tuple[str, str], str] = {}
 """(command, parameter) that CloudStack's command does not have, and why ours does."""
@@ -50,7 +62,11 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     },
 }
 """(command, field; * is any command) that CloudStack's answer does not have, or with another type, and why ours does."""
+_FIREWALL = "a firewall rule's fields, as createFirewallRule's; the facts have those of port forwarding"
 OUR_ANSWERS: dict[str, str] = {
+    "createIpv6FirewallRule": _FIREWALL,
+    "listIpv6FirewallRules": _FIREWALL,
+    "updateIpv6FirewallRule": _FIREWALL,
     "listLoadBalancerRuleInstances": "machines, as the protocol says; the facts have the other form, of lbvmips=true",
 }
 """Commands whose answer's fields are not compared, and why."""
