@@ -197,6 +197,9 @@ def remove_router(session: Session, router: Router) -> list[Target]:
     :return: what it was on, to be touched.
     """
     found = list(router.targets(session))
+    heir = select(Router).where(Router.replaces_id == router.id, Router.dark, Router.removed.is_(None))
+    for never_lit in session.scalars(heir).all():
+        found.extend(remove_router(session, never_lit))
     router.running, router.state, router.removed = False, "Stopping", now()
     if router.target_id is not None:
         session.get_one(Target, router.target_id).absent = True

@@ -62,7 +62,7 @@ def take_over(host: HostSettings, bay: Bay, name: str, follows: str, ports: Sequ
         carried.more()
         if steered:
             drain.begin(host, old, {cable: bay.bridges[port.segment] for cable, port in pairs})
-        _announce(new)
+        announce_addresses(new)
         haproxy.retire(_place(host, follows))
     finally:
         _loose(new, note.read_text(encoding="ascii"))
@@ -126,7 +126,8 @@ def _pairs(bay: Bay, old: str, ports: Sequence[Port]) -> list[tuple[str, Port]]:
     return [(name, port) for name, port in found if port is not None]
 
 
-def _announce(space: str) -> None:
+def announce_addresses(space: str) -> None:
+    """Tell the neighbours of a shell where its addresses are now (RFC 5227, 3)."""
     with netns.netlink(space) as ip:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
         found = [(names[entry["index"]], entry.get_attr("IFA_LOCAL")) for entry in ip.get_addr(family=2)]
