@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from controlplane.api.context import Context, visible
 from controlplane.compute.dhcp_options import option_numbers
@@ -119,16 +120,17 @@ def check_wishes(wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
 
 
 def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: VirtualMachine | None = None) -> None:
-    """Make sure that no other machine has this host name on one of the networks.
+    """Make sure that no other machine has this host name on one of the networks, or on a tier of the same VPC.
 
     :raises BadParameter: one has.
     """
+    there = list(networks)
     query = (
         select(Network.name)
         .join(Nic, Nic.network_id == Network.id)
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
         .where(
-            Network.id.in_([network.id for network in networks]),
+            Network.id.in_([network.id for network in there]) | Network.vpc_id.in_([n.vpc_id for n in there]),
             func.lower(VirtualMachine.hostname) == hostname.lower(),
             VirtualMachine.removed.is_(None),
             VirtualMachine.state.not_in(GONE),
@@ -142,6 +144,16 @@ def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: Vi
         )
 
 
+def hold_name(session: Session, vm: VirtualMachine) -> None:
+    """Have the machine's host name be its own on its networks: a unique index keeps every other machine from it."""
+    session.execute(update(Nic).where(Nic.vm_id == vm.id).values(guest_name=vm.hostname.lower()))
+
+
+def free_name(session: Session, vm: VirtualMachine) -> None:
+    """Let others have the machine's host name: it is gone, though its interfaces may still be there."""
+    session.execute(update(Nic).where(Nic.vm_id == vm.id).values(guest_name=None))
+
+
 def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
     """Return the network for a machine of a caller who names none: the owner's only one, or a new default one.
 
@@ -151,6 +163,7 @@ def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
         Network.account_id == owner.id,
         Network.zone_id == zone.id,
         Network.guest_type == "Isolated",
+        Network.vpc_id.is_(None),
         Network.removed.is_(None),
         Network.state.not_in(("Destroy", "Shutdown")),
         visible(Network, ctx.caller),
