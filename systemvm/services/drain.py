@@ -19,13 +19,13 @@ from systemvm.services import HostSettings
 _log = logging.getLogger(__name__)
 _TALKING = frozenset({"01", "03", "04", "05", "08", "09", "0B"})
 """States, as proc_net_tcp(5) has them, of a connection that somebody still wants."""
-_LATE = frozenset({"02", "06"})
-"""One that is only asked for yet, and one that is over but may see a late frame."""
+_ASKED = "02"
+"""A connection that the router has asked for, and that may come about yet."""
 Flow = tuple[str, int, str, int]
 """Peer's address and port, own address and port."""
 
 
-def flows(space: str, states: frozenset[str] = _TALKING | _LATE) -> set[Flow]:
+def flows(space: str, states: frozenset[str] = _TALKING | {_ASKED}) -> set[Flow]:
     """Return the IPv4 TCP connections that end in a namespace, those within it aside."""
     with netns.entered(space):
         lines = Path("/proc/thread-self/net/tcp").read_text(encoding="ascii").splitlines()[1:]
@@ -54,7 +54,7 @@ def prepare(host: HostSettings, old: str, ways: Mapping[str, str]) -> bool:
     """
     chains = "".join(
         f'\tchain to_{number} {{ type filter hook egress device "{new}" priority filter; '
-        f'ip saddr . tcp sport . ip daddr . tcp dport @flows fwd to "{before}"; }}\n'
+        f'tcp flags & (syn | ack) != syn ip saddr . tcp sport . ip daddr . tcp dport @flows fwd to "{before}"; }}\n'
         for number, (new, before) in enumerate(ways.items())
     )
     table = f"netdev {_table(old)}"
