@@ -64,7 +64,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
         tunnels=tunnel_facts(session, whole) if isinstance(whole, Vpc) else (),
         remote_access=remote_access_facts(session, whole),
-        wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
+        wireguards=wireguard_facts(session, whole),
     )
 
 
