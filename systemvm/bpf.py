@@ -1,4 +1,4 @@
-"""The few calls of bpf(2) that a gate is made of: one map of one number, and the program that compares it with the clock.
+"""The few calls of bpf(2) that a gate is made of: a map of one number, and the program that compares it with the clock.
 
 It imports nothing of the project and little else: the process that renews leases is to stay small.
 """
