@@ -44,9 +44,11 @@ def plan(database: Database, name: str) -> Iterator[str]:
     """
     with database.read() as session:
         target = _target(session, name)
-        bundle = make(session, target)
+        bundle, refused = make(session, target)
         same = "as applied" if bundle.digest == target.digest else f"applied is {target.digest[:12] or 'nothing'}"
         yield f"# {bundle.name} generation {bundle.generation} digest {bundle.digest[:12]}, {same}"
+        for reason in refused.values():
+            yield f"# {reason}"
         for file in bundle.files:
             yield f"\n--- {file.path} ({file.service})"
             yield "(secret)" if file.secret else file.content.rstrip("\n")

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from drivers.ipsec import RemoteAccess, Tunnel
+
 SERVICES = (
     "Dhcp",
     "Dns",
@@ -62,6 +64,7 @@ class Nic(NamedTuple):
     :param network: the guest network's UUID; empty on a public interface.
     :param rate: Mbit/s in each direction; 0 is unlimited.
     :param default: the guest's default route goes through it.
+    :param address6: IPv6 address without a length, ``prefix6`` and ``gateway6`` as for IPv4; empty where it has none.
     """
 
     id: str
@@ -76,6 +79,9 @@ class Nic(NamedTuple):
     rate: int = 0
     default: bool = False
     mtu: int = 1500
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
 
 
 class PublicAddress(NamedTuple):
@@ -113,6 +119,21 @@ class IngressRule(NamedTuple):
 
 class EgressRule(NamedTuple):
     """Egress rule of a guest network (createEgressFirewallRule); allows or denies by the offering's default."""
+
+    id: str
+    protocol: str
+    start: int
+    end: int
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+class Ipv6Rule(NamedTuple):
+    """createIpv6FirewallRule, of either direction: addresses are not translated, so it names guests by their own.
+
+    :param protocol: ``tcp``, ``udp``, ``icmp`` (which is ICMPv6 here) or ``all``; ports, types and codes as for IPv4.
+    :param sources: IPv6 CIDRs; none is everyone. ``destinations`` likewise.
+    """
 
     id: str
     protocol: str
@@ -216,12 +237,67 @@ class LoadBalancer:
     settings: tuple[tuple[str, str], ...] = ()
 
 
+class Passage(NamedTuple):
+    """What a WireGuard peer may reach.
+
+    :param destination: CIDR behind the tunnel.
+    :param protocol: ``tcp``, ``udp``, ``icmp`` or ``all``.
+    :param start: first port, or the ICMP type (-1 is any); ``end`` the last, or the ICMP code.
+    """
+
+    destination: str
+    protocol: str = "all"
+    start: int = -1
+    end: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardPeer:
+    """One peer of a WireGuard VPN: a person's device, or another site.
+
+    :param public_key: base64, as ``wg pubkey`` prints it; ``preshared_key`` alike, empty is none.
+    :param address: its own in the tunnel.
+    :param remotes: CIDRs behind it; empty for a device.
+    :param endpoint: ``address:port`` where it is called at; empty where it calls.
+    :param keepalive: seconds between empty packets that keep a NAT open; 0 is none.
+    """
+
+    id: str
+    public_key: str
+    address: str
+    remotes: tuple[str, ...] = ()
+    endpoint: str = ""
+    keepalive: int = 0
+    passages: tuple[Passage, ...] = ()
+    preshared_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wireguard:
+    """A WireGuard VPN (createWireguardVpn).
+
+    :param address: the public address that it listens on, ``port`` the UDP port.
+    :param gateway: the appliance's own address in the tunnel, which is ``cidr`` wide.
+    :param mtu: of the tunnel, in bytes.
+    """
+
+    id: str
+    address: str
+    port: int
+    gateway: str
+    cidr: str
+    mtu: int
+    private_key: str = field(repr=False)
+    peers: tuple[WireguardPeer, ...] = ()
+
+
 class Lease(NamedTuple):
     """A guest's address on a network, for DHCP, DNS and metadata.
 
     :param vm: the virtual machine's UUID.
     :param default: this network is the guest's default: only then it is told a gateway.
     :param options: extra DHCP options as (number, value).
+    :param address6: its IPv6 address; ``address`` is empty on a network of IPv6 alone.
     """
 
     vm: str
@@ -230,6 +306,7 @@ class Lease(NamedTuple):
     hostname: str
     default: bool = True
     options: tuple[tuple[int, str], ...] = ()
+    address6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +316,7 @@ class Metadata:
     :param items: the paths under ``/latest/meta-data/`` and their values.
     :param user_data: base64, as it was given; empty means none.
     :param password: waiting to be fetched once; empty means none.
+    :param sources6: the IPv6 addresses that it asks from, its link-local one among them.
     """
 
     vm: str
@@ -246,6 +324,7 @@ class Metadata:
     items: tuple[tuple[str, str], ...]
     user_data: str = ""
     password: str = field(default="", repr=False)
+    sources6: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +335,9 @@ class Network:
     :param services: only those that this provider gives this network.
     :param egress_allow: what happens to a packet that no egress rule names.
     :param rate: Mbit/s of the public traffic, 0 is unlimited.
+    :param cidr: IPv4; empty, as ``gateway``, on a network of IPv6 alone.
+    :param cidr6: its /64; empty on a network of IPv4 alone. ``gateway6`` is the router's own address in it.
+    :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     """
 
     id: str
@@ -274,13 +356,17 @@ class Network:
     forwards: tuple[PortForward, ...] = ()
     static_nats: tuple[StaticNat, ...] = ()
     balancers: tuple[LoadBalancer, ...] = ()
+    cidr6: str = ""
+    gateway6: str = ""
+    ingress6: tuple[Ipv6Rule, ...] = ()
+    egress6: tuple[Ipv6Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ApplianceFacts:
     """All that is wanted of one network appliance: a virtual router now, a hardware device alike.
 
-    :param dns: the resolvers that it asks, IPv4.
+    :param dns: the resolvers that it asks, IPv4; ``dns6`` those that have an IPv6 address.
     :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
     """
 
@@ -291,6 +377,10 @@ class ApplianceFacts:
     networks: tuple[Network, ...]
     dns: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    wireguards: tuple[Wireguard, ...] = ()
+    dns6: tuple[str, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
+    remote_access: RemoteAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ _BRIDGE: Final = "br0"
 _TUNNELS: Final = IPv4Network("172.31.255.0/24")
 _UNDERLAY_MTU: Final = 1600
 _MTU: Final = 1500
+_NODAD: Final = 0x02  # IFA_F_NODAD: nobody else is there to have the address
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,15 @@ class Fabric:
     :param hosts: names of the hosts, at most 250; their order decides their tunnel addresses.
     :param gateway: address and length of the public range's gateway, which the internet holds.
     :param clients: addresses from elsewhere that the internet holds too, so that clients can come from several sources.
+    :param gateway6: the same over IPv6, and ``clients6`` likewise; it has no route to any guest's prefix.
     """
 
     prefix: str
     hosts: tuple[str, ...] = ("host-1",)
     gateway: str = "203.0.113.1/24"
     clients: tuple[str, ...] = tuple(f"198.51.100.{number}" for number in range(1, 9))
+    gateway6: str = "2001:db8:ffff::1/64"
+    clients6: tuple[str, ...] = tuple(f"2001:db8:c::{number}" for number in range(1, 9))
 
     @property
     def internet(self) -> str:
@@ -78,8 +82,10 @@ class Fabric:
         done = [space for space in spaces if netns.ensure(space)]
         for space, mtu in ((self.internet, _MTU), (self.underlay, _UNDERLAY_MTU)):
             _ensure_bridge(space, mtu)
-        _ensure_addresses(self.internet, _BRIDGE, (self.gateway,))
-        _ensure_addresses(self.internet, "lo", tuple(f"{client}/32" for client in self.clients))
+        _forward(self.internet)
+        _ensure_addresses(self.internet, _BRIDGE, (self.gateway, self.gateway6))
+        clients = tuple(f"{client}/32" for client in self.clients)
+        _ensure_addresses(self.internet, "lo", clients + tuple(f"{client}/128" for client in self.clients6))
         for number, host in enumerate(self.hosts, start=1):
             space = self.namespace(host)
             port = f"h{number}"
@@ -139,9 +145,17 @@ def _ensure_addresses(space: str, device: str, addresses: tuple[str, ...]) -> No
         for address in addresses:
             if address not in present:
                 plain, _, length = address.partition("/")
-                ip.addr("add", index=number, address=plain, prefixlen=int(length))
+                flags = {"flags": _NODAD} if ":" in plain else {}
+                ip.addr("add", index=number, address=plain, prefixlen=int(length), **flags)
 
 
 def _addresses(ip: IPRoute, number: int) -> set[str]:
-    found = ip.get_addr(index=number, family=2)
-    return {f"{message.get_attr('IFA_LOCAL')}/{message['prefixlen']}" for message in found}
+    found = ip.get_addr(index=number)
+    local = ((message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"), message) for message in found)
+    return {f"{address}/{message['prefixlen']}" for address, message in local}
+
+
+def _forward(space: str) -> None:
+    """Have the namespace pass IPv6 on, and take nobody's adverts for a way out."""
+    with netns.entered(space):
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")

@@ -95,7 +95,13 @@ class Server:
         router = self.routers.setdefault(name, Router())
         if router.entry.get("inode") != entry["inode"]:
             self._close(router)
-        router.entry, router.guests = entry, {net["address"]: net["guests"] for net in entry["networks"]}
+        router.entry, router.guests = entry, {}
+        for net in entry["networks"]:
+            guests = net["guests"] | {alias: net["guests"][key] for alias, key in net.get("aliases", {}).items()}
+            own = [net["address"]] if net["address"] else []
+            # a link-local address is one of a link: every network of the router has the same
+            own += [f"{a}%{net['interface']}" if a.startswith("fe80:") else a for a in net.get("addresses6", ())]
+            router.guests |= dict.fromkeys(own, guests)
         wanted = {(address, port) for address in router.guests for port in (_METADATA, _PASSWORD)}
         for place in router.sockets.keys() - wanted:
             self._shut(router.sockets.pop(place))
@@ -104,17 +110,20 @@ class Server:
             self.selector.register(router.sockets[place], selectors.EVENT_READ, (router, place))
 
     def _listen(self, namespace: str, place: tuple[str, int]) -> socket.socket:
+        address, _, link = place[0].partition("%")
+        family, scope = (socket.AF_INET6 if ":" in address else socket.AF_INET), 0
         there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
         try:
             self._enter(there)
-            line = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            line = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            scope = socket.if_nametoindex(link) if link else 0
         finally:
             self._enter(self.home)
             os.close(there)
         try:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             line.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND: the address may come a moment later
-            line.bind(place)
+            line.bind((address, place[1], 0, scope) if family == socket.AF_INET6 else (address, place[1]))
             line.listen(128)
         except OSError:
             line.close()
@@ -137,14 +146,14 @@ class Server:
     def accept(self, listening: socket.socket, router: Router, at: tuple[str, int]) -> None:
         """Take one connection in."""
         try:
-            line, (peer, _) = listening.accept()
+            line, (peer, *_) = listening.accept()
         except OSError:
             return
         if len(self.clients) >= _CLIENTS:
             line.close()
             return
         line.setblocking(False)
-        client = Client(line, peer, at, router)
+        client = Client(line, peer.partition("%")[0], at, router)
         self.clients.add(client)
         self.selector.register(line, selectors.EVENT_READ, client)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, select, true
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Caller, Role
@@ -66,14 +67,19 @@ class Context:
         :raises BadParameter: there is none, it has been removed, or the caller may not see it: the words are the same.
         """
         self.session.flush()
-        query = select(table).where(table.uuid == uuid.lower(), visible(table, self.caller))
-        row = self.session.scalar(query)
+        row: Row | None = self.session.scalar(_one_of(table, self.caller), {"uuid": uuid.lower()})
         if row is None or getattr(row, "removed", None) is not None:
             raise BadParameter(
                 f"Invalid parameter {parameter} value={uuid}: "
                 f"no {entity_name(table)} with this id exists, or it is not yours to use."
             )
         return row
+
+
+@lru_cache(maxsize=256)
+def _one_of(table: type[Row], caller: Caller) -> Select[Any]:
+    """Return the query for one row by its ``uuid``; to write it down takes longer than to run it."""
+    return select(table).where(table.uuid == bindparam("uuid"), visible(table, caller))
 
 
 def visible(table: type[Row], caller: Caller) -> ColumnElement[bool]:

@@ -12,8 +12,9 @@ The narrowest scope that has a value wins; nothing is cached, so a change is in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-from sqlalchemy import String, select
+from sqlalchemy import String, Table, bindparam, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.db.base import Base
@@ -31,6 +32,10 @@ class ConfigurationValue(Base):
     scope: Mapped[str] = mapped_column(String(20), primary_key=True, default=GLOBAL)
     scope_id: Mapped[int] = mapped_column(primary_key=True, default=0, autoincrement=False)
     value: Mapped[str] = mapped_column(String(4096))
+
+
+_values = cast("Table", ConfigurationValue.__table__).c
+_SET = select(_values.scope, _values.scope_id, _values.value).where(_values.name == bindparam("name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,10 @@ class Setting:
 
     def text(self, session: Session, **scopes: int) -> str:
         """Return the value in force; the scopes are rows' numbers by scope name in lower case (``zone=3``)."""
-        rows = session.execute(
-            select(ConfigurationValue.scope, ConfigurationValue.scope_id, ConfigurationValue.value).where(
-                ConfigurationValue.name == self.name
-            )
-        )
-        values = {(scope, number): value for scope, number, value in rows}
+        session.flush()
+        values: dict[tuple[str, int], str] = {
+            (scope, number): value for scope, number, value in session.execute(_SET, {"name": self.name})
+        }
         for scope in self.scopes:
             found = values.get((scope, scopes.get(scope.lower(), -1)))
             if found is not None:

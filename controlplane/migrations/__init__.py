@@ -34,11 +34,13 @@ def upgrade(engine: Engine) -> None:
 
 
 def newest() -> str:
-    """Return the newest revision there is a file for."""
+    """Return the newest revision there is a file for; empty where there is none yet."""
     files = [path.read_text(encoding="utf-8") for path in (FOLDER / "versions").glob("*.py")]
     known, former = ({found[1] for file in files if (found := each.search(file))} for each in (_REVISION, _FORMER))
-    (head,) = known - former
-    return head
+    heads = sorted(known - former)
+    if len(heads) > 1:
+        raise RuntimeError(f"Several revisions claim to be the newest, {', '.join(heads)}: one must follow the other.")
+    return heads[0] if heads else ""
 
 
 def _stands_at(engine: Engine) -> str:

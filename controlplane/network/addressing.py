@@ -39,6 +39,14 @@ def guest_range(cidr: str, start: str | None, end: str | None) -> tuple[IPv4Addr
     return first, last
 
 
+def reserved(cidr: str, guest_cidr: str) -> str:
+    """Return the addresses of a network that guests do not get, as ranges: ``10.1.1.1-10.1.1.127``."""
+    whole, part = ipaddress.IPv4Network(cidr), ipaddress.IPv4Network(guest_cidr)
+    below = whole.network_address + 1, part.network_address - 1
+    above = part.broadcast_address + 1, whole.broadcast_address - 1
+    return ", ".join(f"{first}-{last}" for first, last in (below, above) if first <= last)
+
+
 def first_free(first: IPv4Address, last: IPv4Address, taken: Collection[str]) -> str | None:
     """Return the lowest address of the range that is not taken, or None."""
     for number in range(int(first), int(last) + 1):

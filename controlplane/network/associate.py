@@ -87,7 +87,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
 
 
 def _plug_routers(ctx: Context, network: Network) -> None:
-    """Give the network's routers an interface on the address's VLAN where they have none; their hosts are told then."""
+    """Give the network's routers an interface on each VLAN of its addresses, and no other; their hosts are told."""
     routers = ctx.session.scalars(
         select(Router).where(Router.network_id == network.id, Router.target_id.is_not(None), Router.removed.is_(None))
     ).all()
@@ -132,7 +132,10 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
             )
         ctx.instance = ip
         ctx.touch(ip)
+        network = ip.network
         release(ctx.session, ip)
+        if network is not None:
+            _plug_routers(ctx, network)
 
     def _named(self, ctx: Context) -> PublicIp:
         if self.ipaddress is None:

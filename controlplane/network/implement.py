@@ -135,7 +135,8 @@ def _place(session: Session, router: Router, provider: str) -> None:
 
 def ensure_public_nics(session: Session, network: Network) -> None:
     """Give each router of the network an interface on every VLAN that its public addresses are of, and on no other."""
-    used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(PublicIp.network_id == network.id)
+    mine = PublicIp.network_id == network.id, PublicIp.state == public_ips.ALLOCATED
+    used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(*mine)
     vlans = {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
     for router in session.scalars(select(Router).where(Router.network_id == network.id, Router.removed.is_(None))):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
@@ -143,6 +144,8 @@ def ensure_public_nics(session: Session, network: Network) -> None:
         by_vlan = {session.get_one(public_ips.VlanRange, number).vlan: nic for number, nic in ranges.items()}
         for vlan in by_vlan.keys() - vlans.keys():
             session.delete(by_vlan[vlan])
+        for vlan in sorted(vlans.keys() & by_vlan.keys()):
+            by_vlan[vlan].range_id = vlans[vlan]  # a range of the same VLAN that is used no more can go
         devices = {nic.device for nic in present}
         for vlan in sorted(vlans.keys() - by_vlan.keys()):
             device = next(number for number in range(FIRST_PUBLIC_DEVICE, 64) if number not in devices)

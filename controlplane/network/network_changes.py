@@ -21,13 +21,15 @@ from controlplane.network import implement, public_ips
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
+from controlplane.network.offering_change import change_offering
+from controlplane.network.physical_choice import objection
 from controlplane.network.public_ips import PublicIp
+from controlplane.network.reserved_range import reserve
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile import targets
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
-from controlplane.zone.providers import enabled_providers
 from controlplane.zone.zones import Zone
 
 
@@ -137,22 +139,15 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
 
     def _physical(self, ctx: Context) -> PhysicalNetwork:
         """Return the physical network asked for, or the zone's first enabled one that has the offering's tags."""
-        tags = set(self.networkofferingid.tags)
         query = select(PhysicalNetwork).where(PhysicalNetwork.zone_id == self.zoneid.id).order_by(PhysicalNetwork.id)
         refused = []
         for row in ctx.session.scalars(query):
             if self.physicalnetworkid is not None and row.id != self.physicalnetworkid.id:
                 continue
-            if row.state != "Enabled":
-                refused.append(f"{row.name} is {row.state.lower()}")
-            elif not any(traffic.traffic == "Guest" for traffic in row.traffic_types):
-                refused.append(f"{row.name} carries no guest traffic")
-            elif not tags <= set(row.tags):
-                refused.append(f"{row.name} lacks the tags {', '.join(sorted(tags - set(row.tags)))}")
-            elif missing := _asked_providers(self.networkofferingid) - set(enabled_providers(ctx.session, row)):
-                refused.append(f"{row.name} has not enabled {', '.join(sorted(missing))}")
-            else:
+            problem = objection(ctx.session, row, self.networkofferingid)
+            if not problem:
                 return row
+            refused.append(problem)
         raise BadParameter(
             f"Invalid parameter physicalnetworkid: no physical network of zone {self.zoneid.name} fits"
             f"{': ' + '; '.join(refused) if refused else ''}."
@@ -204,10 +199,6 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         return {key: value for key, value in details.items() if value is not None}
 
 
-def _asked_providers(offering: NetworkOffering) -> set[str]:
-    return {provider for providers in offering.services.values() for provider in providers}
-
-
 def make_network(ctx: Context, owner: Account, zone: Zone, offering: NetworkOffering, name: str) -> Network:
     """Make a network as createNetwork does, with everything that is not named at its default."""
     return CreateNetwork.given(name=name, zoneid=zone, networkofferingid=offering).make(ctx, owner)
@@ -221,8 +212,7 @@ def _default_domain(owner: Account, zone: Zone) -> str:
 
 class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network_views), roles=EVERYONE, job=True,
                     event="NETWORK.UPDATE", instance="Network",
-                    unsupported=("guestvmcidr", "ip6dns1", "ip6dns2", "networkofferingid", "changecidr",
-                                 "updateinsequence", "forced")):  # fmt: skip
+                    unsupported=("ip6dns1", "ip6dns2", "updateinsequence")):  # fmt: skip
     """Update a guest network."""
 
     id: Network = required()
@@ -237,10 +227,25 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     hideipaddressusage: bool | None = optional()
     customid: str | None = optional(admin=True)
+    guestvmcidr: str | None = optional(
+        description="guests get addresses of this part of the network only; the whole network's CIDR ends that"
+    )
+    networkofferingid: NetworkOffering | None = optional()
+    changecidr: bool | None = optional(description="never needed: another offering leaves a network's CIDR alone")
+    forced: bool | None = optional(
+        False, admin=True, description="remove the rules of services that the new offering lacks"
+    )
 
     def run(self, ctx: Context) -> Network:
         """Change what is given; routers learn of it without a restart."""
         network = self.id
+        if self.guestvmcidr is not None:
+            reserve(ctx.session, network, self.guestvmcidr)
+        if self.networkofferingid is not None:
+            old, new = network.offering.name, self.networkofferingid
+            ctx.touched += change_offering(ctx.session, network, new, forced=bool(self.forced))
+            restart = ", which waits for the routers' restart" if network.restart_required else ""
+            ctx.note = f"network {network.name} from offering {old} to {new.name}{restart}"
         network.name = self.name or network.name
         network.display_text = self.displaytext or network.display_text
         network.network_domain = self.networkdomain or network.network_domain
@@ -324,9 +329,9 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
-        self.id.restart_required = False
         lacks_one = implement.router_providers(self.id) and not self.id.targets(ctx.session)
         if self.cleanup or lacks_one:
+            self.id.restart_required = False
             ctx.go_on("restartNetwork", self.id)
         else:
             ctx.touch(self.id)

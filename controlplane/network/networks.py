@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Select, String, select
+from sqlalchemy import BigInteger, ForeignKey, Select, String, bindparam, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -21,6 +22,7 @@ from controlplane.db.base import Created, Owned, Removable, Row
 from controlplane.errors import Unsupported
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.network.addressing import reserved
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.physical_networks import PhysicalNetwork
@@ -33,6 +35,7 @@ class Network(Created, Removable, Owned, Row):
 
     :ivar state: ``Allocated`` (no VNI, no router), ``Implementing``, ``Implemented``, ``Shutdown``, ``Destroy``.
     :ivar vnet: its VLAN or VNI while it is implemented.
+    :ivar guest_cidr: the part of ``cidr`` that guests get addresses of; None is all of it.
     :ivar start_ip: first address that guests may get, ``end_ip`` the last; None is the network's first and last.
     :ivar dns: the resolvers its guests are told, instead of the router; empty is the router.
     :ivar received_before: bytes that routers which are gone by now have counted towards the guests.
@@ -50,6 +53,7 @@ class Network(Created, Removable, Owned, Row):
     guest_type: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20), default="Allocated", index=True)
     cidr: Mapped[str | None] = mapped_column(String(40))
+    guest_cidr: Mapped[str | None] = mapped_column(String(40))
     gateway: Mapped[str | None] = mapped_column(String(40))
     start_ip: Mapped[str | None] = mapped_column(String(40))
     end_ip: Mapped[str | None] = mapped_column(String(40))
@@ -71,9 +75,15 @@ class Network(Created, Removable, Owned, Row):
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the appliances that serve it."""
-        from controlplane.network.routers import Router
+        return list(session.scalars(_targets(), {"network": self.id}))
 
-        return list(session.scalars(select(Target).join(Router).where(Router.network_id == self.id)))
+
+@cache
+def _targets() -> Select[Target]:
+    """Return the query for the targets of a ``network``'s appliances."""
+    from controlplane.network.routers import Router
+
+    return select(Target).join(Router).where(Router.network_id == bindparam("network"))
 
 
 def services_of(network: Network) -> dict[str, list[str]]:
@@ -129,6 +139,8 @@ class NetworkResponse(Response):
     gateway: str | None = None
     netmask: str | None = None
     cidr: str | None = None
+    networkcidr: str | None = None
+    reservediprange: str | None = None
     zoneid: str
     zonename: str
     networkofferingid: str
@@ -215,7 +227,9 @@ def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagRespo
         traffictype="Guest",
         gateway=row.gateway,
         netmask=str(IPv4Network(row.cidr).netmask) if row.cidr else None,
-        cidr=row.cidr,
+        cidr=row.guest_cidr or row.cidr,
+        networkcidr=row.cidr if row.guest_cidr else None,
+        reservediprange=reserved(row.cidr, row.guest_cidr) if row.cidr and row.guest_cidr else None,
         zoneid=row.zone.uuid,
         zonename=row.zone.name,
         networkofferingid=offering.uuid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ForeignKey, String, UniqueConstraint, delete, select
@@ -108,11 +109,16 @@ def take_address(session: Session, network: Network, address: str, nic: Nic) -> 
     taken = set(session.scalars(select(NetworkAddress.address).where(NetworkAddress.network_id == network.id)))
     assert network.cidr is not None
     first, last = guest_range(network.cidr, network.start_ip, network.end_ip)
+    if network.guest_cidr:
+        part = IPv4Network(network.guest_cidr)
+        first, last = max(first, part.network_address + 1), min(last, part.broadcast_address - 1)
     chosen = address or first_free(first, last, taken | {network.gateway or ""})
     if chosen is None:
         raise NoAddress(f"Network {network.name} has no free address left in {first}-{last}.")
     if address:
         _must_be_free(network, address, taken)
+        if nic.router_id is None:
+            _must_not_be_reserved(network, address)
     session.add(NetworkAddress(network_id=network.id, address=chosen, nic_id=nic.id))
     session.flush()
     return chosen
@@ -125,6 +131,15 @@ def _must_be_free(network: Network, address: str, taken: set[str]) -> None:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: it must lie in {network.cidr}.") from None
     if address in taken:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: it is taken on network {network.name}.")
+
+
+def _must_not_be_reserved(network: Network, address: str) -> None:
+    part = network.guest_cidr
+    if part and IPv4Address(address) not in IPv4Network(part):
+        raise BadParameter(
+            f"Invalid parameter ipaddress value={address}: it is reserved; guests of network {network.name} get "
+            f"addresses of {part}."
+        )
 
 
 def release(session: Session, nic: Nic) -> None:

@@ -302,12 +302,16 @@ def clear_address(session: Session, ip: PublicIp) -> None:
 @clears_nic
 def clear_nic(session: Session, nic: Nic) -> list[Network]:
     """Remove the port forwarding rules that lead to a NIC, and the firewall rules that they opened."""
-    rules = session.execute(select(PortForward.uuid, PortForward.network_id).where(PortForward.nic_id == nic.id)).all()
-    for uuid, _ in rules:
+    networks = session.scalars(select(PortForward.network_id).where(PortForward.nic_id == nic.id).distinct()).all()
+    remove_forwards(session, PortForward.nic_id == nic.id)
+    return [session.get_one(Network, number) for number in networks]
+
+
+def remove_forwards(session: Session, condition: ColumnElement[bool]) -> None:
+    """Remove port forwarding rules, and the firewall rules that they opened."""
+    for uuid in session.scalars(select(PortForward.uuid).where(condition)).all():
         close_related(session, uuid)
-    if rules:
-        _remove(session, PortForward.nic_id == nic.id)
-    return [session.get_one(Network, number) for number in {number for _, number in rules}]
+    _remove(session, condition)
 
 
 def forward_facts(session: Session, network_id: int) -> tuple[vocabulary.PortForward, ...]:

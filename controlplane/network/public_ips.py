@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from ipaddress import IPv4Network
+from typing import cast
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, String, UniqueConstraint, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    UniqueConstraint,
+    Update,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api.caller import Caller
@@ -252,11 +266,19 @@ def forget_network(session: Session, network: Network) -> None:
 @on_settled("router")
 def free_released(session: Session, target: Target) -> None:
     """Free the addresses that a router has let go of, once it stands at its newest state."""
+    session.flush()
+    session.execute(_let_go(), {"target": target.id})
+
+
+@cache
+def _let_go() -> Update:
+    """Return the statement that frees what a ``target`` has let go of: it is run with every outcome of a router."""
     from controlplane.network.routers import Router
 
-    networks = select(Router.network_id).where(Router.target_id == target.id)
-    let_go = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.in_(networks))
-    session.execute(let_go.values(state=FREE, network_id=None))
+    ips = cast("Table", PublicIp.__table__)
+    networks = select(Router.network_id).where(Router.target_id == bindparam("target"))
+    mine = ips.c.state == RELEASING, ips.c.network_id.in_(networks)
+    return update(ips).where(*mine).values(state=FREE, network_id=None)
 
 
 @duty(30)

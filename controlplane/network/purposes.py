@@ -6,7 +6,7 @@ and the source NAT address has that one.
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.errors import BadParameter, RuleConflict
@@ -14,6 +14,7 @@ from controlplane.network.claims import BALANCING, PORT_FORWARDING, PortClaim
 from controlplane.network.networks import Network, require_service
 from controlplane.network.public_ips import ALLOCATED, PublicIp
 
+_NETWORK = select(Network).where(Network.id == bindparam("network")).options(joinedload(Network.offering))
 STATIC_NAT = "static NAT"
 SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat"}
 """The purposes that exclude each other, and the service that each needs."""
@@ -36,7 +37,7 @@ def network_of(session: Session, ip: PublicIp, named: Network | None, parameter:
         )
     if session.get_bind().dialect.name != "sqlite":  # which has one writer at a time
         session.execute(select(PublicIp.id).where(PublicIp.id == ip.id).with_for_update())
-    return session.get_one(Network, ip.network_id, options=[joinedload(Network.offering)])
+    return session.scalars(_NETWORK, {"network": ip.network_id}).one()
 
 
 def must_take(session: Session, ip: PublicIp, network: Network, purpose: str) -> None:

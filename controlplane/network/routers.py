@@ -142,8 +142,9 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
 
     numbers = [row.id for row in rows]
     where = joinedload(Router.host).joinedload(Host.cluster).joinedload(Cluster.pod)
-    eager = joinedload(Router.network), joinedload(Router.zone), joinedload(Router.service_offering), where
-    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager)).all()
+    eager = joinedload(Router.network), joinedload(Router.zone), joinedload(Router.service_offering)
+    more = joinedload(Router.target), where
+    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager, *more)).all()
     found = select(Found).where(Found.target_id.in_([row.target_id for row in rows if row.target_id]))
     seen = {item.target_id: item for item in ctx.session.scalars(found)}
     owners = owner_fields(ctx, rows)
@@ -186,15 +187,25 @@ def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[int | None, str
     )
 
 
+def _health(row: Router, seen: Found | None) -> list[HealthResponse]:
+    """Return what was read back, and the rules that the router is without."""
+    checks = [(name, reason, seen.at) for name, reason in sorted(seen.health.items())] if seen else []
+    target = row.target
+    if target is not None:
+        at = target.applied or target.created
+        checks += [(f"rules/{unit}", reason, at) for unit, reason in sorted(target.failures.items())]
+    return [
+        HealthResponse(checkname=name, checktype="basic", success=not reason, details=reason, lastupdated=at)
+        for name, reason, at in checks
+    ]
+
+
 def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], seen: Found | None) -> RouterResponse:
     from systemvm import VERSION
 
     guest = next((nic for nic in nics if nic.traffictype == "Guest"), None)
     public = next((nic for nic in nics if nic.traffictype == "Public"), None)
-    health = [
-        HealthResponse(checkname=name, checktype="basic", success=not reason, details=reason, lastupdated=seen.at)
-        for name, reason in sorted(seen.health.items())
-    ] if seen else []  # fmt: skip
+    health = _health(row, seen)
     host, network, offering = row.host, row.network, row.service_offering
     return RouterResponse(
         id=row.uuid,
@@ -263,7 +274,9 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
             query = query.where(Host.pod_id == self.podid.id)
         if self.healthchecksfailed is not None:
             seen = ctx.session.execute(select(Found.target_id, Found.health))
-            bad = [number for number, health in seen if any(health.values())]
+            bad = {number for number, health in seen if any(health.values())}
+            without = ctx.session.execute(select(Target.id, Target.failures).where(Target.kind == "router"))
+            bad |= {number for number, failures in without if failures}
             query = query.where(Router.target_id.in_(bad) == self.healthchecksfailed)
         return query
 

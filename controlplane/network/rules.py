@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.api.context import Context
@@ -19,6 +19,7 @@ from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_NIC = select(Nic).where(Nic.vm_id == bindparam("vm"), Nic.network_id == bindparam("network"))
 GONE = ("Destroyed", "Expunging", "Error")
 
 
@@ -82,7 +83,7 @@ def guest_nic(session: Session, vm: VirtualMachine, network: Network, account_id
         raise Forbidden(f"Virtual machine {vm.name} belongs to another account than the public address.")
     if vm.state in GONE:
         raise BadParameter(f"Invalid parameter virtualmachineid value={vm.uuid}: {vm.name} is {vm.state}.")
-    nic = session.scalar(select(Nic).where(Nic.vm_id == vm.id, Nic.network_id == network.id))
+    nic = session.scalar(_NIC, {"vm": vm.id, "network": network.id})
     if nic is None:
         raise BadParameter(
             f"Invalid parameter virtualmachineid value={vm.uuid}: {vm.name} has no interface on network {network.name}."

@@ -106,11 +106,11 @@ class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=T
                 f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} has no static NAT that could be disabled."
             )
         ctx.instance = ip
-        _end(ctx.session, ip)
+        end_static_nat(ctx.session, ip)
         ctx.touch(ip)
 
 
-def _end(session: Session, ip: PublicIp) -> None:
+def end_static_nat(session: Session, ip: PublicIp) -> None:
     """End static NAT, with the rules that only make sense with it and what they opened."""
     _remove(session, session.scalars(select(IpForward).where(IpForward.public_ip_id == ip.id)).all())
     forget_static_nat(ip)
@@ -224,7 +224,7 @@ class ListIpForwardingRules(OwnedListing, name="listIpForwardingRules",
 @clears_address
 def clear_address(session: Session, ip: PublicIp) -> None:
     """End static NAT on an address that is given back."""
-    _end(session, ip)
+    end_static_nat(session, ip)
 
 
 @clears_nic
@@ -232,7 +232,7 @@ def clear_nic(session: Session, nic: Nic) -> list[Network]:
     """End static NAT that leads to a NIC; the addresses stay with their network."""
     addresses = session.scalars(select(PublicIp).where(PublicIp.nic_id == nic.id)).all()
     for ip in addresses:
-        _end(session, ip)
+        end_static_nat(session, ip)
     return [session.get_one(Network, ip.network_id) for ip in addresses if ip.network_id]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from threading import Lock
+from typing import cast
 
-from sqlalchemy import case, select
+from sqlalchemy import Table, bindparam, case, select
 from sqlalchemy.orm import Session
 
 from controlplane.db.session import Database
-from controlplane.reconcile.targets import Target, load_facts, settle
+from controlplane.reconcile.targets import Target, load_facts, refuse, settle
 from drivers import registry
+from drivers.protocol import Rendered
+from drivers.quarantine import plan_around
+from drivers.vocabulary import ApplianceFacts
 from systemvm.bundle import Bundle, Failure, Outcome
 
 log = logging.getLogger(__name__)
@@ -40,14 +44,19 @@ class Bundles:
                 if key in self._newest:
                     return self._newest[key]
             try:
-                bundle = make(session, target)
-            except ValueError as error:
-                problem = str(error)
-            else:
-                self._keep(key, bundle)
-                return bundle
-        self._refuse(target, problem)
-        return None
+                bundle, refused = make(session, target)
+            except Exception as error:
+                # whatever it is, the other targets of the same pull have nothing to do with it
+                log.exception("Cannot plan %s at generation %s", target.name, target.desired_generation)
+                problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                bundle = None
+        if bundle is None:
+            self._refuse(target, problem)
+            return None
+        if refused != target.refused:
+            self._name(target, refused)
+        self._keep(key, bundle)
+        return bundle
 
     def _keep(self, key: tuple[int, int], bundle: Bundle) -> None:
         with self._lock:
@@ -55,8 +64,14 @@ class Bundles:
             while len(self._newest) > KEPT:
                 self._newest.popitem(last=False)
 
+    def _name(self, planned: Target, refused: dict[str, str]) -> None:
+        log.error("%s is left without: %s", planned.name, " ".join(refused.values()) or "nothing any more")
+        with self._database.write() as session:
+            target = session.get(Target, planned.id)
+            if target is not None:
+                refuse(session, target, refused)
+
     def _refuse(self, planned: Target, problem: str) -> None:
-        log.error("Cannot plan %s at generation %s: %s", planned.name, planned.desired_generation, problem)
         failures = (Failure("plan", problem),)
         outcome = Outcome(planned.uuid, planned.desired_generation, "", "failed", failures)
         with self._database.write() as session:
@@ -65,25 +80,41 @@ class Bundles:
                 settle(session, target, outcome)
 
 
-def make(session: Session, target: Target) -> Bundle:
+def make(session: Session, target: Target) -> tuple[Bundle, dict[str, str]]:
     """Make the bundle that the rows, as this session sees them, mean.
 
+    :return: the bundle, and what it had to leave out: UUID → why.
     :raises ValueError: the driver cannot do what the rows ask for.
     """
     if target.absent:
-        return Bundle(target.uuid, target.name, target.kind, target.desired_generation, absent=True)
+        return Bundle(target.uuid, target.name, target.kind, target.desired_generation, absent=True), {}
     driver = registry.by_kind()[target.kind]
-    files, elements = driver.render(driver.plan(load_facts(session, target)))  # type: ignore[arg-type]
-    return Bundle(target.uuid, target.name, target.kind, target.desired_generation, files, elements)
+
+    def write(facts: ApplianceFacts) -> Rendered:
+        return driver.render(driver.plan(facts))  # type: ignore[arg-type]
+
+    facts = load_facts(session, target)
+    refused: dict[str, str] = {}
+    if isinstance(facts, ApplianceFacts):
+        (files, elements), refused = plan_around(write, facts, target.refused)
+    else:
+        files, elements = driver.render(driver.plan(facts))  # type: ignore[arg-type]
+    return Bundle(target.uuid, target.name, target.kind, target.desired_generation, files, elements), refused
 
 
 def waiting(session: Session, agent_id: int | None) -> list[tuple[int, str, str, int]]:
     """Return (number, uuid, applier's kind, generation) of the targets whose desired generation has no outcome yet."""
-    applier = case((Target.applier != "", Target.applier), else_=Target.kind)
-    wanted = Target.id, Target.uuid, applier, Target.desired_generation
-    query = select(*wanted).where(
-        Target.agent_id == agent_id,
-        Target.desired_generation > Target.applied_generation,
-        Target.desired_generation > Target.failed_generation,
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in session.execute(query.order_by(Target.id))]
+    found = session.execute(_WAITING, {"agent": agent_id}) if agent_id else session.execute(_HOSTED)
+    return [(row[0], row[1], row[2], row[3]) for row in found]
+
+
+_target = cast("Table", Target.__table__).c
+_APPLIER = case((_target.applier != "", _target.applier), else_=_target.kind)
+_UNSETTLED = (  # built once: it is asked with every change
+    select(_target.id, _target.uuid, _APPLIER, _target.desired_generation)
+    .where(_target.desired_generation > _target.applied_generation)
+    .where(_target.desired_generation > _target.failed_generation)
+    .order_by(_target.id)
+)
+_WAITING = _UNSETTLED.where(_target.agent_id == bindparam("agent"))
+_HOSTED = _UNSETTLED.where(_target.agent_id.is_(None))

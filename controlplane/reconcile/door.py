@@ -12,9 +12,9 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import Table, bindparam, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -35,6 +35,10 @@ LONGEST_WAIT = 55.0
 LULL, LONGEST_BURST = 0.005, 0.1
 """Seconds between two looks whether a burst of changes is over, and after which it is not waited for any longer."""
 
+_agents, _targets = (cast("Table", table.__table__).c for table in (Agent, Target))
+_AGENT = select(_agents.id).where(_agents.token == bindparam("token"))
+_TARGET = select(Target).where(Target.uuid == bindparam("uuid"), Target.agent_id == bindparam("agent"))
+_KNOWN = select(_targets.uuid).where(_targets.agent_id == bindparam("agent"))
 Hello = Callable[[Session, Agent], None]
 _greeters: list[Hello] = []
 
@@ -65,7 +69,7 @@ class Door:
     def agent_of(self, token: str) -> int | None:
         """Return the number of the agent with this token."""
         with self.database.read() as session:
-            return session.scalar(select(Agent.id).where(Agent.token == digest_of(token)))
+            return session.scalar(_AGENT, {"token": digest_of(token)})
 
     def hello(self, agent_id: int, body: dict[str, Any]) -> dict[str, Any]:
         """Take an agent's ledger for the truth about what is applied; what differs is asked for again."""
@@ -87,7 +91,7 @@ class Door:
         """
         with self.database.read() as session:
             wanted = [row for row in waiting(session, agent_id) if holding.get(row[1], 0) < row[3]]
-            known = list(session.scalars(select(Target.uuid).where(Target.agent_id == agent_id)))
+            known = list(session.scalars(_KNOWN, {"agent": agent_id}))
         wanted.sort(key=lambda row: (row[2] == "router", row[0]))  # hosts first: they make the shells
         bundles = [self.bundles.of(row[0]) for row in wanted[:MOST_BUNDLES]]
         ready = [bundle for bundle in bundles if isinstance(bundle, Bundle)]
@@ -97,8 +101,7 @@ class Door:
         """Store outcomes and end the jobs that waited for them, each target in one transaction."""
         for outcome in found:
             with self.database.write() as session:
-                mine = Target.uuid == outcome.target, Target.agent_id == agent_id
-                target = session.scalar(select(Target).where(*mine))
+                target = session.scalar(_TARGET, {"uuid": outcome.target, "agent": agent_id})
                 if target is not None:
                     settle(session, target, outcome)
 
@@ -107,8 +110,7 @@ class Door:
         with self.database.write() as session:
             session.get_one(Agent, agent_id).seen = now()
             for observation in found:
-                mine = Target.uuid == observation.target, Target.agent_id == agent_id
-                target = session.scalar(select(Target).where(*mine))
+                target = session.scalar(_TARGET, {"uuid": observation.target, "agent": agent_id})
                 if target is not None:
                     store(session, target, observation)
 
@@ -216,4 +218,4 @@ async def _lull(database: Database, latest: float) -> None:
 
 def _nothing(door: Door, agent_id: int) -> dict[str, Any]:
     with door.database.read() as session:
-        return {"bundles": [], "known": list(session.scalars(select(Target.uuid).where(Target.agent_id == agent_id)))}
+        return {"bundles": [], "known": list(session.scalars(_KNOWN, {"agent": agent_id}))}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ForeignKey, String, Text, update
+from sqlalchemy import ForeignKey, String, Table, Text, bindparam, update
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm.attributes import set_committed_value
 
 from controlplane.db.base import Base, Created, Row, now
 from controlplane.db.session import after_commit
@@ -42,7 +43,8 @@ class Target(Created, Row):
     :ivar agent_id: who pulls for it; None when the control plane itself applies its bundles.
     :ivar applier: without an agent: the kind whose hosted driver applies the bundles; empty is the target's own kind.
     :ivar failed_generation: the newest generation that could not be brought about, with ``reason``.
-    :ivar failures: of the applied generation: unit (a guest's UUID) → reason.
+    :ivar failures: of the applied generation: unit (a guest's or rule's UUID) → reason.
+    :ivar refused: what the newest bundle had to leave out, in the same form.
     :ivar absent: it is to be taken down; the row goes when that is done.
     """
 
@@ -60,6 +62,7 @@ class Target(Created, Row):
     absent: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str] = mapped_column(Text, default="")
     failures: Mapped[dict[str, str]] = mapped_column(default=dict)
+    refused: Mapped[dict[str, str]] = mapped_column(default=dict)
     applied: Mapped[datetime | None]
     agent: Mapped[Agent | None] = relationship(lazy="joined")
 
@@ -81,11 +84,19 @@ class Found(Base):
     counters: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
+_targets = cast("Table", Target.__table__)
+_RAISE = (  # built once: it is a part of every change
+    update(_targets)
+    .where(_targets.c.id == bindparam("target"))
+    .values(desired_generation=_targets.c.desired_generation + 1)
+    .returning(_targets.c.desired_generation)
+)
 Facts = ApplianceFacts | HostFacts
 _loaders: dict[str, Callable[[Session, Target], Facts]] = {}
 Listener = Callable[[Session, Target], None]
 _removers: dict[str, Listener] = {}
 _settled: dict[str, list[Listener]] = {}
+_refusing: dict[str, list[Listener]] = {}
 
 
 def facts_of(kind: str) -> Callable[[Callable[[Session, Target], Facts]], Callable[[Session, Target], Facts]]:
@@ -113,6 +124,25 @@ def on_settled(kind: str) -> Callable[[Listener], Listener]:
     return register
 
 
+def on_refused(kind: str) -> Callable[[Listener], Listener]:
+    """Register, as a decorator, what learns that the ``refused`` of a target of this kind are others than before."""
+
+    def register(listener: Listener) -> Listener:
+        _refusing.setdefault(kind, []).append(listener)
+        return listener
+
+    return register
+
+
+def refuse(session: Session, target: Target, refused: dict[str, str]) -> None:
+    """Take note of what the target's newest bundle leaves out; nothing happens where that is known."""
+    if target.refused == refused:
+        return
+    target.refused = refused
+    for listener in _refusing.get(target.kind, ()):
+        listener(session, target)
+
+
 def on_gone(kind: str) -> Callable[[Listener], Listener]:
     """Register, as a decorator, what is done with the rows behind a target of this kind once it has been taken down."""
 
@@ -128,12 +158,11 @@ def touch(session: Session, targets: Sequence[Target]) -> list[tuple[int, int]]:
 
     :return: (target number, generation) of each, for a job to wait for.
     """
+    session.flush()
     raised: list[tuple[int, int]] = []
     for target in sorted({target.id: target for target in targets}.values(), key=lambda target: target.id):
-        bump = update(Target).where(Target.id == target.id).values(desired_generation=Target.desired_generation + 1)
-        generation = session.scalar(bump.returning(Target.desired_generation))
-        assert generation is not None
-        target.desired_generation = generation
+        generation: int = session.execute(_RAISE, {"target": target.id}).scalar_one()
+        set_committed_value(target, "desired_generation", generation)
         raised.append((target.id, generation))
         after_commit(session, partial(signals.notify, f"agent/{target.agent_id}" if target.agent_id else "hosted"))
     return raised
@@ -145,13 +174,13 @@ def settle(session: Session, target: Target, outcome: Outcome) -> None:
         if outcome.generation < target.applied_generation:
             return
         target.applied_generation, target.digest, target.applied = outcome.generation, outcome.digest, now()
-        target.failures = {failure.unit: failure.reason for failure in outcome.failures}
+        target.failures = target.refused | {failure.unit: failure.reason for failure in outcome.failures}
         if target.failed_generation <= outcome.generation:
             target.reason = ""
         newest = outcome.generation >= target.desired_generation
         for listener in _settled.get(target.kind, ()) if newest else ():
             listener(session, target)
-        jobs.reached(session, target.id, outcome.generation)
+        jobs.reached(session, target.id, outcome.generation, target.refused)
         if target.absent and newest:
             remove = _removers.get(target.kind)
             if remove is not None:

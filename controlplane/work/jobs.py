@@ -6,18 +6,19 @@ it waits for; or at the end of its workflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
-from sqlalchemy import ForeignKey, String, Text, delete, select
+from sqlalchemy import ForeignKey, String, Table, Text, bindparam, delete, insert, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.db.base import Base, Created, Owned, Row, now
 from controlplane.db.secrets import SecretJson
 from controlplane.db.session import after_commit
-from controlplane.errors import ApiError
+from controlplane.errors import ApiError, Unavailable
 from controlplane.work.signals import signals
 
 PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
@@ -58,6 +59,15 @@ class JobWait(Base):
     generation: Mapped[int]
 
 
+_waits = cast("Table", JobWait.__table__)
+_SO_FAR = _waits.c.target_id == bindparam("target"), _waits.c.generation <= bindparam("reached")
+_OF_JOBS = _waits.c.job_id.in_(bindparam("jobs", expanding=True))
+_WAITING = select(Job).join(JobWait).where(*_SO_FAR).order_by(Job.id)
+_OVER, _END, _OTHERS = (
+    delete(_waits).where(*_SO_FAR),
+    delete(_waits).where(_OF_JOBS),
+    select(_waits.c.job_id).where(_OF_JOBS),
+)
 Results = dict[int, dict[str, Any] | ApiError]
 """Job number → what it answers, or why it cannot."""
 Renderer = Callable[[Session, Sequence[Job]], Results]
@@ -78,7 +88,9 @@ def on_end(listener: Ended) -> None:
 
 def wait_for(session: Session, job: Job, targets: Iterable[tuple[int, int]]) -> None:
     """Have the job end when all of these (target number, generation) are reached."""
-    session.add_all(JobWait(job_id=job.id, target_id=target, generation=number) for target, number in targets)
+    waits = [{"job_id": job.id, "target_id": target, "generation": number} for target, number in targets]
+    if waits:
+        session.execute(insert(_waits), waits)
 
 
 def succeed(session: Session, *ending: Job) -> None:
@@ -107,21 +119,29 @@ def _end(session: Session, ending: Sequence[Job], status: int) -> None:
     for job in ending:
         job.status, job.completed = status, now()
         after_commit(session, partial(signals.notify, f"job/{job.uuid}"))
-    session.execute(delete(JobWait).where(JobWait.job_id.in_([job.id for job in ending])))
+    session.flush()
+    session.execute(_END, {"jobs": [job.id for job in ending]})
     for listener in _listeners:
         listener(session, ending)
     if any(job.serial for job in ending):
         after_commit(session, partial(signals.notify, "serial"))
 
 
-def reached(session: Session, target: int, generation: int) -> None:
-    """Take note that a target stands at a generation: jobs that waited for nothing else end well, all at once."""
-    found = _waiting(session, target, generation)
+def reached(session: Session, target: int, generation: int, refused: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Take note that a target stands at a generation: jobs that waited for nothing else end well, all at once.
+
+    :param refused: UUID of what the target stands without → why; the jobs about these end with that.
+    """
+    waiting = _waiting(session, target, generation)
+    found = [job for job in waiting if job.instance_uuid not in refused]
+    for job in waiting if len(found) < len(waiting) else ():
+        if job.instance_uuid in refused:
+            fail(session, job, Unavailable(refused[job.instance_uuid]))
     if not found:
         return
-    session.execute(delete(JobWait).where(JobWait.target_id == target, JobWait.generation <= generation))
-    numbers = [job.id for job in found]
-    others = set(session.scalars(select(JobWait.job_id).where(JobWait.job_id.in_(numbers))))
+    session.flush()
+    session.execute(_OVER, {"target": target, "reached": generation})
+    others = set(session.scalars(_OTHERS, {"jobs": [job.id for job in found]}))
     succeed(session, *(job for job in found if job.id not in others))
 
 
@@ -132,8 +152,7 @@ def missed(session: Session, target: int, generation: int, error: ApiError) -> N
 
 
 def _waiting(session: Session, target: int, generation: int) -> list[Job]:
-    waits = JobWait.target_id == target, JobWait.generation <= generation
-    return list(session.scalars(select(Job).join(JobWait).where(*waits).order_by(Job.id)))
+    return list(session.scalars(_WAITING, {"target": target, "reached": generation}))
 
 
 class JobProblem(Base):

@@ -24,6 +24,7 @@ CONF = "dnsmasq/dnsmasq.conf"
 LEASES, NAMES = "dnsmasq/dhcp-hosts", "dnsmasq/hosts"
 _OPTIONS = {LEASES: "dhcp-hostsfile", NAMES: "addn-hosts"}
 _HOST = re.compile(r"^([0-9a-f]{2}(?::[0-9a-f]{2}){5}),.*?\b(\d+\.\d+\.\d+\.\d+)\b", re.IGNORECASE | re.MULTILINE)
+_HOST6 = re.compile(r"^([0-9a-f]{2}(?::[0-9a-f]{2}){5}),.*?\[([0-9a-f:]+)\],(.*)$", re.IGNORECASE | re.MULTILINE)
 _START = 5.0
 
 
@@ -51,7 +52,8 @@ class Dnsmasq:
             daemon.stop()
             return []
         named = before.keys() & _OPTIONS.keys() == files.keys() & _OPTIONS.keys()
-        if old is None or not named or before.get(CONF) != files[CONF] or daemon.pid() is None:
+        anew = old is None or not named or before.get(CONF) != files[CONF] or _gone6(before, files)
+        if anew or daemon.pid() is None:
             return self._restart(place, files)
         if before != files:
             daemon.signal(signal.SIGHUP)
@@ -134,6 +136,15 @@ def _gone(before: dict[str, str], files: dict[str, str]) -> list[tuple[str, str]
     """Return (MAC, address) of the hosts that are gone, or are another's now."""
     former, now = (set(_HOST.findall(texts.get(LEASES, ""))) for texts in (before, files))
     return sorted(former - now)
+
+
+def _gone6(before: dict[str, str], files: dict[str, str]) -> bool:
+    """Tell whether an IPv6 address is gone, or is another's now: its lease cannot be released in its guest's name.
+
+    A DHCPv6 client signs with an identity of its own (RFC 8415, 11), which only a new dnsmasq forgets.
+    """
+    former, now = (set(_HOST6.findall(texts.get(LEASES, ""))) for texts in (before, files))
+    return not former <= now
 
 
 def _release(place: Place, gone: list[tuple[str, str]]) -> None:

@@ -11,10 +11,12 @@ from systemvm.services.metadata import Metadata
 from systemvm.services.nft import Nft
 from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
+from systemvm.services.strongswan import Strongswan
+from systemvm.services.wireguard import Wireguard
 
 KINDS: dict[str, tuple[Service, ...]] = {
     "host": (Segments(), Shells(), Guests()),
-    "router": (Links(), Nft(), Dnsmasq(), Haproxy(), Metadata()),
+    "router": (Links(), Nft(), Wireguard(), Dnsmasq(), Haproxy(), Metadata(), Strongswan()),
 }
 
 PARTIAL = frozenset({"host"})

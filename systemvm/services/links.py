@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
@@ -26,6 +26,7 @@ FILE = "interfaces.json"
 _WAIT = 5.0
 _UP = 0x1
 _UNIVERSE, _LINK_SCOPE = 0, 253
+_NODAD = 0x02  # IFA_F_NODAD: see rtnetlink(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ class Links:
         with netns.netlink(place.namespace) as ip:
             found = _await(ip, wanted, wait, place)
             done = _rename(ip, wanted, found)
+            with netns.entered(place.namespace):
+                done += _set_sysctls(wanted.sysctls)  # first: no IPv6 address can be added where IPv6 is off
             appeared: list[tuple[str, str]] = []
             for interface in wanted.interfaces:
                 index = found[interface.mac]["index"]
@@ -137,7 +140,6 @@ class Links:
             done += set_routes(ip, wanted.routes, indexes)
             done += set_rules(ip, wanted.rules)
         with netns.entered(place.namespace):
-            done += _set_sysctls(wanted.sysctls)
             for name, address in appeared:
                 announce(name, address)
         return done
@@ -203,14 +205,14 @@ def _set_link(ip: IPRoute, interface: Interface, index: int) -> list[str]:
 
 def _set_addresses(ip: IPRoute, interface: Interface, index: int) -> tuple[list[str], list[str]]:
     """Make the addresses exactly these; return those that appeared and those that vanished."""
-    there = _addresses(ip, index)
+    there = _addresses(ip, index, interface.addresses)
     fresh = [address for address in interface.addresses if address not in there]
     gone = [address for address in there if address not in interface.addresses]
     for address in gone:
         parsed = ip_interface(address)
         ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
     # Without promote_secondaries the kernel removes the other addresses of a subnet with its first one.
-    still = _addresses(ip, index) if gone else there
+    still = _addresses(ip, index, interface.addresses) if gone else there
     for address in interface.addresses:
         if address not in still:
             _add_address(ip, index, address)
@@ -222,15 +224,19 @@ def _add_address(ip: IPRoute, index: int, address: str) -> None:
     options: dict[str, Any] = {"index": index, "address": str(parsed.ip), "prefixlen": parsed.network.prefixlen}
     if parsed.version == 4 and parsed.network.prefixlen < 31:
         options["broadcast"] = str(parsed.network.broadcast_address)
+    if parsed.version == 6:
+        options["flags"] = _NODAD  # unique by the control plane's tables, and wanted at once
     ip.addr("add", **options)
 
 
-def _addresses(ip: IPRoute, index: int) -> list[str]:
+def _addresses(ip: IPRoute, index: int, wanted: Sequence[str]) -> list[str]:
+    """Return the interface's addresses, without the link-local ones that nobody asked for: they are the kernel's."""
     found = []
     for entry in ip.get_addr(index=index):
-        if entry["scope"] != _LINK_SCOPE:
-            address = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
-            found.append(str(ip_interface(f"{address}/{entry['prefixlen']}")))
+        address = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+        text = str(ip_interface(f"{address}/{entry['prefixlen']}"))
+        if entry["scope"] != _LINK_SCOPE or text in wanted:
+            found.append(text)
     return found
 
 
@@ -244,7 +250,8 @@ def _sysctl(key: str) -> Path:
 def _set_sysctls(wanted: Mapping[str, str]) -> list[str]:
     """Write what differs; the calling thread is inside the namespace, so these are the namespace's own."""
     done = []
-    for key, value in wanted.items():
+    # IPv6 is put on last: by then it is settled how the kernel's own addresses come about (accept_dad)
+    for key, value in sorted(wanted.items(), key=lambda item: item[0].endswith("disable_ipv6")):
         path = _sysctl(key)
         if path.read_text(encoding="ascii").split() != value.split():
             path.write_text(value, encoding="ascii")

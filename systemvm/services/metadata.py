@@ -5,6 +5,8 @@ router's namespace. ``metadata.json``::
 
     {"networks": [{"address": "10.1.1.1", "interface": "eth1", "guests": {"10.1.1.5": {"vm": UUID,
      "items": {"instance-id": "…", …}, "user_data": BASE64, "password": "…"}}}]}
+
+With IPv6 a network has ``addresses6``, the router's own, and ``aliases``: further addresses that guests ask from.
 """
 
 from __future__ import annotations
@@ -130,8 +132,12 @@ def _has(bundle: Bundle) -> bool:
 def _read(text: str) -> dict[str, list[dict[str, Any]]]:
     data: dict[str, list[dict[str, Any]]] = json.loads(text)
     for network in data["networks"]:
-        for address in (network["address"], *network["guests"]):
+        aliases: dict[str, str] = network.get("aliases", {})
+        own = [network["address"]] if network["address"] else []
+        for address in (*own, *network.get("addresses6", ()), *network["guests"], *aliases):
             ip_address(address)
+        for key in aliases.values():
+            network["guests"][key]
         for guest in network["guests"].values():
             guest["vm"] + guest.get("user_data", "") + guest.get("password", "")
             dict(guest.get("items", {}))

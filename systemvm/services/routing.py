@@ -10,7 +10,7 @@ from pyroute2 import IPRoute
 
 _STATIC = 4  # RTPROT_STATIC: marks the routes that are ours to remove
 _MAIN = 254
-_RESERVED_PRIORITIES = (0, 32766, 32767)
+_RESERVED_PRIORITIES = (0, 220, 32766, 32767)  # 220: what goes into tunnels (systemvm.services.charon)
 
 
 class Route(NamedTuple):

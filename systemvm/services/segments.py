@@ -227,7 +227,8 @@ class _Maker:
 
     def _bridge(self, segment: Segment, bridge: Link | None, uplink: Link) -> Link:
         if bridge is None:
-            self.ip.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu)
+            # A guest that plays MLD querier must not decide who hears the neighbours' solicitations: so flood them.
+            self.ip.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu, br_mcast_snooping=0)
             links.silence(self.host.namespace, segment.bridge)
         number = links.index(self.ip, segment.bridge)
         held = uplink.name if segment.kind == "untagged" else ""

@@ -110,7 +110,15 @@ def _ensure(host: HostSettings, bay: Bay, shell: Shell) -> list[str]:
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(str(shell.boot))
     done = [f"made the shell {shell.name}"] if netns.ensure(space) else []
+    if done:
+        _trust_addresses(space)
     return done + bay.plug(space, shell.ports, up=True)
+
+
+def _trust_addresses(space: str) -> None:
+    """Have every interface to come use its IPv6 addresses at once: they are unique by the control plane's tables."""
+    with netns.entered(space), suppress(FileNotFoundError):
+        Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
 
 
 def _remove(host: HostSettings, bay: Bay, name: str) -> None:

@@ -71,8 +71,8 @@ class Ground:
             row = VlanRange(
                 zone_id=self.numbers["zone"],
                 physical_network_id=self.numbers["physical"],
-                gateway="203.0.113.1",
-                netmask="255.255.255.0",
+                gateway=more.pop("gateway", "203.0.113.1"),
+                netmask=more.pop("netmask", "255.255.255.0"),
                 start_ip=first,
                 end_ip=str(IPv4Address(first) + count - 1),
                 **more,

@@ -104,5 +104,6 @@ def test_what_is_accepted_can_be_planned(cloud, seed):
     assert min(outcomes.values()) > 20, outcomes
     with cloud.database.read() as session:
         row = session.get_one(Target, target)
-        bundle = make(session, row)
+        bundle, refused = make(session, row)
+        assert refused == {}
     assert any(part.items for part in bundle.elements)

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from controlplane.errors import (
     BadParameter,
     Forbidden,
+    InUse,
     LimitReached,
     NoAddress,
     RuleConflict,
@@ -21,6 +22,7 @@ from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
 from controlplane.network.load_balancers import LoadBalancer, LoadBalancerMember, StickinessPolicy
 from controlplane.network.networks import Network
+from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import PortForward
 from controlplane.network.public_ips import PublicIp, acquire, addresses_facts, forget_network, free_stranded
 from controlplane.network.routers import Router
@@ -328,3 +330,26 @@ def test_a_longer_list_costs_no_more_queries(ground, alice):
     for _ in range(15):
         ground.address(alice, network)
     assert ground.queries(lambda: alice("listPublicIpAddresses")) == few
+
+
+def test_a_routers_interface_on_a_vlan_goes_with_the_last_address_there(ground, alice):
+    network = ground.network("alice")
+    first = ground.range("203.0.113.100", 2, vlan="50", gateway="203.0.113.97", netmask="255.255.255.240")
+    ground.range("203.0.113.104", 2, vlan="50", gateway="203.0.113.97", netmask="255.255.255.240")
+    ground.address(alice, network)
+    target = ground.router(network)
+    one = ground.address(alice, network, ipaddress="203.0.113.100")
+    two = ground.address(alice, network, ipaddress="203.0.113.104")
+    public = [row.range_id for row in ground.rows(Nic, Nic.traffic == "Public")]
+    assert len(public) == 2
+
+    alice("disassociateIpAddress", id=one)
+    with pytest.raises(InUse, match=r"addresses are in use: 203\.0\.113\.100"):
+        ground.cloud("deleteVlanIpRange", id=first)
+    ground.settle(target)
+    assert ground.cloud("deleteVlanIpRange", id=first) == {"success": True}  # the other range of its VLAN has the NIC
+
+    alice("disassociateIpAddress", id=two)
+    assert [row.range_id for row in ground.rows(Nic, Nic.traffic == "Public")] == [min(public)]
+    ground.settle(target)
+    assert [row.state for row in ground.rows(PublicIp, PublicIp.address == "203.0.113.104")] == ["Free"]

@@ -78,15 +78,15 @@ class Lab:
         self.folder.chmod(0o755)
 
     def _links(self, wanted):
-        names = {link["address"]: link["ifname"] for link in self.json(self.router, "link")}
+        names = {link.get("address"): link["ifname"] for link in self.json(self.router, "link")}
+        for key, value in wanted["sysctls"].items():
+            netns.run(self.router, ["sysctl", "-qw", f"{key}={value}"])
         for interface in wanted["interfaces"]:
             assert names[interface["mac"]] == interface["name"]
             device = interface["name"]
-            self.ip(self.router, f"addr flush dev {device}")
+            self.ip(self.router, f"addr flush dev {device} scope global")
             for address in interface["addresses"]:
-                self.ip(self.router, f"addr add {address} dev {device}")
-        for key, value in wanted["sysctls"].items():
-            netns.run(self.router, ["sysctl", "-qw", f"{key}={value}"])
+                self.ip(self.router, f"addr replace {address} dev {device}")
         for route in wanted["routes"]:
             words = [
                 route["to"],
@@ -113,12 +113,12 @@ class Lab:
             if "counter" in item
         )
 
-    def serve(self, name, port, kind=socket.SOCK_STREAM, *, http=False):
+    def serve(self, name, port, kind=socket.SOCK_STREAM, *, http=False, family=socket.AF_INET):
         """Answer each connection or datagram in a namespace with who asked: ``[peer's address, own port, name]``."""
         with netns.entered(name):
-            server = socket.socket(socket.AF_INET, kind)
+            server = socket.socket(family, kind)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("0.0.0.0", port))
+        server.bind(("" if family == socket.AF_INET else "::", port))
         if kind == socket.SOCK_STREAM:
             server.listen(64)
         argv = (server, name[len(self.prefix) :], port, self.over, http)
@@ -178,7 +178,7 @@ def _serve(server, name, port, over, http):
 def ask(name, address, port, source="", *, kind=socket.SOCK_STREAM, timeout=0.5):
     """Connect from a namespace and return the answer; None when nothing came back."""
     with netns.entered(name):
-        client = socket.socket(socket.AF_INET, kind)
+        client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     with client:
         client.settimeout(timeout)
         if source:

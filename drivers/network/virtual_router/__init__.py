@@ -7,7 +7,7 @@ packet filter's skeleton changes with interfaces, networks and addresses only.
 
 from __future__ import annotations
 
-from drivers.network.virtual_router import balancing, dhcp, links, metadata, ruleset
+from drivers.network.virtual_router import balancing, dhcp, ipsec, links, metadata, ruleset, wireguard
 from drivers.network.virtual_router.capabilities import CAPABILITIES
 from drivers.network.virtual_router.config import RouterConfig
 from drivers.network.virtual_router.render import render
@@ -19,7 +19,7 @@ __all__ = ["VirtualRouter"]
 
 
 class VirtualRouter:
-    """The provider ``VirtualRouter``: a Linux machine or namespace with nft, dnsmasq, haproxy and a metadata server."""
+    """The provider ``VirtualRouter``: a Linux machine or namespace with nft, dnsmasq, haproxy, WireGuard, metadata."""
 
     name = "VirtualRouter"
     kind = "router"
@@ -39,12 +39,15 @@ class VirtualRouter:
             if item.nic not in names:
                 raise ValueError(f"{facts.name} has no interface {item.nic} for the public address {item.address}.")
         ways = links.uplinks(facts, names)
+        tunnels = wireguard.plan(facts, {item.address: item for item in facts.addresses}, ways)
         return RouterConfig(
-            links=links.plan(facts, names, ways),
+            links=links.plan(facts, names, ways, wireguard.routing_rules(tunnels or ())),
             ruleset=ruleset.plan(facts, names, ways),
             dnsmasq=dhcp.plan(facts, names),
             haproxy=balancing.plan(facts),
             metadata=metadata.plan(facts, names),
+            wireguard=tunnels,
+            ipsec=ipsec.plan(facts),
         )
 
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:

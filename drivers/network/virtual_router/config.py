@@ -6,7 +6,7 @@ nothing is left to decide about it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,14 +71,58 @@ class GuestSide:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelSide:
+    """One WireGuard tunnel, as the packet filter sees it.
+
+    :param listen: the public address, and ``port`` the UDP port, that it answers on.
+    :param address: the router's own in the tunnel.
+    :param mss: the largest TCP segment (RFC 9293) that fits through it, in bytes.
+    """
+
+    device: str
+    listen: str
+    port: int
+    address: str
+    mss: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSide6:
+    """One guest network's IPv6, as the packet filter sees it.
+
+    :param alone: the network has no IPv4: nothing else counts its bytes.
+    :param address: the router's own on this network; guests reach it by its link-local ones, too.
+    :param guarded: closed from outside until a rule opens it.
+    :param ports: TCP ports of the router that its guests may use, besides DNS.
+    """
+
+    id: str
+    device: str
+    cidr: str
+    address: str
+    alone: bool
+    egress_allow: bool
+    guarded: bool
+    dhcp: bool
+    dns: bool
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name."""
+    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
+
+    :param ipsec: it has IPsec tunnels.
+    """
 
     publics: tuple[str, ...]
     guests: tuple[GuestSide, ...]
     counters: tuple[str, ...]
     marked: bool
     elements: Mapping[str, tuple[str, ...]]
+    tunnels: tuple[TunnelSide, ...] = ()
+    guests6: tuple[GuestSide6, ...] = ()
+    ipsec: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +139,24 @@ class DhcpRange:
     netmask: str
     address: str
     gateway: str
+    domain: str
+    resolvers: tuple[str, ...]
+    mtu: int
+    dhcp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A network's IPv6, advertised (RFC 4861) and served by DHCPv6.
+
+    :param start: the prefix's first address, ``length`` the prefix's.
+    :param dhcp: False means that guests make their addresses themselves, and are told nothing else.
+    """
+
+    tag: str
+    device: str
+    start: str
+    length: int
     domain: str
     resolvers: tuple[str, ...]
     mtu: int
@@ -126,6 +188,7 @@ class Dnsmasq:
     hosts: tuple[str, ...]
     names: tuple[str, ...]
     special: tuple[SpecialGuest, ...]
+    prefixes: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +251,56 @@ class Haproxy:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipsec:
+    """The IKE daemon: what it is to have, in the words of strongSwan's vici, by name.
+
+    :param initiate: connection → the children that this side brings up; a passive connection is not there.
+    :param resets: connection → a number; a higher one means that it is to begin anew.
+    :param sources: the CIDRs that tunnels lead from, ``destinations`` those that they lead to.
+    """
+
+    connections: Mapping[str, Any]
+    secrets: Mapping[str, Any] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
+    pools: Mapping[str, Any]
+    initiate: Mapping[str, Sequence[str]]
+    resets: Mapping[str, int]
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPeer:
+    """A peer of a tunnel. ``allowed`` are the addresses that are its own: what it may send from, and is sent."""
+
+    id: str
+    public_key: str
+    allowed: tuple[str, ...]
+    endpoint: str
+    keepalive: int
+    preshared_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A WireGuard interface.
+
+    :param address: in CIDR notation; ``routes`` are the networks behind its peers.
+    :param mark: of the packets that it sends, which chooses their uplink; 0 is none.
+    """
+
+    id: str
+    device: str
+    address: str
+    mtu: int
+    port: int
+    mark: int
+    routes: tuple[str, ...]
+    private_key: str = field(repr=False)
+    peers: tuple[TunnelPeer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RouterConfig:
     """The whole router. A service that is None has no files: the agent stops it."""
 
@@ -196,3 +309,5 @@ class RouterConfig:
     dnsmasq: Dnsmasq | None
     haproxy: Haproxy | None
     metadata: Mapping[str, Any] | None = field(repr=False)
+    wireguard: tuple[Tunnel, ...] | None = None
+    ipsec: Ipsec | None = None

@@ -17,10 +17,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
+from drivers.network.virtual_router import ipv6
 from drivers.network.virtual_router.config import DhcpRange, Dnsmasq, SpecialGuest
-from drivers.network.virtual_router.syntax import DOMAIN, HOSTNAME, MAC, address, matched, network, number
+from drivers.network.virtual_router.syntax import (
+    DOMAIN,
+    HOSTNAME,
+    MAC,
+    address,
+    address6,
+    matched,
+    network,
+    network6,
+    number,
+)
 from drivers.vocabulary import ApplianceFacts, Lease, Network, Nic
 
 DATA_SERVER = "data-server"
@@ -38,29 +49,34 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Dnsmasq | None:
 
     :raises ValueError: a name, address or option cannot be; the sentence names it.
     """
-    served = [net for net in sorted(facts.networks, key=lambda net: net.id) if net.services & {"Dhcp", "Dns"}]
+    wanting = {"Dhcp", "Dns"}
+    served = [net for net in sorted(facts.networks, key=lambda net: net.id) if net.cidr6 or net.services & wanting]
     if not served:
         return None
     nics = {nic.mac: nic for nic in facts.nics}
     upstreams = tuple(address(item, "The resolver") for item in facts.dns)
+    upstreams6 = tuple(address6(item, "The resolver") for item in facts.dns6)
     hosts: list[str] = []
     guests: list[str] = []
     special: list[SpecialGuest] = []
     for net in served:
-        guests.append(f"{nics[net.nic].address} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}")
+        guests += [
+            f"{own} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}" for own in (nics[net.nic].address, net.gateway6) if own
+        ]
         for lease in sorted(net.leases):
-            name = _name(net, lease)
-            guests.append(f"{lease.address} {name}.{_domain(net)} {name}")
+            name, found = _name(net, lease), _lease_addresses(net, lease)
+            guests += [f"{own} {name}.{_domain(net)} {name}" for own in found]
             if "Dhcp" in net.services:
-                hosts.append(f"{lease.mac},{lease.address},{name}")
+                hosts.append(",".join([lease.mac, *(f"[{own}]" if ":" in own else own for own in found), name]))
                 special += _special(net, lease)
     return Dnsmasq(
-        ranges=tuple(_range(net, nics[net.nic], names, upstreams) for net in served),
-        upstreams=upstreams,
+        ranges=tuple(_range(net, nics[net.nic], names, upstreams) for net in served if net.cidr),
+        upstreams=upstreams + upstreams6,
         serves_names=any("Dns" in net.services for net in served),
         hosts=tuple(sorted(hosts)),
         names=tuple(sorted(guests)),
         special=tuple(sorted(special, key=lambda guest: guest.mac)),
+        prefixes=tuple(ipv6.prefix(net, names, _domain(net), upstreams6) for net in ipv6.served(facts)),
     )
 
 
@@ -88,13 +104,27 @@ def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[st
 
 
 def _name(net: Network, lease: Lease) -> str:
-    """Return the guest's host name, all of its lease having been checked."""
-    block = network(net.cidr, f"The CIDR of network {net.id}")
+    """Return the guest's host name, it and the MAC having been checked."""
     what = f"guest {lease.vm} on network {net.id}"
-    if IPv4Address(number(lease.address, f"The address of {what}")) not in block:
-        raise ValueError(f"The address {lease.address} of {what} is not in {net.cidr}.")
     matched(MAC, lease.mac, f"The MAC of {what}", "six pairs of lower case hex digits with colons between them")
     return matched(HOSTNAME, lease.hostname, f"The host name of {what}", "letters, digits and dashes, 63 at most")
+
+
+def _lease_addresses(net: Network, lease: Lease) -> list[str]:
+    """Return the guest's addresses, which are on its network."""
+    what = f"guest {lease.vm} on network {net.id}"
+    found = []
+    if net.cidr:
+        block = network(net.cidr, f"The CIDR of network {net.id}")
+        if IPv4Address(number(lease.address, f"The address of {what}")) not in block:
+            raise ValueError(f"The address {lease.address} of {what} is not in {net.cidr}.")
+        found.append(lease.address)
+    if net.cidr6 and lease.address6:
+        own = address6(lease.address6, f"The IPv6 address of {what}")
+        if IPv6Address(own) not in network6(net.cidr6, f"The IPv6 CIDR of network {net.id}"):
+            raise ValueError(f"The address {own} of {what} is not in {net.cidr6}.")
+        found.append(own)
+    return found
 
 
 def _special(net: Network, lease: Lease) -> list[SpecialGuest]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.singles import REMEMBERED, Single, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
-from drivers.vocabulary import EgressRule, IngressRule, Network
+from drivers.vocabulary import EgressRule, IngressRule, Ipv6Rule, Network
 
 _CODES = 256
 
@@ -36,11 +36,11 @@ def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elemen
         if not rule.sources:
             raise ValueError(f"{what} names no source CIDR: 0.0.0.0/0 is everyone.")
         group = groups.setdefault((rule.address, rule.protocol), [])
-        head = _service(rule, what)
+        head = service(rule, what)
         group += [((*head, cidr(source, f"The source CIDR of {what}")), rank) for source in rule.sources]
     found: Elements = {"ingress_open": opened, "ingress_ports": [], "ingress_icmp": [], "ingress_all": []}
     for (address, protocol), boxes in groups.items():
-        name, write = _written(protocol, "ingress")
+        name, write = written(protocol, "ingress")
         for box, rank in disjoint(boxes):
             tail = f'counter comment "{ordered[rank].id}"'
             if name == "ingress_ports" and box[-1] == EVERYONE and box[0][0] == box[0][1]:
@@ -77,19 +77,38 @@ def egress(network: Network) -> Elements:
 
     :raises ValueError: as for :func:`ingress`.
     """
+
+    def sources(rule: EgressRule, what: str) -> list[Interval]:
+        return [_inside(network, source, what) for source in rule.sources] or [cidr(network.cidr, "The CIDR")]
+
+    return crossing("egress", network.egress, sources)
+
+
+def _sources(rule: EgressRule, what: str) -> list[Interval]:
+    return [cidr(source, f"The source CIDR of {what}") for source in rule.sources]
+
+
+def crossing(
+    direction: str, rules: Iterable[EgressRule], sources: Callable[[EgressRule, str], list[Interval]] = _sources
+) -> Elements:
+    """Return the elements of ``…_ports``, ``…_icmp`` and ``…_all`` for packets that cross the router.
+
+    :param direction: what the names of the sets begin with.
+    :param sources: returns where a rule's packets come from.
+    :raises ValueError: as for :func:`ingress`.
+    """
     groups: dict[str, list[Piece]] = {}
-    ordered = sorted(network.egress)
+    ordered = sorted(rules)
     for rank, rule in enumerate(ordered):
-        what = f"Egress rule {identity(rule.id, 'The egress rule id')}"
-        head = _service(rule, what)
-        sources = [_inside(network, source, what) for source in rule.sources] or [cidr(network.cidr, "The CIDR")]
+        what = f"{direction.capitalize()} rule {identity(rule.id, f'The {direction} rule id')}"
+        head = service(rule, what)
         targets = [cidr(target, f"The destination CIDR of {what}") for target in rule.destinations]
         groups.setdefault(rule.protocol, []).extend(
-            ((*head, source, target), rank) for source in sources for target in targets or [EVERYONE]
+            ((*head, source, target), rank) for source in sources(rule, what) for target in targets or [EVERYONE]
         )
-    found: Elements = {"egress_ports": [], "egress_icmp": [], "egress_all": []}
+    found: Elements = {f"{direction}_ports": [], f"{direction}_icmp": [], f"{direction}_all": []}
     for protocol, boxes in groups.items():
-        name, write = _written(protocol, "egress")
+        name, write = written(protocol, direction)
         found[name] += [
             f'{text} counter comment "{ordered[rank].id}"'
             for box, rank in disjoint(boxes)
@@ -110,7 +129,7 @@ def _inside(network: Network, source: str, what: str) -> Interval:
     return max(first, low), min(last, high)
 
 
-def _service(rule: IngressRule | EgressRule, what: str) -> Box:
+def service(rule: IngressRule | EgressRule | Ipv6Rule, what: str) -> Box:
     """Return the rule's ports, or its ICMP types and codes in one number, as a box; empty where neither is asked."""
     if rule.protocol in ("tcp", "udp"):
         return (ports(rule.start, rule.end, what),)
@@ -133,7 +152,7 @@ def _icmp(kind: int, code: int, what: str) -> Interval:
 Written = Callable[[str, Box, Sequence[str]], list[str]]
 
 
-def _written(protocol: str, direction: str) -> tuple[str, Written]:
+def written(protocol: str, direction: str) -> tuple[str, Written]:
     """Return the set that rules of a protocol go into, and how its keys are written."""
     if protocol == "icmp":
         return f"{direction}_icmp", _write_icmp

@@ -7,9 +7,11 @@ of its own, which holds the connected networks too, so that a packet that is mar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import Any
 
+from drivers.network.virtual_router import ipv6
 from drivers.network.virtual_router.config import Interface, Links, Uplink
 from drivers.network.virtual_router.syntax import MAC, address, matched, number
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
@@ -57,13 +59,31 @@ def _public(nic: Nic) -> bool:
     return nic.traffic == "Public"
 
 
-def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[str, str], Uplink]) -> Links:
-    """Decide the router's interfaces, routes, routing rules and kernel settings."""
+def plan(
+    facts: ApplianceFacts,
+    names: Mapping[str, str],
+    ways: Mapping[tuple[str, str], Uplink],
+    inward: Sequence[Mapping[str, Any]] = (),
+) -> Links:
+    """Decide the router's interfaces, routes, routing rules and kernel settings.
+
+    :param inward: routing rules that go before those for the marks of several uplinks.
+    """
+    nics, with_v6 = {nic.mac: nic for nic in facts.nics}, ipv6.served(facts)
     interfaces = tuple(
         Interface(nic.mac, names[nic.mac], _addresses(nic, facts), nic.mtu, _rate(nic, facts.networks))
         for nic in sorted(facts.nics, key=lambda nic: nic.device)
     )
-    return Links(interfaces, tuple(_routes(interfaces, ways)), tuple(_rules(facts, ways)), _sysctls(interfaces, ways))
+    rules = (*(inward if len(ways) > 1 else ()), *_rules(facts, ways))
+    routes = [*_routes(interfaces, ways), *ipv6.routes(facts.nics, names)]
+    sysctls = _sysctls(interfaces, ways)
+    if not with_v6:
+        return Links(interfaces, tuple(routes), rules, sysctls)
+    interfaces = tuple(
+        replace(item, addresses=item.addresses + ipv6.addresses(nics[item.mac], with_v6)) for item in interfaces
+    )
+    sysctls |= ipv6.sysctls([item.name for item in interfaces])
+    return Links(interfaces, tuple(routes), rules, sysctls)
 
 
 def _addresses(nic: Nic, facts: ApplianceFacts) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from drivers.network.virtual_router.syntax import address, identity, matched
+from drivers.network.virtual_router import ipv6
+from drivers.network.virtual_router.syntax import address, address6, identity, matched
 from drivers.vocabulary import ApplianceFacts, Network
 
 _ITEM = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
@@ -26,10 +27,15 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Mapping[str, Any] |
 
 
 def _network(net: Network, own: str, device: str) -> dict[str, Any]:
+    """Return one network: with IPv6, ``aliases`` are the further addresses that its guests ask from."""
     guests = {}
+    aliases: dict[str, str] = {}
     for guest in sorted(net.metadata, key=lambda guest: (guest.address, guest.vm)):
         what = f"guest {guest.vm} on network {net.id}"
-        guests[address(guest.address, f"The address of {what}")] = {
+        sources = [address6(source, f"The IPv6 address of {what}") for source in guest.sources6] if net.cidr6 else []
+        key = address(guest.address, f"The address of {what}") if net.cidr else sources[0]
+        aliases |= {source: key for source in sources if source != key}
+        guests[key] = {
             "vm": identity(guest.vm, "The guest"),
             "items": {
                 matched(_ITEM, path, f"The metadata path of {what}", "a relative path such as instance-id"): value
@@ -38,4 +44,7 @@ def _network(net: Network, own: str, device: str) -> dict[str, Any]:
             "user_data": matched(_BASE64, guest.user_data, f"The user data of {what}", "base64"),
             "password": guest.password,
         }
-    return {"address": own, "interface": device, "guests": guests}
+    found: dict[str, Any] = {"address": own, "interface": device, "guests": guests}
+    if net.cidr6:
+        found |= {"addresses6": [net.gateway6, ipv6.METADATA_ADDRESS], "aliases": aliases}
+    return found

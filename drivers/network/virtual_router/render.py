@@ -10,7 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from drivers.network.virtual_router.config import RouterConfig
+from drivers.network.virtual_router import wireguard
+from drivers.network.virtual_router.config import Ipsec, RouterConfig
 from systemvm.bundle import Elements, File
 
 _FOLDER = "router"
@@ -59,10 +60,21 @@ def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]
     )
     if config.metadata is not None:
         files.append(_json("metadata.json", config.metadata, "metadata", secret=True))
+    if config.wireguard is not None:
+        files.append(_json("wireguard.json", wireguard.written(config.wireguard), "wireguard", secret=True))
+    if config.ipsec is not None:
+        files.append(_json("strongswan/connections.json", _connections(config.ipsec), "strongswan", secret=True))
     if config.haproxy is not None:
         files += [File(path, pem, "haproxy", secret=True) for path, pem in config.haproxy.certificates]
     elements = tuple(Elements(name, items) for name, items in sorted(config.ruleset.elements.items()))
     return tuple(sorted(files, key=lambda file: file.path)), elements
+
+
+def _connections(ipsec: Ipsec) -> dict[str, Any]:
+    """Return what the agent tells the IKE daemon; its routes are beside it."""
+    sections = asdict(ipsec)
+    routes = {"from": sections.pop("sources"), "to": sections.pop("destinations")}
+    return sections | {"routes": routes}
 
 
 def _json(path: str, value: Any, service: str, *, secret: bool = False) -> File:

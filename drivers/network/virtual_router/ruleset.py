@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drivers.network.virtual_router import balancing, filters, nat
+from drivers.network.virtual_router import balancing, filters, ipsec, ipv6, nat, wireguard
 from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, cidr, identity, network
@@ -33,15 +33,22 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     known = {address(item.address, "The public address"): item for item in facts.addresses}
     nics = {nic.mac: nic for nic in facts.nics}
     marks = {item.address: ways[item.nic, item.gateway].table if item.gateway else 0 for item in facts.addresses}
-    guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts))
-    elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *_rules(facts, known)])
+    guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts) if net.cidr)
+    tunneled = ipsec.elements(facts) if facts.tunnels or facts.remote_access else {}
+    with_v6, tunnels = ipv6.served(facts), wireguard.sides(facts)
+    parts = [_addresses(facts, known), _marks(facts, marks), *_rules(facts, known), ipv6.elements(with_v6), tunneled]
+    elements = nat.merged(parts)
+    sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(tunneled)
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
         guests=guests,
         counters=tuple(sorted({way + counter(item) for item in counted for way in ("in_", "out_")})),
         marked=len(ways) > 1,
-        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in _SETS},
+        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
+        tunnels=tunnels,
+        ipsec=bool(tunneled),
+        guests6=ipv6.guests(with_v6, names, METADATA_PORTS),
     )
 
 
@@ -60,7 +67,7 @@ def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[fi
     Networks may share a public address, so what hangs on one is decided for all of them together.
     """
     nets = {
-        service: [net for net in _sorted(facts) if service in net.services]
+        service: [net for net in _sorted(facts) if service in net.services and net.cidr]
         for service in ("Firewall", "PortForwarding", "StaticNat", "Lb")
     }
     return [
@@ -69,6 +76,7 @@ def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[fi
         nat.forwards(nets["PortForwarding"], known),
         nat.static(nets["StaticNat"], known),
         balancing.elements({counter(net.id): net for net in nets["Lb"]}, known),
+        wireguard.elements(facts),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 _ADDRESS = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -19,6 +19,7 @@ MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
 
 PORTS = 65535
 EVERYONE = (0, 0xFFFFFFFF)
+EVERYONE6 = (0, (1 << 128) - 1)
 
 Interval = tuple[int, int]
 
@@ -82,6 +83,46 @@ def addresses(first: int, last: int) -> str:
     if size & (size - 1) == 0 and first % size == 0:
         return str(IPv4Address(first)) if size == 1 else f"{IPv4Address(first)}/{33 - size.bit_length()}"
     return f"{IPv4Address(first)}-{IPv4Address(last)}"
+
+
+@lru_cache(maxsize=65536)
+def address6(value: str, what: str) -> str:
+    """Return an IPv6 address in its one spelling (RFC 5952); a scope is refused.
+
+    :raises ValueError: it is none.
+    """
+    try:
+        if "%" in value:
+            raise AddressValueError
+        return str(IPv6Address(value))
+    except AddressValueError:
+        raise ValueError(f"{what} {value!r} is refused: it must be an IPv6 address such as 2001:db8::5.") from None
+
+
+@lru_cache(maxsize=65536)
+def network6(value: str, what: str) -> IPv6Network:
+    """Return an IPv6 CIDR as a network; host bits are cut off."""
+    try:
+        if "%" in value:
+            raise AddressValueError
+        return IPv6Network(value, strict=False)
+    except (AddressValueError, ValueError, TypeError):
+        raise ValueError(f"{what} {value!r} is refused: it must be an IPv6 CIDR such as 2001:db8::/64.") from None
+
+
+def cidr6(value: str, what: str) -> Interval:
+    """Return the first and the last address of an IPv6 CIDR, as numbers."""
+    found = network6(value, what)
+    return int(found.network_address), int(found.broadcast_address)
+
+
+@lru_cache(maxsize=65536)
+def addresses6(first: int, last: int) -> str:
+    """Write a range of IPv6 addresses the one way that we always write it: address, prefix, or first-last."""
+    size = last - first + 1
+    if size & (size - 1) == 0 and first % size == 0:
+        return str(IPv6Address(first)) if size == 1 else f"{IPv6Address(first)}/{129 - size.bit_length()}"
+    return f"{IPv6Address(first)}-{IPv6Address(last)}"
 
 
 def ports(first: int, last: int, what: str) -> Interval:

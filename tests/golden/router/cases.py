@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
 from drivers.vocabulary import (
     ApplianceFacts,
@@ -10,16 +11,20 @@ from drivers.vocabulary import (
     EgressRule,
     HealthCheck,
     IngressRule,
+    Ipv6Rule,
     Lease,
     LoadBalancer,
     Member,
     Metadata,
     Network,
     Nic,
+    Passage,
     PortForward,
     PublicAddress,
     StaticNat,
     Stickiness,
+    Wireguard,
+    WireguardPeer,
 )
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
@@ -172,6 +177,85 @@ def two_networks():
     return replace(facts, nics=nics, networks=(*facts.networks, other))
 
 
+KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
+
+
+def wireguard():
+    """A VPN with a device that may reach a little, one that may reach all, and another site; two uplinks."""
+    peers = (
+        WireguardPeer(uid(13, 1), KEYS[1], "10.250.0.2", keepalive=25, preshared_key=KEYS[2], passages=(
+            Passage("10.1.1.5/32", "tcp", 80, 443), Passage("10.1.1.0/24", "icmp", 8, 0))),
+        WireguardPeer(uid(13, 2), KEYS[3], "10.250.0.3", passages=(Passage("10.1.1.0/24"),)),
+        WireguardPeer(uid(13, 3), KEYS[4], "10.250.0.4", ("10.9.0.0/16",), "198.51.100.7:51821",
+                      passages=(Passage("10.1.1.6/32", "udp", 53, 53), Passage("10.250.0.3/32"))),
+    )  # fmt: skip
+    vpn = Wireguard(uid(12, 1), "192.0.2.9", 51820, "10.250.0.1", "10.250.0.0/24", 1420, KEYS[0], peers)
+    return replace(two_ranges(), networks=(network(),), wireguards=(vpn,))
+
+
+def with_v6(net, **more):
+    """The network with a prefix of its own, and the router with an address on the outside."""
+    block = {"cidr6": "2001:db8:1::/64", "gateway6": "2001:db8:1::1"}
+    leases = tuple(one._replace(address6=f"2001:db8:1::ff:fe00:2{one.mac[-2:]}") for one in net.leases)
+    facts = appliance(replace(net, leases=leases, **block, **more), dns6=("2001:db8:53::53",))
+    outer, inner = facts.nics
+    return replace(facts, nics=(outer._replace(address6="2001:db8::5", prefix6=64, gateway6="2001:db8::1"), inner))
+
+
+def dual_stack():
+    return with_v6(
+        network(
+            mtu=1450,
+            metadata=(Metadata(uid(3, 5), "10.1.1.5", (("instance-id", uid(3, 5)),), sources6=("2001:db8:1::5", "fe80::5")),),
+        ),
+        egress_allow=False,
+        ingress6=(
+            Ipv6Rule(uid(12, 1), "tcp", 22, 22, (), ()),
+            Ipv6Rule(uid(12, 2), "tcp", 80, 90, ("2001:db8:c::/48",), ("2001:db8:1::5/128",)),
+            Ipv6Rule(uid(12, 3), "icmp", 128, 0, ("2001:db8:c::/48",), ()),
+            Ipv6Rule(uid(12, 4), "all", -1, -1, ("2001:db8:d::7/128",), ()),
+        ),
+        egress6=(
+            Ipv6Rule(uid(13, 1), "udp", 53, 53, (), ("2001:db8:c::/48",)),
+            Ipv6Rule(uid(13, 2), "icmp", -1, -1, ("2001:db8:1::5/128",), ()),
+        ),
+    )  # fmt: skip
+
+
+def ipv6_only():
+    """A network without IPv4: neither addresses nor translation."""
+    facts = with_v6(network(services=frozenset({"Dhcp", "Dns", "Firewall", "UserData"})))
+    net = replace(
+        facts.networks[0],
+        cidr="",
+        gateway="",
+        leases=tuple(one._replace(address="") for one in facts.networks[0].leases),
+        metadata=(Metadata(uid(3, 5), "", (("instance-id", uid(3, 5)),), sources6=("2001:db8:1::5", "fe80::5")),),
+    )
+    outer, inner = facts.nics
+    nics = (outer._replace(address="", prefix=0, gateway=""), inner._replace(address="", prefix=0))
+    return replace(facts, nics=nics, addresses=(), networks=(net,), dns=())
+
+
+def tunnels():
+    """Two customer gateways, one of them with several networks and IKEv1, and users who dial in."""
+    common = {"local": FIRST, "networks": ("10.1.1.0/24",)}
+    return appliance(
+        tunnels=(
+            Tunnel(uid(20, 1), peer="198.51.100.9", remotes=("10.9.0.0/24", "10.9.1.0/24", "172.16.0.0/12"), psk="s3 cret",
+                   version="ikev1", ike_policy="aes128-sha1;modp1536,3des-md5;modp1024", esp_policy="aes128-sha1",
+                   ike_lifetime=28_800, passive=True, **common),
+            Tunnel(uid(20, 2), peer="198.51.100.10", remotes=("10.8.0.0/16",), psk="other", version="ike",
+                   ike_policy="aes256gcm16-sha384;ecp384", esp_policy="aes256gcm16-sha384;ecp384", dpd=True, encap=True,
+                   resets=2, **common),
+        ),
+        remote_access=RemoteAccess(
+            uid(21, 1), SECOND, ("10.1.1.0/24",), "10.1.2.2", "10.1.2.9", PEM.format("CERTIFICATE"),
+            PEM.format("PRIVATE KEY"), ("10.1.1.1",), (VpnUser("anna", "pa ss"), VpnUser("bob@example", "word")),
+        ),
+    )  # fmt: skip
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -186,6 +270,10 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "tunnels": tunnels,
+    "wireguard": wireguard,
+    "dual_stack": dual_stack,
+    "ipv6_only": ipv6_only,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}

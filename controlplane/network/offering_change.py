@@ -1,0 +1,149 @@
+"""Giving a network another offering while it runs (updateNetwork with networkofferingid).
+
+A router's bundle is made from the offering as it is, so services, rate and egress policy change without a restart. Only
+what a router is made of (its own offering) waits for the next one: such a network shows ``restartrequired``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from controlplane.errors import BadParameter
+from controlplane.network import firewall, implement
+from controlplane.network.claims import PortClaim
+from controlplane.network.firewall import FirewallRule
+from controlplane.network.load_balancers import LoadBalancer, remove_balancers
+from controlplane.network.networks import Network, services_of
+from controlplane.network.physical_choice import objection
+from controlplane.network.port_forwarding import PortForward, remove_forwards
+from controlplane.network.public_ips import ALLOCATED, PublicIp
+from controlplane.network.routers import Router
+from controlplane.network.rules import remove_rows
+from controlplane.network.static_nat import end_static_nat
+from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.reconcile.targets import Target
+
+EGRESS = "egress rules"
+"""They open what is closed, or close what is open: they do not outlive a change of the default."""
+
+
+def change_offering(session: Session, network: Network, offering: NetworkOffering, *, forced: bool) -> list[Target]:
+    """Give the network the offering, and bring its routers in line with it.
+
+    :param forced: the rules of services that the new offering lacks are removed; otherwise they are a reason to refuse.
+    :return: the targets whose desired state has changed.
+    :raises BadParameter: the network cannot have this offering; every reason is named.
+    """
+    if offering.id == network.offering_id:
+        return []
+    reasons = _objections(session, network, offering)
+    lost = _lost(session, network, offering)
+    if not forced:
+        reasons += [f"its {what} would be lost (forced=true removes them): {', '.join(lost[what])}" for what in lost]
+    if reasons:
+        raise BadParameter(
+            f"Invalid parameter networkofferingid value={offering.uuid}: network {network.name} cannot have the "
+            f"offering {offering.name}: {'; '.join(reasons)}."
+        )
+    _remove(session, network, lost)
+    touched = list(network.targets(session))
+    network.restart_required |= _router_size(network.offering) != _router_size(offering)
+    network.offering = offering
+    session.flush()
+    return touched + _align(session, network)
+
+
+def _router_size(offering: NetworkOffering) -> int | None:
+    return offering.service_offering_id
+
+
+def _objections(session: Session, network: Network, offering: NetworkOffering) -> list[str]:
+    old = network.offering
+    reasons = []
+    if offering.state != "Enabled" or offering.traffic != "Guest":
+        reasons.append(f"the offering is {offering.state}, and an enabled guest offering is needed")
+    if offering.guest_type != network.guest_type or network.guest_type != "Isolated" or offering.for_vpc != old.for_vpc:
+        kind = "VPC tiers" if offering.for_vpc else f"{offering.guest_type} networks"
+        reasons.append(f"it is for {kind}, and the network is {network.guest_type}")
+    if offering.specify_vlan != old.specify_vlan:
+        reasons.append(f"it has specifyvlan={str(offering.specify_vlan).lower()}, and the network's has the opposite")
+    if problem := objection(session, network.physical_network, offering):
+        reasons.append(f"physical network {problem}")
+    if not offering.conserve_mode:
+        reasons += _mixed(session, network)
+    return reasons
+
+
+def _mixed(session: Session, network: Network) -> list[str]:
+    """Return what an offering that does not conserve addresses would not have let happen."""
+    purposes = func.count(func.distinct(PortClaim.purpose))
+    query = select(PublicIp.address, PublicIp.source_nat, purposes).join(
+        PortClaim, PortClaim.public_ip_id == PublicIp.id
+    )
+    query = query.where(PublicIp.network_id == network.id).group_by(PublicIp.address, PublicIp.source_nat)
+    return [
+        f"without conserve mode {address} cannot have rules of several kinds{', or be the source NAT address' * nat}"
+        for address, nat, count in session.execute(query)
+        if nat or count > 1
+    ]
+
+
+def _lost(session: Session, network: Network, offering: NetworkOffering) -> dict[str, Sequence[str]]:
+    """Return what the network has and the offering cannot serve: the kind of rule → ids or addresses, five at most."""
+    gone = services_of(network).keys() - offering.services.keys()
+    mine = PublicIp.network_id == network.id, PublicIp.state == ALLOCATED
+    ingress = FirewallRule.network_id == network.id, FirewallRule.public_ip_id.is_not(None)
+    egress = FirewallRule.network_id == network.id, FirewallRule.public_ip_id.is_(None)
+    queries = {
+        "PortForwarding": select(PortForward.uuid).where(PortForward.network_id == network.id),
+        "Lb": select(LoadBalancer.uuid).where(LoadBalancer.network_id == network.id),
+        "StaticNat": select(PublicIp.address).where(*mine, PublicIp.static_nat),
+        "Firewall": select(FirewallRule.uuid).where(*ingress),
+    }
+    asked = {f"{service} rules": query for service, query in queries.items() if service in gone}
+    if "Firewall" in gone or offering.egress_allow != network.offering.egress_allow:
+        asked[EGRESS] = select(FirewallRule.uuid).where(*egress)
+    found = {what: session.scalars(query.limit(5)).all() for what, query in asked.items()}
+    return {what: items for what, items in found.items() if items}
+
+
+def _remove(session: Session, network: Network, lost: Collection[str]) -> None:
+    remove: dict[str, Callable[[], None]] = {
+        "PortForwarding rules": lambda: remove_forwards(session, PortForward.network_id == network.id),
+        "Lb rules": lambda: remove_balancers(session, LoadBalancer.network_id == network.id),
+        "StaticNat rules": lambda: _end_static_nats(session, network),
+        "Firewall rules": lambda: _close(session, network, FirewallRule.public_ip_id.is_not(None)),
+        EGRESS: lambda: _close(session, network, FirewallRule.public_ip_id.is_(None)),
+    }
+    for what in lost:
+        remove[what]()
+
+
+def _end_static_nats(session: Session, network: Network) -> None:
+    for ip in session.scalars(select(PublicIp).where(PublicIp.network_id == network.id, PublicIp.static_nat)):
+        end_static_nat(session, ip)
+
+
+def _close(session: Session, network: Network, which: object) -> None:
+    remove_rows(session, FirewallRule, firewall.TAGGABLE, FirewallRule.network_id == network.id, which)  # type: ignore[arg-type]
+
+
+def _align(session: Session, network: Network) -> list[Target]:
+    """Take down the routers of providers that the network has no more, and make those of new ones."""
+    wanted = implement.router_providers(network)
+    touched: list[Target] = []
+    standing = select(Router).where(Router.network_id == network.id, Router.removed.is_(None))
+    for router in session.scalars(standing).all():
+        if router.provider not in wanted:
+            touched += implement.remove_router(session, router)
+    if "SourceNat" not in services_of(network):
+        mine = PublicIp.network_id == network.id, PublicIp.source_nat
+        session.execute(update(PublicIp).where(*mine).values(source_nat=False))
+    if network.offering.persistent or network.state in ("Implementing", "Implemented"):
+        implement.ensure_implemented(session, network)
+        for router in session.scalars(standing).all():
+            touched += router.targets(session)
+    return touched

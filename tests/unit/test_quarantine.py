@@ -1,0 +1,90 @@
+"""What cannot be planned is left out and named; all else is planned as if it had never been."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drivers.network.virtual_router import VirtualRouter
+from drivers.quarantine import plan_around
+from drivers.vocabulary import EgressRule, IngressRule, PortForward, StaticNat
+from tests.golden.router.cases import FIRST, SECOND, appliance, balancer, lease, network, uid
+
+ROUTER = VirtualRouter()
+
+
+def written(facts):
+    return ROUTER.render(ROUTER.plan(facts))
+
+
+def forward(number, **more):
+    rule = PortForward(uid(6, number), FIRST, "tcp", 1000 + number, 1000 + number, "10.1.1.5", 80, 80)
+    return rule._replace(**more)
+
+
+def opened(number, **more):
+    return IngressRule(uid(7, number), FIRST, "tcp", 2000 + number, 2000 + number, ("0.0.0.0/0",))._replace(**more)
+
+
+SPOILT = st.sampled_from(
+    [{"guest": "192.0.2.1"}, {"protocol": "sctp"}, {"public_start": 70000}, {"guest": "10.1.1.5\n"}, {"address": "no"}]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.integers(0, 60), SPOILT, max_size=6))
+def test_exactly_the_bad_ones_are_left_out(spoilt):
+    rules = [forward(number, **spoilt.get(number, {})) for number in range(61)]
+    facts = appliance(network(forwards=tuple(rules), ingress=tuple(opened(number) for number in range(61))))
+    good = tuple(rule for number, rule in enumerate(rules) if number not in spoilt)
+
+    made, refused = plan_around(written, facts)
+
+    assert set(refused) == {uid(6, number) for number in spoilt}
+    assert made == written(replace(facts, networks=(replace(facts.networks[0], forwards=good),)))
+    assert plan_around(written, facts, refused) == (made, refused)
+    assert all(f"port forwarding rule {item} is left out: " in reason for item, reason in refused.items())
+
+
+def test_a_bad_thing_of_every_kind_is_found():
+    net = network(
+        leases=(lease(5), lease(6)._replace(hostname="a\nb")),
+        ingress=(opened(1, sources=("1.2.3.4/99",)), opened(2)),
+        forwards=(forward(1), forward(2, private_end=81)),
+        static_nats=(StaticNat(uid(8, 1), SECOND, "10.9.9.9"),),
+        balancers=(balancer(1, 80), balancer(2, 81, algorithm="magic")),
+        egress=(EgressRule(uid(9, 1), "tcp", 1, 99999, (), ()),),
+        egress_allow=False,
+    )
+    made, refused = plan_around(written, appliance(net))
+    bad = {uid(3, 6), uid(7, 1), uid(6, 2), uid(8, 1), uid(10, 2), uid(9, 1)}
+    assert set(refused) == bad
+    assert made != written(appliance())
+    assert "'a\\nb'" in refused[uid(3, 6)]
+
+
+def test_of_two_that_exclude_each_other_one_stays_and_it_is_always_the_same():
+    one, two = (StaticNat(uid(8, number), SECOND, f"10.1.1.{4 + number}") for number in (1, 2))
+    facts = appliance(network(static_nats=(two, one)))
+    made, refused = plan_around(written, facts)
+    assert set(refused) == {two.id}
+    assert plan_around(written, facts, refused) == (made, refused)
+    made, refused = plan_around(written, facts, {one.id})
+    assert set(refused) == {one.id}
+
+
+def test_a_rule_that_denies_is_never_left_out():
+    net = network(egress=(EgressRule(uid(9, 1), "tcp", 1, 99999, (), ()),), egress_allow=True)
+    with pytest.raises(ValueError, match=f"Egress rule {uid(9, 1)} has the ports 1 to 99999"):
+        plan_around(written, appliance(net))
+
+
+def test_what_is_wrong_with_the_whole_is_said_as_it_is():
+    facts = replace(appliance(network(forwards=(forward(1, protocol="sctp"),))), dns=("nowhere",))
+    with pytest.raises(ValueError, match="nowhere"):
+        plan_around(written, replace(facts, networks=(network(),)))
+    with pytest.raises(ValueError, match=r"sctp|nowhere"):
+        plan_around(written, facts)
