@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -20,7 +19,7 @@ from sqlalchemy import insert, select
 from bench.caller import Caller
 from bench.figures import until
 from controlplane import demo_zone, rooms, run
-from controlplane.db.base import Base, new_uuid
+from controlplane.db.base import Base, new_stamp, new_uuid
 from controlplane.db.secrets import load_key
 from controlplane.db.session import Database
 from controlplane.settings import Settings
@@ -28,6 +27,7 @@ from systemvm import netns
 from systemvm.bundle import Bundle
 from systemvm.container import Container
 from systemvm.fabric import Fabric
+from systemvm.ledger import Ledger
 
 PORTS = range(18400, 18500)
 HOST = "host-1"
@@ -130,16 +130,15 @@ class Cloud:
 
     def held(self, name: str) -> Bundle:
         """Return what the agent's ledger holds of a target."""
-        for path in (self.state / "ledger").glob("*.json"):
-            data = json.loads(path.read_text())
-            if data["name"] == name:
-                return Bundle.from_json(data)
+        for bundle in Ledger(self.state / "ledger"):
+            if bundle.name == name:
+                return bundle
         raise LookupError(f"The ledger has no target {name}.")
 
     def copy(self, table: type[Base], model: dict[str, Any], changes: Sequence[dict[str, Any]]) -> None:
         """Insert copies of a row, each with changes, without any touch: the next call brings them about."""
-        own = [name for name in ("uuid",) if name in model]
-        rows = [model | {name: new_uuid() for name in own} | change for change in changes]
+        own = {name: made for name, made in (("uuid", new_uuid), ("stamp", new_stamp)) if name in model}
+        rows = [model | {name: made() for name, made in own.items()} | change for change in changes]
         for row in rows:
             row.pop("id", None)
         with self.database.write() as session:

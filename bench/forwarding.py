@@ -14,9 +14,11 @@ from systemvm.libnftables import Context
 
 RULES, BURST, CLIENTS = 120, 200, 8
 FIRST_PORT, BURST_PORT, WORD_PORT = 2000, 4000, 8000
+PATIENCE = 0.1
+"""Seconds that one try to connect has: what is dropped is only sent again after a second."""
 
 
-def connects(address: str, port: int, seconds: float = 1.0) -> bool:
+def connects(address: str, port: int, seconds: float = PATIENCE) -> bool:
     """Tell whether a TCP connection from the calling thread's namespace is taken."""
     with suppress(OSError), socket.create_connection((address, port), timeout=seconds):
         return True

@@ -35,6 +35,8 @@ from systemvm.fabric import Fabric
 
 PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
 PATIENCE = 30.0
+MOST_ENDS, LATELY = 3, 60.0
+"""How often, and in how many seconds, a process may end by itself and be started again."""
 UNPRIVILEGED = "nobody"
 
 
@@ -108,7 +110,7 @@ def run(settings: Settings, *, example: bool) -> int:
             if made:
                 demo_zone.wait_for(partial(_answers, cloud.fabric, made.balancer), "The example's load balancer")
             print(_welcome(cloud, made), flush=True)
-            _watch(cloud.processes)
+            watch(cloud)
     except (Refused, CloudStackException, TimeoutError) as refused:
         print(refused, file=sys.stderr)
         return 1
@@ -199,12 +201,23 @@ def _alone_with(prefix: str) -> Iterator[None]:
         yield
 
 
-def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Stay until Ctrl-C, or until one of the processes ends by itself."""
+def watch(cloud: Standing) -> None:
+    """Stay until Ctrl-C, and start each process that ends by itself again: the guests' packets go on meanwhile.
+
+    :raises Refused: one ends again and again.
+    """
+    names = ["control plane", *(f"agent of {host}" for host in cloud.fabric.hosts)]
+    ends: list[list[float]] = [[] for _ in names]
     while True:
-        for process in processes:
-            if process.poll() is not None:
-                raise Refused(f"{process.args!r} ended with {process.returncode}: its log says why.")
+        for number, name in enumerate(names):
+            status, moment = cloud.processes[number].poll(), time.monotonic()
+            if status is None:
+                continue
+            ends[number] = [*(end for end in ends[number] if moment - end < LATELY), moment]
+            if len(ends[number]) > MOST_ENDS:
+                raise Refused(f"The {name} ended {len(ends[number])} times in {LATELY:.0f} s: its log says why.")
+            print(f"The {name} ended with {status} and is started again.", flush=True)
+            start_again(cloud, number)
         time.sleep(0.5)
 
 

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _WORKERS = 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_LARGE, _MOST_BASES = 200, 100
+"""Elements from which on only differences are asked for, and of how many targets: their digests are in the URL."""
 _REST = 3
 """A round of repairs that took a second is followed by a rest of this many."""
 
@@ -111,7 +113,7 @@ class Agent:
         while self._hello():
             try:
                 while not self._ending.is_set():
-                    pull = self._door.pull(self._holding())
+                    pull = self._door.pull(self._holding(), self._bases())
                     self._report(pull.refused)
                     self._take(pull.bundles, pull.known)
                     if pull.refused:
@@ -124,6 +126,14 @@ class Agent:
     def _holding(self) -> dict[str, int]:
         with self._lock:
             return {target: work.bundle.generation for target, work in self._work.items() if work.bundle}
+
+    def _bases(self) -> dict[str, Bundle]:
+        """Return the newest bundles that are here and large enough for a difference to be worth the asking."""
+        here = {held.target: held for held in self._applier.ledger}
+        with self._lock:
+            here |= {target: work.bundle for target, work in self._work.items() if work.bundle}
+        large = [held for held in here.values() if sum(len(each.items) for each in held.elements) >= _LARGE]
+        return {held.target: held for held in large[:_MOST_BASES]}
 
     def _take(self, bundles: Sequence[Bundle], known: frozenset[str]) -> None:
         """Set the workers to what was pulled: a host before what lives on it, but after it when it is taken down."""

@@ -31,7 +31,7 @@ class File:
     secret: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Elements:
     """The elements of one large nftables set or map, kept beside the small skeleton that declares it.
 
@@ -43,6 +43,37 @@ class Elements:
 
     name: str
     items: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the items, none of which has a line's end in it."""
+        return hashlib.sha256("\n".join(self.items).encode()).hexdigest()
+
+    def to_json(self, base: Elements | None = None) -> dict[str, Any]:
+        """Return the wire form.
+
+        :param base: what the receiver has of this set: only the difference to it is written, where that is smaller.
+        """
+        if base is None:
+            return {"name": self.name, "items": self.items}
+        if base.digest == self.digest:
+            return {"name": self.name, "gone": (), "come": ()}
+        before, after = set(base.items), set(self.items)
+        gone, come = sorted(before - after), sorted(after - before)
+        if 2 * (len(gone) + len(come)) > len(after):
+            return self.to_json()
+        return {"name": self.name, "gone": gone, "come": come}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], base: Elements | None = None) -> Elements:
+        """Read the wire form; the base must be the one that it was written with."""
+        if base is None or "items" in data:
+            return cls(data["name"], tuple(data["items"]))
+        gone, come = frozenset(data["gone"]), data["come"]
+        if not gone and not come:
+            return base
+        kept = [item for item in base.items if item not in gone] if gone else list(base.items)
+        return cls(base.name, tuple(sorted(kept + come)))
 
 
 @dataclass(frozen=True)
@@ -72,30 +103,40 @@ class Bundle:
             self.kind,
             self.absent,
             [[f.path, f.content, f.service, f.secret] for f in self.files],
-            [[e.name, e.items] for e in self.elements],
+            [[e.name, e.digest] for e in self.elements],
         ]
         return hashlib.sha256(json.dumps(state, separators=(",", ":")).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the wire form, digest included."""
+    def to_json(self, base: Bundle | None = None) -> dict[str, Any]:
+        """Return the wire form, digest included.
+
+        :param base: a bundle that the receiver has said to have: of its large sets only the difference is written.
+        """
         fields = {name: getattr(self, name) for name in ("target", "name", "kind", "generation", "absent", "digest")}
-        # asdict would copy ten thousand strings one by one
-        elements = [{"name": each.name, "items": each.items} for each in self.elements]
+        had = base.sets if base else {}
+        elements = [each.to_json(had.get(each.name)) for each in self.elements]
         return fields | {"files": [asdict(file) for file in self.files], "elements": elements}
 
+    @property
+    def sets(self) -> dict[str, Elements]:
+        """The elements by the name of their set."""
+        return {each.name: each for each in self.elements}
+
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Bundle:
+    def from_json(cls, data: Mapping[str, Any], base: Bundle | None = None) -> Bundle:
         """Read the wire form.
 
+        :param base: the bundle that it was written with, if any.
         :raises ValueError: the digest in it is not that of its content.
         """
+        had = base.sets if base else {}
         bundle = cls(
             target=data["target"],
             name=data["name"],
             kind=data["kind"],
             generation=data["generation"],
             files=tuple(File(**file) for file in data["files"]),
-            elements=tuple(Elements(e["name"], tuple(e["items"])) for e in data["elements"]),
+            elements=tuple(Elements.from_json(each, had.get(each["name"])) for each in data["elements"]),
             absent=data["absent"],
         )
         if bundle.digest != data["digest"]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 
 from systemvm.bundle import Bundle, Failure, Observation, Outcome
+
+_NO_BASES: Mapping[str, Bundle] = MappingProxyType({})
 
 
 class Closed(Exception):
@@ -55,6 +58,7 @@ class Door:
             timeout=httpx.Timeout(10, read=60),
             trust_env=False,
         )
+        self._unlike: set[str] = set()
 
     def close(self) -> None:
         """Hang up: a call under way in another thread ends with :class:`Closed`."""
@@ -65,19 +69,28 @@ class Door:
         said = self._call("POST", "hello", json={"host": host, "ledger": ledger, "inventory": inventory})
         return str(said["target"])
 
-    def pull(self, holding: Mapping[str, int], wait: int = 25) -> Pull:
+    def pull(self, holding: Mapping[str, int], bases: Mapping[str, Bundle] = _NO_BASES, wait: int = 25) -> Pull:
         """Ask what is wanted, and wait for it.
 
         :param holding: target → generation that is already being worked on, or that failed and will be tried again.
+        :param bases: target → bundle that is here: the control plane may send the difference to it alone.
         :param wait: seconds that the control plane may keep the call open.
         """
-        params = {"wait": str(wait), "holding": ",".join(f"{target}:{holding[target]}" for target in sorted(holding))}
+        bases = {target: base for target, base in bases.items() if target not in self._unlike}
+        params = {
+            "wait": str(wait),
+            "holding": ",".join(f"{target}:{holding[target]}" for target in sorted(holding)),
+            "bases": ",".join(f"{target}:{base.digest}" for target, base in bases.items()),
+        }
         said = self._call("GET", "bundle", params=params)
         bundles, refused = [], []
         for data in said["bundles"]:
             try:
-                bundles.append(Bundle.from_json(data))
+                bundles.append(Bundle.from_json(data, bases.get(data["target"])))
             except (ValueError, KeyError, TypeError) as error:
+                if data.get("target") in bases:
+                    self._unlike.add(data["target"])  # it is asked for as a whole then
+                    continue
                 failure = Failure("bundle", f"It cannot be read: {error}")
                 held = (str(data.get("target")), int(data.get("generation", 0)), str(data.get("digest")))
                 refused.append(Outcome(*held, "refused", (failure,)))

@@ -1,7 +1,9 @@
 """The ledger: what each target of this machine was last brought to, kept over restarts and power cuts.
 
 One file a target holds the whole bundle, so the ledger alone is enough to repair a target, or to go back to its former
-state, without asking anyone. It holds secrets: folder and files are readable by their owner only.
+state, without asking anyone. It is a journal: its first line is a bundle, each further one the difference to the line
+before, until these are as long as the first; then it is written anew. A last line that a power cut left unfinished was
+never promised to anybody. The ledger holds secrets: folder and files are readable by their owner only.
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ def write_durably(path: Path, text: str, mode: int = 0o600) -> None:
     _sync_folder(path.parent)
 
 
+def _append_durably(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -45,6 +54,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._bundles = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+        self._room: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Bundle]:
         return iter(list(self._bundles.values()))
@@ -55,7 +65,15 @@ class Ledger:
 
     def put(self, bundle: Bundle) -> None:
         """Note that the target stands at the bundle; once this returns, a power cut cannot undo it."""
-        write_durably(self._path(bundle.target), json.dumps(bundle.to_json(), separators=(",", ":")))
+        held, room, path = self._bundles.get(bundle.target), self._room.pop(bundle.target, 0), self._path(bundle.target)
+        line = _line(bundle, held) if held and room else ""
+        if line and len(line) <= room:
+            _append_durably(path, line)
+            self._room[bundle.target] = room - len(line)
+        else:
+            whole = _line(bundle)
+            write_durably(path, whole)
+            self._room[bundle.target] = len(whole)
         self._bundles[bundle.target] = bundle
 
     def forget(self, target: str) -> None:
@@ -74,10 +92,18 @@ class Ledger:
         return self._folder / f"{target}.json"
 
 
+def _line(bundle: Bundle, base: Bundle | None = None) -> str:
+    return json.dumps(bundle.to_json(base), separators=(",", ":")) + "\n"
+
+
 def _read(path: Path) -> Bundle:
+    first, *further = path.read_text(encoding="utf-8").split("\n")
     try:
-        return Bundle.from_json(json.loads(path.read_text(encoding="utf-8")))
+        bundle = Bundle.from_json(json.loads(first))
+        for line in further[:-1]:  # what comes after the last line's end was not finished
+            bundle = Bundle.from_json(json.loads(line), bundle)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"The ledger's entry {path} is damaged ({error}); remove it to have the target applied anew."
         ) from error
+    return bundle

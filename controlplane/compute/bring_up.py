@@ -76,7 +76,9 @@ def prepare(session: Session, uuid: str, arguments: dict[str, Any]) -> Waits | N
     """
     vm = machine(session, uuid)
     if vm.state in GONE:
-        raise BadParameter(f"Instance {vm.name} is {vm.state}: it cannot be started.")
+        raise BadParameter(
+            f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}: it cannot be started."
+        )
     if vm.state == "Running":
         return None
     count(session, vm)

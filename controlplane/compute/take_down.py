@@ -53,7 +53,9 @@ def begin_stop(session: Session, uuid: str) -> Waits | None:
     """Ask the host to stop the guest; None when it is stopped already."""
     vm = machine(session, uuid)
     if vm.state in GONE:
-        raise BadParameter(f"Instance {vm.name} is {vm.state}: it cannot be stopped.")
+        raise BadParameter(
+            f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}: it cannot be stopped."
+        )
     if vm.state == "Stopped":
         return None
     vm.state, vm.running, vm.updated = "Stopping", False, now()

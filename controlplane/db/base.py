@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, MetaData, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, MetaData, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -18,6 +19,11 @@ def now() -> datetime:
 def new_uuid() -> str:
     """Return a fresh random UUID in its canonical form."""
     return str(uuid.uuid4())
+
+
+def new_stamp() -> int:
+    """Return a random number of 48 bits: a few hundred of them add up to less than 2⁶³."""
+    return secrets.randbits(48)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -73,6 +79,12 @@ class Created:
     """When the row was made."""
 
     created: Mapped[datetime] = mapped_column(default=now)
+
+
+class Stamped:
+    """Every change of the row gives it another random stamp: a sum over rows tells whether any of them changed."""
+
+    stamp: Mapped[int] = mapped_column(BigInteger, default=new_stamp, onupdate=new_stamp)
 
 
 class Removable:

@@ -104,7 +104,7 @@ class DeleteDomain(
         """
         row = self.id
         if row.parent_id is None:
-            raise BadParameter("The ROOT domain can never be deleted.")
+            raise BadParameter(f"Invalid parameter id value={row.uuid}: the ROOT domain can never be deleted.")
         if ctx.caller.domain_path.startswith(row.path):
             raise Forbidden("You are in this domain: ask an admin of a domain above it to delete it.")
         domains, accounts = _domains(ctx.session, row), _accounts(ctx.session, row)

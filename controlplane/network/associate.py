@@ -128,7 +128,8 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is {ip.state.lower()} already.")
         if ip.source_nat:
             raise RuleConflict(
-                f"Public address {ip.address} is the source NAT address of its network, and goes with the network."
+                f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
+                "network, and goes with the network."
             )
         ctx.instance = ip
         ctx.touch(ip)

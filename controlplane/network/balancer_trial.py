@@ -78,16 +78,19 @@ def stickiness_methods(network: Network) -> dict[str, dict[str, Mapping[str, Any
     }
 
 
-def must_be_possible(session: Session, rule: LoadBalancer) -> None:
+def must_be_possible(session: Session, rule: LoadBalancer, parameter: str = "") -> None:
     """Have the provider plan the rule as it is now.
 
+    :param parameter: by which the call named the rule; without one the rule is the call itself.
     :raises BadParameter: it cannot; the sentence is the provider's.
     """
     session.flush()
     session.expire(rule, ["stickiness", "health", "certificate", "public_ip"])
     network = session.get_one(Network, rule.network_id)
     if network.cidr is None:
-        raise BadParameter(f"Network {network.name} has no addresses that could be balanced between.")
+        raise BadParameter(
+            f"Invalid parameter networkid value={network.uuid}: {network.name} has no addresses to balance between."
+        )
     (fact,) = balancer_facts(session, network.id, rule.id)
     guests = IPv4Network(network.cidr)
     if not fact.members:  # a listener without members is not there, and would hide what is wrong with it
@@ -99,7 +102,10 @@ def must_be_possible(session: Session, rule: LoadBalancer) -> None:
             services=frozenset({"Lb"}), balancers=(fact,),
         )))  # fmt: skip
     except ValueError as error:
-        raise BadParameter(f"Load balancer rule {rule.name} cannot be served by {provider.name}: {error}") from None
+        named = f"{parameter} value={rule.uuid}" if parameter else f"protocol value={rule.protocol}"
+        raise BadParameter(
+            f"Invalid parameter {named}: load balancer rule {rule.name} cannot be served by {provider.name}: {error}"
+        ) from None
 
 
 def _router(network: Network, guests: IPv4Network, address: str, facts: NetworkFacts) -> ApplianceFacts:

@@ -160,7 +160,10 @@ class UpdateLoadBalancerRule(Command, name="updateLoadBalancerRule", answer=one(
 
     def _change_protocol(self, ctx: Context, rule: LoadBalancer, protocol: str) -> None:
         if protocol != "ssl" and rule.certificate_id is not None:
-            raise RuleConflict(f"Load balancer rule {rule.name} has a certificate: remove it before leaving ssl.")
+            raise RuleConflict(
+                f"Invalid parameter protocol value={protocol}: load balancer rule {rule.name} has a certificate: "
+                "remove it before leaving ssl."
+            )
         if protocol == "ssl":
             require(rule.network, "SslTermination", "TLS termination")
         old, new = transport(rule.protocol), transport(protocol)

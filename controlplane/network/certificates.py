@@ -151,11 +151,11 @@ class AssignCertToLoadBalancer(Command, name="assignCertToLoadBalancer", answer=
             )
         if rule.certificate_id not in (None, certificate.id) and not self.forced:
             raise RuleConflict(
-                f"Load balancer rule {rule.name} has certificate {rule.certificate.name if rule.certificate else ''} "
-                "already: remove it first, or give forced=true."
+                f"Invalid parameter lbruleid value={rule.uuid}: load balancer rule {rule.name} has certificate "
+                f"{rule.certificate.name if rule.certificate else ''} already: remove it first, or give forced=true."
             )
         rule.certificate_id = certificate.id
-        must_be_possible(ctx.session, rule)
+        must_be_possible(ctx.session, rule, "lbruleid")
         ctx.instance = rule
         ctx.touch(rule)
 

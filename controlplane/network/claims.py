@@ -12,7 +12,10 @@ from controlplane.errors import RuleConflict
 from controlplane.network.rule_text import ports_text
 
 PORT_FORWARDING, BALANCING, IP_FORWARDING = "port forwarding rule", "load balancer rule", "IP forwarding rule"
+WIREGUARD = "WireGuard VPN"
 """The purposes of claims."""
+PARAMETERS = {PORT_FORWARDING: "publicport", BALANCING: "publicport", IP_FORWARDING: "startport"}
+"""What the API calls the (first) port of each."""
 
 
 class PortClaim(Base):
@@ -53,8 +56,9 @@ def claim(session: Session, wanted: PortClaim, last: int) -> None:
     taken = session.execute(_TAKEN, span).first()
     if taken is not None:
         raise RuleConflict(
-            f"The {wanted.purpose} for {wanted.protocol} {ports_text(wanted.port, last)} conflicts with "
-            f"{taken.purpose} {taken.rule_uuid}, which has port {taken.port} of the same public address."
+            f"Invalid parameter {PARAMETERS[wanted.purpose]} value={wanted.port}: the {wanted.purpose} for "
+            f"{wanted.protocol} {ports_text(wanted.port, last)} conflicts with {taken.purpose} {taken.rule_uuid}, "
+            f"which has port {taken.port} of the same public address: choose other ports, or delete that rule."
         )
     owner = {"public_ip_id": wanted.public_ip_id, "protocol": wanted.protocol}
     owner |= {"rule_uuid": wanted.rule_uuid, "purpose": wanted.purpose}

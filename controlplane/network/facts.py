@@ -18,6 +18,7 @@ from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts
 from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact
 from controlplane.network.static_nat import static_nat_facts
+from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
 from drivers.vocabulary import ApplianceFacts, PublicAddress
@@ -48,6 +49,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         addresses=addresses,
         networks=(_network(session, network, router, nics),),
         dns=tuple(server for server in (network.zone.dns1, network.zone.dns2) if server),
+        wireguards=wireguard_facts(session, network),
     )
 
 

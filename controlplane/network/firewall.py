@@ -15,7 +15,7 @@ from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
-from controlplane.db.base import Created, Owned, Row
+from controlplane.db.base import Created, Owned, Row, Stamped
 from controlplane.errors import BadParameter, RuleConflict
 from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.tags import TagResponse, tags_of
@@ -24,6 +24,7 @@ from controlplane.network.networks import Network, require_service, services_of
 from controlplane.network.public_ips import PublicIp, clears_address
 from controlplane.network.purposes import network_of
 from controlplane.network.rule_facts import Lists, addresses_of, stored
+from controlplane.network.rule_pages import Pages
 from controlplane.network.rules import remove_rows, rows_by_id, set_custom_id
 from controlplane.reconcile.targets import Target
 from drivers import registry, vocabulary
@@ -32,7 +33,7 @@ TAGGABLE = "FirewallRule"
 ANY = -1
 
 
-class FirewallRule(Created, Owned, Row):
+class FirewallRule(Created, Stamped, Owned, Row):
     """An ingress rule of a public address (createFirewallRule), or a network's egress rule (createEgressFirewallRule).
 
     :ivar public_ip_id: None on an egress rule.
@@ -44,6 +45,7 @@ class FirewallRule(Created, Owned, Row):
     __table_args__ = (
         Index("ix_firewall_rules_ingress", "public_ip_id", "protocol", "start", "end"),
         Index("ix_firewall_rules_egress", "network_id", "public_ip_id", "protocol", "start", "end"),
+        Index("ix_firewall_rules_pages", "network_id", "id", "stamp"),
     )
 
     network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"))
@@ -216,14 +218,21 @@ def _overlapping(session: Session, rule: FirewallRule) -> Sequence[Any]:
     return session.execute(_SEEN.where(*same)).all()
 
 
+def _named(rule: FirewallRule) -> str:
+    """Return the parameter that a conflict is about, with its value."""
+    if rule.start is not None:
+        return f"startport value={rule.start}"
+    return f"icmptype value={rule.icmp_type}" if rule.protocol == "icmp" else f"protocol value={rule.protocol}"
+
+
 def _refuse_conflicts(rule: FirewallRule, others: Sequence[Any]) -> None:
     for other in others:
         common = sorted(set(rule.sources) & set(other.sources))
         if common and (rule.public_ip_id is not None or set(rule.destinations) & set(other.destinations)):
             ports = rule_text.ports_text(other.start, other.end) if other.start is not None else "everything"
             raise RuleConflict(
-                f"The new firewall rule conflicts with rule {other.uuid}, which names {rule.protocol} ({ports}) "
-                f"from {common[0]} as well."
+                f"Invalid parameter {_named(rule)}: the new firewall rule conflicts with rule {other.uuid}, which "
+                f"names {rule.protocol} ({ports}) from {common[0]} as well: change that one, or leave this one out."
             )
 
 
@@ -361,15 +370,20 @@ def clear_address(session: Session, ip: PublicIp) -> None:
 
 def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.IngressRule, ...]:
     """Return what may come in on the network's public addresses."""
-    rule = _rules.c
-    kinds = rule.start, rule.end, rule.icmp_type, rule.icmp_code
-    query = select(rule.uuid, rule.public_ip_id, rule.protocol, *kinds, stored(rule.sources))
-    mine = rule.network_id == network_id, rule.public_ip_id.is_not(None)
     addresses, known = addresses_of(session, network_id), Lists()
-    return tuple(
-        vocabulary.IngressRule(uuid, addresses[ip], protocol, *_span(start, end, kind, code), known[sources])
-        for uuid, ip, protocol, start, end, kind, code, sources in session.execute(query.where(*mine).order_by(rule.id))
-    )
+
+    def fact(uuid: str, ip: int, protocol: str, sources: str, *span: int | None) -> vocabulary.IngressRule:
+        return vocabulary.IngressRule(uuid, addresses[ip], protocol, *_span(*span), known[sources])
+
+    return _INGRESS.read(session, network_id, addresses, fact)
+
+
+_INGRESS = Pages[vocabulary.IngressRule](
+    _rules,
+    (_rules.c.uuid, _rules.c.public_ip_id, _rules.c.protocol, stored(_rules.c.sources),
+     _rules.c.start, _rules.c.end, _rules.c.icmp_type, _rules.c.icmp_code),
+    _rules.c.public_ip_id.is_not(None),
+)  # fmt: skip
 
 
 def egress_facts(session: Session, network_id: int) -> tuple[vocabulary.EgressRule, ...]:

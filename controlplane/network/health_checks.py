@@ -103,11 +103,14 @@ class CreateLbHealthCheckPolicy(Command, name="createLBHealthCheckPolicy", job=T
         rule = self.lbruleid
         require(rule.network, "HealthCheckPolicy", "health checks")
         if rule.protocol == "udp":
-            raise BadParameter(f"Load balancer rule {rule.name} is udp: health checks are for tcp, tcp-proxy and ssl.")
+            raise BadParameter(
+                f"Invalid parameter lbruleid value={rule.uuid}: load balancer rule {rule.name} is udp; health checks "
+                "are for tcp, tcp-proxy and ssl."
+            )
         if rule.health is not None:
             raise RuleConflict(
-                f"Load balancer rule {rule.name} has the health check policy {rule.health.uuid} already: "
-                "delete it first."
+                f"Invalid parameter lbruleid value={rule.uuid}: load balancer rule {rule.name} has the health check "
+                f"policy {rule.health.uuid} already: delete it first."
             )
         policy = HealthCheckPolicy(load_balancer_id=rule.id, path=self.pingpath or "")
         policy.healthy = _within("healthythreshold", self.healthythreshold or 0, 10)
@@ -121,7 +124,7 @@ class CreateLbHealthCheckPolicy(Command, name="createLBHealthCheckPolicy", job=T
             )
         policy.description, policy.display = self.description, self.fordisplay is not False
         ctx.session.add(policy)
-        must_be_possible(ctx.session, rule)
+        must_be_possible(ctx.session, rule, "lbruleid")
         ctx.touch(rule)
         return policy
 

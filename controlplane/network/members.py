@@ -64,7 +64,8 @@ class AssignToLoadBalancerRule(Command, name="assignToLoadBalancerRule", answer=
             address = guest_address(session, nic, wanted, "vmidipmap")
             if address in there:
                 raise RuleConflict(
-                    f"Virtual machine {vm.name} ({address}) serves load balancer rule {rule.uuid} already."
+                    f"Invalid parameter virtualmachineids value={vm.uuid}: virtual machine {vm.name} ({address}) "
+                    f"serves load balancer rule {rule.uuid} already: leave it out."
                 )
             there.add(address)
             rule.members.append(LoadBalancerMember(nic_id=nic.id, address=address, vm_id=vm.id))
@@ -88,7 +89,9 @@ class RemoveFromLoadBalancerRule(Command, name="removeFromLoadBalancerRule", ans
             gone = [item for item in rule.members if item.vm_id == vm.id and address in ("", item.address)]
             if not gone:
                 what = f"{vm.name} ({address})" if address else vm.name
-                raise BadParameter(f"Virtual machine {what} does not serve load balancer rule {rule.uuid}.")
+                raise BadParameter(
+                    f"Invalid parameter virtualmachineids: {what} does not serve load balancer rule {rule.uuid}."
+                )
             for member in gone:
                 rule.members.remove(member)
         ctx.instance = rule

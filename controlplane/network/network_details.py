@@ -19,7 +19,7 @@ def tune(ctx: Context, rule: LoadBalancer, given: dict[str, str]) -> None:
     :raises BadParameter: it has no such setting, or not with this value or for this protocol.
     """
     del given
-    must_be_possible(ctx.session, rule)
+    must_be_possible(ctx.session, rule, "resourceid")
     ctx.touch(rule)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, ForeignKey, String, Table, delete, select
+from sqlalchemy import ColumnElement, ForeignKey, Index, String, Table, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -16,7 +16,7 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
 from controlplane.compute.virtual_machines import VirtualMachine
-from controlplane.db.base import Created, Owned, Row, new_uuid
+from controlplane.db.base import Created, Owned, Row, Stamped, new_uuid
 from controlplane.errors import BadParameter
 from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.tags import TagResponse, tags_of
@@ -28,6 +28,7 @@ from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
 from controlplane.network.purposes import must_take, network_of
 from controlplane.network.rule_facts import Lists, addresses_of, stored
+from controlplane.network.rule_pages import Pages
 from controlplane.network.rules import guest_address, guest_nic, remove_rows, rows_by_id, set_custom_id
 from controlplane.reconcile.targets import Target
 from drivers import vocabulary
@@ -36,12 +37,13 @@ TAGGABLE = "PortForwardingRule"
 PROTOCOLS = ("tcp", "udp")
 
 
-class PortForward(Created, Owned, Row):
+class PortForward(Created, Stamped, Owned, Row):
     """A port forwarding rule (createPortForwardingRule). ``guest`` is the address on ``nic`` that it leads to."""
 
     __tablename__ = "port_forwards"
+    __table_args__ = (Index("ix_port_forwards_pages", "network_id", "id", "stamp"),)
 
-    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"), index=True)
+    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"))
     public_ip_id: Mapped[int] = mapped_column(ForeignKey("public_ips.id"), index=True)
     protocol: Mapped[str] = mapped_column(String(10))
     public_start: Mapped[int]
@@ -316,12 +318,18 @@ def remove_forwards(session: Session, condition: ColumnElement[bool]) -> None:
 
 def forward_facts(session: Session, network_id: int) -> tuple[vocabulary.PortForward, ...]:
     """Return the network's port forwarding rules."""
-    rule = cast("Table", PortForward.__table__).c
-    ports = rule.public_start, rule.public_end, rule.guest, rule.private_start, rule.private_end
-    query = select(rule.uuid, rule.public_ip_id, rule.protocol, *ports, stored(rule.sources))
-    found = session.execute(query.where(rule.network_id == network_id).order_by(rule.id))
     addresses, known = addresses_of(session, network_id), Lists(limiting=True)
-    return tuple(
-        vocabulary.PortForward(uuid, addresses[ip], protocol, first, last, guest, start, end, known[sources])
-        for uuid, ip, protocol, first, last, guest, start, end, sources in found
-    )
+
+    def fact(uuid: str, ip: int, protocol: str, sources: str, *leads: Any) -> vocabulary.PortForward:
+        first, last, guest, start, end = leads
+        return vocabulary.PortForward(uuid, addresses[ip], protocol, first, last, guest, start, end, known[sources])
+
+    return _PAGES.read(session, network_id, addresses, fact)
+
+
+_rules = cast("Table", PortForward.__table__)
+_PAGES = Pages[vocabulary.PortForward](
+    _rules,
+    (_rules.c.uuid, _rules.c.public_ip_id, _rules.c.protocol, stored(_rules.c.sources), _rules.c.public_start,
+     _rules.c.public_end, _rules.c.guest, _rules.c.private_start, _rules.c.private_end),
+)  # fmt: skip

@@ -10,13 +10,13 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.errors import BadParameter, RuleConflict
-from controlplane.network.claims import BALANCING, PORT_FORWARDING, PortClaim
+from controlplane.network.claims import BALANCING, PORT_FORWARDING, WIREGUARD, PortClaim
 from controlplane.network.networks import Network, require_service
 from controlplane.network.public_ips import ALLOCATED, PublicIp
 
 _NETWORK = select(Network).where(Network.id == bindparam("network")).options(joinedload(Network.offering))
 STATIC_NAT = "static NAT"
-SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat"}
+SERVICES = {PORT_FORWARDING: "PortForwarding", BALANCING: "Lb", STATIC_NAT: "StaticNat", WIREGUARD: "Vpn"}
 """The purposes that exclude each other, and the service that each needs."""
 
 
@@ -50,17 +50,22 @@ def must_take(session: Session, ip: PublicIp, network: Network, purpose: str) ->
     require_service(network, SERVICES[purpose])
     if ip.static_nat and purpose != STATIC_NAT:
         raise RuleConflict(
-            f"Public address {ip.address} has static NAT to {ip.nic_address}, which takes it whole: "
+            f"{_named(ip, purpose)} has static NAT to {ip.nic_address}, which takes it whole: "
             f"a {purpose} needs another address, or static NAT disabled."
         )
     conserves = network.offering.conserve_mode
     if ip.source_nat and (purpose == STATIC_NAT or not conserves):
         raise RuleConflict(
-            f"Public address {ip.address} is the source NAT address of network {network.name}: "
+            f"{_named(ip, purpose)} is the source NAT address of network {network.name}: "
             f"{purpose} needs another address."
         )
     if purpose == STATIC_NAT or not conserves:
         _nothing_else(session, ip, purpose)
+
+
+def _named(ip: PublicIp, purpose: str) -> str:
+    parameter = "publicipid" if purpose == BALANCING else "ipaddressid"
+    return f"Invalid parameter {parameter} value={ip.uuid}: public address {ip.address}"
 
 
 def _nothing_else(session: Session, ip: PublicIp, purpose: str) -> None:
@@ -68,6 +73,6 @@ def _nothing_else(session: Session, ip: PublicIp, purpose: str) -> None:
     claim = session.scalar(other)
     if claim is not None and not ip.static_nat:
         raise RuleConflict(
-            f"Public address {ip.address} is used by {claim.purpose} {claim.rule_uuid} "
+            f"{_named(ip, purpose)} is used by {claim.purpose} {claim.rule_uuid} "
             f"({claim.protocol} port {claim.port}): {purpose} needs an address of its own."
         )

@@ -81,12 +81,16 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
             return
         if ip.static_nat:
             raise RuleConflict(
-                f"Public address {ip.address} has static NAT to {ip.nic_address} already: disable it first."
+                f"Invalid parameter ipaddressid value={ip.uuid}: public address {ip.address} has static NAT to "
+                f"{ip.nic_address} already: disable it first."
             )
         other = select(PublicIp.address).where(PublicIp.nic_id == nic.id, PublicIp.nic_address == address)
         taken = session.scalar(other.limit(1))
         if taken is not None:
-            raise RuleConflict(f"Virtual machine {vm.name} has static NAT at {address} already, by {taken}.")
+            raise RuleConflict(
+                f"Invalid parameter virtualmachineid value={vm.uuid}: virtual machine {vm.name} has static NAT at "
+                f"{address} already, by {taken}; vmguestip can name another of its addresses."
+            )
         ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = True, vm.id, nic.id, address
         ctx.instance = ip
         ctx.touch(ip)

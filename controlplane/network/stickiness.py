@@ -120,14 +120,14 @@ class CreateLbStickinessPolicy(Command, name="createLBStickinessPolicy", envelop
         rule = self.lbruleid
         if rule.stickiness is not None:
             raise RuleConflict(
-                f"Load balancer rule {rule.name} has the stickiness policy {rule.stickiness.name} "
-                f"({rule.stickiness.uuid}) already: delete it first."
+                f"Invalid parameter lbruleid value={rule.uuid}: load balancer rule {rule.name} has the stickiness "
+                f"policy {rule.stickiness.name} ({rule.stickiness.uuid}) already: delete it first."
             )
         method, params = self._checked(rule.network)
         policy = StickinessPolicy(load_balancer_id=rule.id, name=self.name, method=method, params=params)
         policy.description, policy.display = self.description, self.fordisplay is not False
         ctx.session.add(policy)
-        must_be_possible(ctx.session, rule)
+        must_be_possible(ctx.session, rule, "lbruleid")
         ctx.touch(rule)
         return policy
 

@@ -186,13 +186,19 @@ def refuse_clash(session: Session, row: VlanRange, span: Span) -> None:
         if not its.subnet.overlaps(span.subnet):
             continue
         if span.first <= its.last and its.first <= span.last:
-            raise RuleConflict(f"The addresses {span.first}-{span.last} overlap {which}.")
+            raise RuleConflict(
+                f"Invalid parameter startip value={span.first}: the addresses {span.first}-{span.last} overlap "
+                f"{which}: choose others of {span.subnet}."
+            )
         if other.vlan != row.vlan:
-            raise RuleConflict(f"The subnet {span.subnet} is on VLAN {other.vlan} already, with {which}.")
+            raise RuleConflict(
+                f"Invalid parameter vlan value={row.vlan}: the subnet {span.subnet} is on VLAN {other.vlan} already, "
+                f"with {which}: a subnet is on one VLAN."
+            )
         if its.subnet != span.subnet or its.gateway != span.gateway:
             raise RuleConflict(
-                f"The subnet {span.subnet} with gateway {span.gateway} overlaps {its.subnet} with gateway "
-                f"{its.gateway} of {which}."
+                f"Invalid parameter gateway value={span.gateway}: the subnet {span.subnet} with gateway "
+                f"{span.gateway} overlaps {its.subnet} with gateway {its.gateway} of {which}: both must be the same."
             )
 
 

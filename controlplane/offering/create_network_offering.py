@@ -227,7 +227,8 @@ def _refuse_used(ctx: Context, offering: NetworkOffering) -> None:
     names = list(ctx.session.scalars(select(Network.name).where(*having).limit(10)))
     if names:
         raise InUse(
-            f"The tags of network offering {offering.name} cannot change while networks have it: {', '.join(names)}."
+            f"Invalid parameter tags: those of network offering {offering.name} cannot change while networks have it: "
+            f"{', '.join(names)}."
         )
 
 

@@ -130,22 +130,31 @@ class Matrix:
     def _check_providers(self, service: str, providers: Sequence[str]) -> None:
         installed = registry.network_providers()
         if not providers:
-            raise BadParameter(f"Service {service} has no provider: name one in serviceproviderlist.")
+            raise BadParameter(f"Invalid parameter serviceproviderlist: service {service} has no provider: name one.")
         if len(providers) > 1 and service not in SEVERAL_PROVIDERS:
-            raise BadParameter(f"Service {service} can have one provider only, not {' and '.join(providers)}.")
+            raise BadParameter(
+                f"Invalid parameter serviceproviderlist value={','.join(providers)}: service {service} can have one "
+                "provider only."
+            )
         for provider in providers:
             if provider not in installed:
                 raise BadParameter(
-                    f"Provider {provider} of service {service} is not installed; there are {', '.join(installed)}."
+                    f"Invalid parameter serviceproviderlist value={provider}: it is not installed, for service "
+                    f"{service}; there are {', '.join(installed)}."
                 )
             if service not in installed[provider].capabilities:
                 has = ", ".join(sorted(installed[provider].capabilities))
-                raise BadParameter(f"Provider {provider} does not support service {service}: it has {has}.")
+                raise BadParameter(
+                    f"Invalid parameter serviceproviderlist value={provider}: it does not support service {service}: "
+                    f"it has {has}."
+                )
 
     def _check_kind(self) -> None:
         if self.guest_type == "L2" and set(self.services) - {"UserData"}:
             unwanted = ", ".join(sorted(set(self.services) - {"UserData"}))
-            raise BadParameter(f"An L2 network has no services but UserData: leave {unwanted} out.")
+            raise BadParameter(
+                f"Invalid parameter supportedservices: an L2 network has UserData only: leave {unwanted} out."
+            )
         if "SecurityGroup" in self.services and self.guest_type != "Shared":
             raise BadParameter("Service SecurityGroup is for Shared networks only.")
         if "NetworkACL" in self.services and not self.for_vpc:
@@ -158,11 +167,16 @@ class Matrix:
     def _check_source_nat(self) -> None:
         source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
         if source and gateway and list(source) != list(gateway):
-            raise BadParameter(f"SourceNat and Gateway must have the same provider, not {source[0]} and {gateway[0]}.")
+            raise BadParameter(
+                "Invalid parameter serviceproviderlist: SourceNat and Gateway must have the same provider, not "
+                f"{source[0]} and {gateway[0]}."
+            )
         for service in BEHIND_SOURCE_NAT:
             for provider in self.services.get(service, ()):
                 if registry.network_providers()[provider].kind == "router" and provider not in (source or ()):
-                    raise BadParameter(f"Provider {provider} cannot give service {service} without service SourceNat.")
+                    raise BadParameter(
+                        f"Invalid parameter supportedservices: {provider} cannot give {service} without SourceNat."
+                    )
 
     def _check_choice(self, service: str, capability: str, value: str) -> None:
         if service not in self.services:
@@ -177,7 +191,8 @@ class Matrix:
                 continue
             if offered is None or value.lower() not in [item.strip().lower() for item in offered.split(",")]:
                 raise BadParameter(
-                    f"Provider {provider} cannot do {capability}={value} for service {service}: "
+                    f"Invalid parameter servicecapabilitylist: provider {provider} cannot do {capability}={value} for "
+                    f"service {service}: "
                     f"it has {offered or 'nothing of it'}."
                 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterable
 from threading import Lock
 from typing import cast
 
@@ -57,6 +58,12 @@ class Bundles:
             self._name(target, refused)
         self._keep(key, bundle)
         return bundle
+
+    def known(self, digests: Iterable[str]) -> dict[str, Bundle]:
+        """Return the bundles of these digests, as far as they are known here, by their target's UUID."""
+        wanted = set(digests)
+        with self._lock:
+            return {bundle.target: bundle for bundle in self._newest.values() if bundle.digest in wanted}
 
     def _keep(self, key: tuple[int, int], bundle: Bundle) -> None:
         with self._lock:

@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, select
@@ -39,6 +40,7 @@ _agents, _targets = (cast("Table", table.__table__).c for table in (Agent, Targe
 _AGENT = select(_agents.id).where(_agents.token == bindparam("token"))
 _TARGET = select(Target).where(Target.uuid == bindparam("uuid"), Target.agent_id == bindparam("agent"))
 _KNOWN = select(_targets.uuid).where(_targets.agent_id == bindparam("agent"))
+_NO_BASES: Mapping[str, str] = MappingProxyType({})
 Hello = Callable[[Session, Agent], None]
 _greeters: list[Hello] = []
 
@@ -84,10 +86,14 @@ class Door:
             host = select(Target.uuid).where(Target.agent_id == agent_id, Target.name == agent.name)
             return {"target": session.scalar(host)}
 
-    def pull(self, agent_id: int, holding: dict[str, int]) -> dict[str, Any] | None:
+    def pull(
+        self, agent_id: int, holding: Mapping[str, int], bases: Mapping[str, str] = _NO_BASES
+    ) -> dict[str, Any] | None:
         """Return the bundles that the agent should have and does not hold; None when there are none.
 
         :param holding: target UUID → generation that the agent is applying just now.
+        :param bases: target UUID → digest of a bundle that the agent has: where it is still known here, the difference
+            to it is sent, otherwise the whole.
         """
         with self.database.read() as session:
             wanted = [row for row in waiting(session, agent_id) if holding.get(row[1], 0) < row[3]]
@@ -95,7 +101,10 @@ class Door:
         wanted.sort(key=lambda row: (row[2] == "router", row[0]))  # hosts first: they make the shells
         bundles = [self.bundles.of(row[0]) for row in wanted[:MOST_BUNDLES]]
         ready = [bundle for bundle in bundles if isinstance(bundle, Bundle)]
-        return {"bundles": [bundle.to_json() for bundle in ready], "known": known} if ready else None
+        if not ready:
+            return None
+        had = self.bundles.known(bases[bundle.target] for bundle in ready if bundle.target in bases)
+        return {"bundles": [bundle.to_json(had.get(bundle.target)) for bundle in ready], "known": known}
 
     def outcomes(self, agent_id: int, found: list[Outcome]) -> None:
         """Store outcomes and end the jobs that waited for them, each target in one transaction."""
@@ -134,9 +143,9 @@ def routes(door: Door) -> list[Route]:
     async def bundle(request: Request) -> Response:
         agent_id, asked = await _known(door, request), request.query_params
         with _readable():
-            wait, pairs = float(asked.get("wait", "25")), asked.get("holding", "").split(",")
-            holding = {target: int(number) for target, _, number in (pair.partition(":") for pair in pairs if pair)}
-        found = await _poll(door, agent_id, holding, wait)
+            wait, bases = float(asked.get("wait", "25")), _pairs(asked.get("bases", ""))
+            holding = {target: int(number) for target, number in _pairs(asked.get("holding", "")).items()}
+        found = await _poll(door, partial(door.pull, agent_id, holding, bases), agent_id, wait)
         return Response(await run_in_threadpool(_json, found), media_type="application/json")
 
     async def outcome(request: Request) -> Response:
@@ -192,14 +201,18 @@ def _json(found: dict[str, Any]) -> bytes:
     return json.dumps(found, separators=(",", ":")).encode()
 
 
-async def _poll(door: Door, agent_id: int, holding: dict[str, int], wait: float) -> dict[str, Any]:
+def _pairs(text: str) -> dict[str, str]:
+    return {target: value for target, _, value in (pair.partition(":") for pair in text.split(",") if pair)}
+
+
+async def _poll(door: Door, pull: Callable[[], dict[str, Any] | None], agent_id: int, wait: float) -> dict[str, Any]:
     loop, woken = asyncio.get_running_loop(), asyncio.Event()
     end = loop.time() + min(wait, LONGEST_WAIT)
     with signals.subscribed([f"agent/{agent_id}"], partial(loop.call_soon_threadsafe, woken.set)):
         while True:
             await _lull(door.database, loop.time() + LONGEST_BURST)
             woken.clear()
-            answer = await run_in_threadpool(door.pull, agent_id, holding)
+            answer = await run_in_threadpool(pull)
             if answer is not None:
                 return answer
             left = end - loop.time()

@@ -214,7 +214,8 @@ class UpdateNetworkServiceProvider(
         if self.state == "Enabled" and row.name in WITH_ELEMENT and not (row.element and row.element.enabled):
             which = row.element.uuid if row.element else "with createVirtualRouterElement"
             raise BadParameter(
-                f"Provider {row.name} is not ready: enable its element {which} first (configureVirtualRouterElement)."
+                f"Invalid parameter state value=Enabled: provider {row.name} is not ready: enable its element {which} "
+                "first (configureVirtualRouterElement)."
             )
         if self.servicelist:
             row.services = known_services(row.name, self.servicelist)

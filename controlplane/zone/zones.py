@@ -314,7 +314,8 @@ def refuse_unready(ctx: Context, zone: Zone) -> None:
     )
     if ctx.session.scalar(guest.limit(1)) is None:
         raise BadParameter(
-            f"Zone {zone.name} cannot be enabled: it has no enabled physical network with Guest traffic. "
+            f"Invalid parameter allocationstate value=Enabled: zone {zone.name} cannot be enabled: it has no enabled "
+            "physical network with Guest traffic. "
             "Use createPhysicalNetwork, addTrafficType and updatePhysicalNetwork first."
         )
 

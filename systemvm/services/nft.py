@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from systemvm import netns, settle
-from systemvm.bundle import Bundle, Failure, File, Observation
+from systemvm.bundle import Bundle, Elements, Failure, File, Observation
 from systemvm.libnftables import Context, NftError
 from systemvm.services import Place, elements
 from systemvm.tally import Count, Tally
@@ -57,7 +57,7 @@ class Nft:
     def __init__(self) -> None:
         self._kernels: dict[str, _Kernel] = {}
         self._digests: dict[str, tuple[str, str]] = {}
-        self._safe: dict[str, dict[str, frozenset[str]]] = {}
+        self._safe: dict[str, dict[str, Elements]] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Dry-run a new skeleton inside the namespace, and its elements with it as long as they are few.
@@ -189,10 +189,12 @@ class Nft:
         for entry in bundle.elements:
             if not elements.declares(file.content, entry.name):
                 return f"it declares no set or map {entry.name}, which has elements."
-            safe = known.get(entry.name, frozenset())
-            if bad := next(elements.unsafe([item for item in entry.items if item not in safe]), None):
+            safe = known.get(entry.name, Elements(entry.name, ()))
+            if safe.digest == entry.digest:
+                continue
+            if bad := next(elements.unsafe(list(set(entry.items).difference(safe.items))), None):
                 return f"set {entry.name}: {bad!r} is not one element."
-            known[entry.name] = frozenset(entry.items)
+            known[entry.name] = entry
         return ""
 
     def _digest(self, bundle: Bundle) -> str:
@@ -201,8 +203,8 @@ class Nft:
         if known is None or known[0] != bundle.digest:
             file = _skeleton(bundle)
             table = hashlib.sha256(file.content.encode() if file else b"")
-            for each in bundle.elements:  # neither a name nor an element has a line's end in it
-                table.update("\n".join(("", each.name, *each.items, "")).encode())
+            for each in bundle.elements:
+                table.update(f"\n{each.name} {each.digest}".encode())
             known = (bundle.digest, table.hexdigest())
             self._digests[bundle.target] = known
         return known[1]

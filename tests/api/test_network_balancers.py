@@ -335,7 +335,7 @@ def test_no_health_check_that_a_router_would_choke_on_is_accepted(ground, alice,
 
 
 def test_datagrams_have_no_health_checks(alice, balance):
-    with pytest.raises(BadParameter, match="web is udp: health checks are for tcp, tcp-proxy and ssl"):
+    with pytest.raises(BadParameter, match="web is udp; health checks are for tcp, tcp-proxy and ssl"):
         alice("createLBHealthCheckPolicy", lbruleid=balance(protocol="udp")["id"])
 
 

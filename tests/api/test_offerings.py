@@ -94,7 +94,7 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
     with pytest.raises(BadParameter, match="is a default offering"):
         cloud("deleteNetworkOffering", id=default["id"])
     vpc = cloud("listNetworkOfferings", name="DefaultIsolatedNetworkOfferingForVpcNetworks")["networkoffering"][0]
-    with pytest.raises(BadParameter, match=r"Provider VpcVirtualRouter of service .* is not installed"):
+    with pytest.raises(BadParameter, match=r"value=VpcVirtualRouter: it is not installed, for service"):
         cloud("updateNetworkOffering", id=vpc["id"], state="Enabled")
 
 
@@ -104,17 +104,17 @@ def test_what_no_network_could_be_given_is_refused(cloud):
         (provider, {"supportedservices": "Dhcp"}, "no such provider is installed"),
         ({}, {"supportedservices": "Dhcp,Magic"}, "the services are Dhcp, Dns"),
         ({}, {"supportedservices": "SecurityGroup"}, "does not support service SecurityGroup: it has Dhcp"),
-        ({}, {"supportedservices": "PortForwarding"}, "cannot give service PortForwarding without service SourceNat"),
+        ({}, {"supportedservices": "PortForwarding"}, "cannot give PortForwarding without SourceNat"),
         (
             {"serviceproviderlist": [{"service": "Dns", "provider": "VirtualRouter"}]},
             {"supportedservices": "Dhcp"},
             "Dns is not among the supportedservices",
         ),
         ({"serviceproviderlist": [{"service": "Dns"}]}, {"supportedservices": "Dns"}, "has a service and a provider"),
-        ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "An L2 network has no services but UserData"),
+        ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "an L2 network has UserData only"),
         ({}, {"supportedservices": "Dhcp", "guestiptype": "Shared"}, "Shared networks have ranges"),
         ({}, {"supportedservices": ALL, "specifyipranges": True}, "an Isolated network with SourceNat has none"),
-        ({}, {"supportedservices": "Dhcp", "forvpc": True}, "VpcVirtualRouter of service Dhcp is not installed"),
+        ({}, {"supportedservices": "Dhcp", "forvpc": True}, "VpcVirtualRouter: it is not installed, for service Dhcp"),
         ({}, {"supportedservices": "NetworkACL"}, "does not support service NetworkACL"),
         ({}, {"supportedservices": "Dhcp", "networkrate": -1}, "networkrate value=-1"),
         ({}, {"supportedservices": "Dhcp", "traffictype": "Public"}, "must be one of Guest"),

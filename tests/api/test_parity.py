@@ -22,7 +22,19 @@ from controlplane.api.dispatch import JOB_TABLES
 rooms.enter()
 KINDS = {"one": "object", "many": "list", "success": "success", "flat": "flat"}
 
-OUR_COMMANDS: dict[str, str] = {}
+OUR_COMMANDS: dict[str, str] = dict.fromkeys(
+    (
+        "createWireguardVpn",
+        "deleteWireguardVpn",
+        "listWireguardVpns",
+        "addWireguardPeer",
+        "updateWireguardPeer",
+        "removeWireguardPeer",
+        "listWireguardPeers",
+        "getWireguardPeerConfiguration",
+    ),
+    "CloudStack has no WireGuard",
+)
 """Commands that CloudStack does not have, and why we do."""
 OUR_PARAMETERS: dict[tuple[str, str], str] = {}
 """(command, parameter) that CloudStack's command does not have, and why ours does."""

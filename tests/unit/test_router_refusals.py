@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused_with_a_sentence(sentence):
 def test_only_cloudstacks_services_are_offered_and_only_what_is_done():
     offered = VirtualRouter.capabilities
     assert set(offered) <= set(SERVICES)
-    assert "Vpn" not in offered
+    assert "SecurityGroup" not in offered
     assert {name for name in METHODS if f'"{name}"' in offered["Lb"]["SupportedStickinessMethods"]} == set(METHODS)
 
 

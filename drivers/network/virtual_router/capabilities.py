@@ -55,4 +55,5 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "true"},
     "StaticNat": {},
     "UserData": {},
+    "Vpn": {"VpnTypes": "removeaccessvpn"},
 }

@@ -1,0 +1,110 @@
+"""WireGuard from the API to the packet: a person's device, and two networks joined, with wg(8) alone at the far end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.demo_zone import NOW
+from systemvm import netns
+from tests.spine import wire
+from tests.spine.world import World, until
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+SHORT = 0.4
+
+
+@contextmanager
+def device(world: World, name: str, configuration: str) -> Iterator[str]:
+    """A device out on the internet that took the configuration; yields its namespace."""
+    space, handle = f"t{os.getpid()}{name}", "tw" + hashlib.sha256(f"{os.getpid()}{name}".encode()).hexdigest()[:12]
+    internet = world.space("internet")
+    netns.ensure(space)
+    network = f"172.31.{len(name)}"
+    for where, *words in (
+        (internet, "link", "add", handle, "type", "veth", "peer", "name", "eth0", "netns", space),
+        (internet, "link", "set", handle, "up"),
+        (internet, "addr", "add", f"{network}.1/24", "dev", handle),
+        (space, "link", "set", "eth0", "up"),
+        (space, "addr", "add", f"{network}.2/24", "dev", "eth0"),
+        (space, "route", "add", "default", "via", f"{network}.1"),
+    ):
+        netns.run(where, ["ip", *words])
+    netns.run(internet, ["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    process = netns.popen(space, ["wireguard-go", "-f", handle], stdout=-3, stderr=-3)
+    try:
+        until(Path(f"/var/run/wireguard/{handle}.sock").is_socket)
+        fields = dict(line.split(" = ") for line in configuration.splitlines() if " = " in line and line[0] != "#")
+        known = [line for line in configuration.splitlines() if not line.startswith(("Address", "MTU"))]
+        netns.run(space, ["wg", "setconf", handle, "/dev/stdin"], text_in="\n".join(known) + "\n")
+        netns.run(space, ["ip", "addr", "add", fields["Address"], "dev", handle])
+        netns.run(space, ["ip", "link", "set", handle, "mtu", fields["MTU"], "up"])
+        for cidr in fields["AllowedIPs"].split(", "):
+            netns.run(space, ["ip", "route", "add", cidr, "dev", handle])
+        yield space
+    finally:
+        process.terminate()
+        process.wait(5)
+        with suppress(RuntimeError):
+            netns.run(internet, ["ip", "link", "del", handle])
+        netns.ensure_no(space)
+
+
+@pytest.fixture
+def vpn(world: World, net: Any, guests: Any) -> Iterator[Any]:
+    made = world.api.createWireguardVpn(networkid=net["id"], **NOW)["wireguardvpn"]
+    yield made
+    with suppress(Exception):
+        world.api.deleteWireguardVpn(id=made["id"], **NOW)
+
+
+def add(world: World, vpn: Any, name: str, **parameters: Any) -> Any:
+    return world.api.addWireguardPeer(wireguardvpnid=vpn["id"], name=name, **parameters, **NOW)["wireguardpeer"]
+
+
+def test_a_device_reaches_a_guest_and_is_cut_off_when_it_is_removed(world: World, net, guests, vpn):
+    first, second = (guest["nic"][0]["ipaddress"] for guest in guests)
+    peer = add(world, vpn, "laptop", acl=[{"cidr": f"{first}/32", "protocol": "tcp", "startport": 80}])
+    told = world.api.getWireguardPeerConfiguration(id=peer["id"])
+    began = time.monotonic()
+    with device(world, "laptop", told["configuration"]) as space:
+        answer = subprocess.run(["ip", "netns", "exec", space, "curl", "-s", "-m", "3", f"http://{first}/"],
+                                capture_output=True, text=True, check=False)  # fmt: skip
+        print(f"up and served in {time.monotonic() - began:.3f} s")
+        assert answer.stdout.strip() == guests[0]["name"]
+        with wire.answering(world.space(f"vm/{guests[1]['name']}"), tcp=(4000,)):
+            assert not wire.ask(space, second, 4000, seconds=SHORT)
+            world.api.updateWireguardPeer(id=peer["id"], cidrlist=f"{second}/32", **NOW)
+            assert wire.ask(space, second, 4000) == f"4000 {peer['ipaddress']}"
+            seen = until(lambda: [p for p in world.api.listWireguardPeers(id=peer["id"])["wireguardpeer"]
+                                  if p["state"] == "Connected" and p["receivedbytes"]])  # fmt: skip
+            assert seen[0]["lastendpoint"].startswith("172.31.6.2:")
+            began = time.monotonic()
+            world.api.removeWireguardPeer(id=peer["id"], **NOW)
+            assert not wire.ask(space, second, 4000, seconds=SHORT)
+            print(f"cut off {time.monotonic() - began:.3f} s after the call, {SHORT} s of it waited for an answer")
+            assert time.monotonic() - began < 5
+
+
+def test_two_networks_are_joined(world: World, net, guests, vpn):
+    far = world.network(gateway="10.77.0.1", netmask="255.255.255.0")
+    there = world.guest(far["id"])
+    other = world.api.createWireguardVpn(networkid=far["id"], cidr="10.251.0.0/24", **NOW)["wireguardvpn"]
+    here = guests[0]["nic"][0]["ipaddress"]
+    for mine, its, behind in ((vpn, other, far["cidr"]), (other, vpn, net["cidr"])):
+        add(world, mine, "site", publickey=its["publickey"], remotecidrlist=behind,
+            endpoint=f"{its['publicip']}:{its['port']}")  # fmt: skip
+    with wire.answering(world.space(f"vm/{there['name']}"), tcp=(4000,)):
+        answer = until(lambda: world.ask(there["nic"][0]["ipaddress"], 4000, where=f"vm/{guests[0]['name']}"))
+        assert answer == f"4000 {here}"  # no translation in between
+    assert world.pings(f"vm/{there['name']}", here)
+    world.api.deleteWireguardVpn(id=other["id"], **NOW)
+    assert not world.pings(f"vm/{there['name']}", here)
