@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from drivers.ipsec import RemoteAccess, Tunnel
+from drivers.redundancy import Redundancy
 
 SERVICES = (
     "Dhcp",
@@ -360,29 +361,6 @@ class Network:
     gateway6: str = ""
     ingress6: tuple[Ipv6Rule, ...] = ()
     egress6: tuple[Ipv6Rule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Redundancy:
-    """That a router is one of two that serve the same owner, of which one holds the addresses.
-
-    :param group: the UUID of the owner: a network or a VPC.
-    :param member: this router's UUID; ``peer`` the other's, empty while there is none.
-    :param roster: (UUID, number of its shell) of each of them.
-    :param rank: where none holds the addresses yet, the lower goes first.
-    :param sole: there is no other, and none that was before is still there.
-    :param nic: the MAC of the interface on the link between the two; ``address`` is this router's on it.
-    """
-
-    group: str
-    member: str
-    peer: str
-    roster: tuple[tuple[str, int], ...]
-    rank: int
-    sole: bool
-    nic: str
-    address: str
-    peer_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

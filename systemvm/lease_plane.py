@@ -5,6 +5,7 @@ Its questions are made one after the other, so that a vote that is given back ca
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -56,10 +57,8 @@ class Plane:
         """Return what was answered since: router, round, length in ns, and the vote; None where nobody answered."""
         with self._lock:
             found, self._answers = self._answers, []
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.read(self.news, 512)
-            except BlockingIOError:
-                pass
         return found
 
     def _run(self) -> None:

@@ -73,9 +73,8 @@ class Conntrackd:
 
 def _ask(place: Place, command: str) -> None:
     """Tell the running daemon something; see conntrackd(8)."""
-    with netns.entered(place.namespace):
-        process = netns.popen("", ["conntrackd", "-C", CONF, command], cwd=place.current, stdin=-3, stdout=-3, stderr=-3)
-    process.wait(5)
+    argv = ["conntrackd", "-C", CONF, command]
+    netns.popen(place.namespace, argv, cwd=place.current, stdin=-3, stdout=-3, stderr=-3).wait(5)
 
 
 def _daemon(place: Place) -> Daemon:

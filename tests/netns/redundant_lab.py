@@ -4,6 +4,7 @@ Every frame that leaves a router with a shared MAC is captured at its port, so i
 """
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -349,4 +350,4 @@ class Traffic:
     def gap(self, since):
         """Return the longest time without an answer since then, in seconds."""
         times = [since, *(moment for moment in self.back if moment > since), time.monotonic()]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))

@@ -1,7 +1,6 @@
 """Redundant routers under faults: one owner at most, ever; the other takes over in time; connections stay."""
 
 import itertools
-import random
 import signal
 import time
 
@@ -84,7 +83,9 @@ def settled(lab):
 def one_after_the_other(lab, since, most):
     """Assert that no owner spoke while another did: each change is one change, however many frames there are."""
     spans = owners(lab, since)
-    assert len(spans) <= most, [(owner, round(first - since, 3), round(last - since, 3)) for owner, first, last in spans]
+    assert len(spans) <= most, [
+        (owner, round(first - since, 3), round(last - since, 3)) for owner, first, last in spans
+    ]
 
 
 @pytest.mark.parametrize("fault", MOVING)

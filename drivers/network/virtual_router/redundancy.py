@@ -55,7 +55,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], links: Links) -> tuple
 
 
 def roster(members: Sequence[tuple[str, int]]) -> str:
-    """Return the name of a roster: its routers, each with the number of its shell, as a new shell has promised nothing."""
+    """Return the name of a roster: its routers, each with its shell's number, as a new shell has promised nothing."""
     return ",".join(f"{name}/{boot}" for name, boot in sorted(members))
 
 

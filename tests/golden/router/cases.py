@@ -21,6 +21,7 @@ from drivers.vocabulary import (
     Passage,
     PortForward,
     PublicAddress,
+    Redundancy,
     StaticNat,
     Stickiness,
     Wireguard,
@@ -177,6 +178,19 @@ def two_networks():
     return replace(facts, nics=nics, networks=(*facts.networks, other))
 
 
+def redundant():
+    """One of two routers that hold their addresses in turn."""
+    link = "02:00:00:00:01:03"
+    members = ((uid(7, 1), 0), (uid(7, 2), 3))
+    pair = Redundancy(
+        uid(2, 1), uid(7, 1), uid(7, 2), members, 0, sole=False, nic=link, address="169.254.240.1",
+        peer_address="169.254.240.2",
+    )  # fmt: skip
+    facts = appliance()
+    nics = (*facts.nics, Nic(uid(4, 3), link, "link", "Control", "169.254.240.1", 30, "", 3))
+    return replace(facts, nics=nics, redundancy=pair)
+
+
 KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
 
 
@@ -270,6 +284,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "redundant": redundant,
     "tunnels": tunnels,
     "wireguard": wireguard,
     "dual_stack": dual_stack,
