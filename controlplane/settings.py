@@ -30,8 +30,8 @@ class Settings:
     address: str = "127.0.0.1"
     port: int = 8080
     integration_port: int = 0
-    prefix: str = "ns-"
     name: str = "control-1"
+    prefix: str = "ns-"
 
     @property
     def database_url(self) -> str:

@@ -21,6 +21,8 @@ KINDS = {
     "metadata": "metadata of guest",
     "ingress": "firewall rule",
     "egress": "egress rule",
+    "ingress6": "IPv6 firewall rule",
+    "egress6": "IPv6 egress rule",
     "forwards": "port forwarding rule",
     "static_nats": "static NAT",
     "balancers": "load balancer rule",
@@ -88,7 +90,7 @@ def _parts(net: Network) -> list[Part]:
 
 
 def _droppable(net: Network, kind: str) -> bool:
-    return kind != "egress" or not net.egress_allow
+    return kind not in ("egress", "egress6") or not net.egress_allow
 
 
 def _id(item: Any) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import Caller, Role
 from controlplane.api.visit import Visit
 from controlplane.db.base import Base, Owned, Row, now
-from controlplane.errors import BadParameter
+from controlplane.errors import ApiError, BadParameter
 from controlplane.reconcile.targets import Target
 
 SomeRow = TypeVar("SomeRow", bound=Row)
@@ -37,6 +37,7 @@ class Context:
     :ivar serial: what the workflow must not share with another job at the same time (an object's UUID).
     :ivar instance: the row that the job and its event are about; by default what ``run`` returns, or the row of ``id``.
     :ivar note: what the event says beyond the command and its object; never a secret.
+    :ivar refusal: what the caller is told instead of a result, although what the command wrote stays.
     :ivar visit: the HTTP request, for the commands that begin or end a session.
     """
 
@@ -49,6 +50,7 @@ class Context:
     serial: str = ""
     instance: Row | None = None
     note: str = ""
+    refusal: ApiError | None = None
     visit: Visit = field(default_factory=Visit)
 
     def touch(self, *rows: Touchable) -> None:

@@ -90,7 +90,9 @@ class Dispatcher:
                 fill(command, ctx, plain, maps)
                 body = _run(command, ctx)
                 session.flush()
-                return body
+            if ctx.refusal is not None:
+                raise ctx.refusal
+            return body
 
         return Reply(command.envelope, _again_if_others_won(transaction))
 
@@ -171,6 +173,8 @@ def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[d
 def _run(command: Command, ctx: Context) -> dict[str, Any]:
     result = command.run(ctx)
     ctx.session.flush()
+    if ctx.refusal is not None:
+        return {}
     if ctx.instance is None:
         subjects = (result, getattr(command, "id", None))
         ctx.instance = next((row for row in subjects if isinstance(row, Row)), None)

@@ -39,7 +39,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NOT_HERE = (
     "affinitygroupids", "affinitygroupnames", "bootintosetup", "bootmode", "boottype", "copyimagetags",
     "datadiskofferinglist", "datadisksdetails", "diskofferingid", "externaldetails", "extraconfig", "iodriverpolicy",
-    "iothreadsenabled", "ip6address", "keyboard", "leaseduration", "leaseexpiryaction", "nicmultiqueuenumber",
+    "iothreadsenabled", "keyboard", "leaseduration", "leaseexpiryaction", "nicmultiqueuenumber",
     "nicnetworklist", "nicpackedvirtqueuesenabled", "properties", "securitygroupids", "securitygroupnames", "size",
     "snapshotid", "volumeid",
 )  # fmt: skip
@@ -66,6 +66,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
     networkids: list[Network] | None = optional()
     iptonetworklist: Records | None = optional()
     ipaddress: str | None = optional(check=guest_networks.ipv4)
+    ip6address: str | None = optional(check=guest_networks.ipv6)
     macaddress: str | None = optional(check=guest_networks.mac)
     dhcpoptionsnetworklist: Records | None = optional()
     details: dict[str, str] | None = optional()
@@ -100,8 +101,9 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
         self._volume(ctx, vm)
         for device, wish in enumerate(wishes):
             nics.allocate(
-                ctx.session, wish.network, address=wish.address, mac=wish.mac, vm=vm, device=device, default=device == 0
-            )
+                ctx.session, wish.network, address=wish.address, address6=wish.address6, mac=wish.mac, vm=vm,
+                device=device, default=device == 0,
+            )  # fmt: skip
         self._secrets(ctx, vm, template)
         (count if self.startvm else count_stopped)(ctx.session, vm)
         ctx.touch(*(wish.network for wish in wishes))
@@ -135,12 +137,14 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
 
     def _wishes(self, ctx: Context, owner: Account) -> list[Wish]:
         if self.iptonetworklist:
-            if self.networkids or self.ipaddress:
-                raise BadParameter("Invalid parameter iptonetworklist: it goes without networkids and ipaddress.")
+            if self.networkids or self.ipaddress or self.ip6address:
+                raise BadParameter(
+                    "Invalid parameter iptonetworklist: it goes without networkids, ipaddress and ip6address."
+                )
             wishes = guest_networks.listed(ctx, self.iptonetworklist)
         else:
             networks = self.networkids or [guest_networks.own_network(ctx, self.zoneid, owner)]
-            first = Wish(networks[0], self.ipaddress or "", self.macaddress or "")
+            first = Wish(networks[0], self.ipaddress or "", self.macaddress or "", self.ip6address or "")
             wishes = [first, *(Wish(network) for network in networks[1:])]
         guest_networks.check_wishes(wishes, self.zoneid, owner)
         return wishes

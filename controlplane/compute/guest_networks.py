@@ -27,11 +27,12 @@ Records = Sequence[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One NIC that is asked for: on this network, with this address and MAC where they are not empty."""
+    """One NIC that is asked for: on this network, with these addresses and MAC where they are not empty."""
 
     network: Network
     address: str = ""
     mac: str = ""
+    address6: str = ""
 
 
 def ipv4(value: str) -> str:
@@ -40,6 +41,16 @@ def ipv4(value: str) -> str:
         return str(ipaddress.IPv4Address(value.strip()))
     except ValueError:
         raise ValueError("it must be an IPv4 address such as 10.1.1.5") from None
+
+
+def ipv6(value: str) -> str:
+    """Accept an IPv6 address."""
+    try:
+        if "%" in value:
+            raise ValueError
+        return str(ipaddress.IPv6Address(value.strip()))
+    except ValueError:
+        raise ValueError("it must be an IPv6 address such as 2001:db8:1::5") from None
 
 
 def mac(value: str) -> str:
@@ -60,20 +71,21 @@ def host_name(value: str) -> str:
 
 
 def listed(ctx: Context, records: Records) -> list[Wish]:
-    """Read ``iptonetworklist``: records of ``networkid``, ``ip``, ``mac``.
+    """Read ``iptonetworklist``: records of ``networkid``, ``ip``, ``ipv6``, ``mac``.
 
     :raises BadParameter: a record is malformed, or names a network that the caller may not use.
     """
     wishes = []
     for record in records:
         for name in record:
-            if name not in ("networkid", "ip", "mac"):
+            if name not in ("networkid", "ip", "ipv6", "mac"):
                 raise BadParameter(
-                    f"Invalid parameter iptonetworklist: {name} is not supported; use networkid, ip, mac."
+                    f"Invalid parameter iptonetworklist: {name} is not supported; use networkid, ip, ipv6, mac."
                 )
         network = ctx.find(Network, record.get("networkid", ""), "iptonetworklist.networkid")
         assert isinstance(network, Network)
-        wishes.append(Wish(network, _checked("ip", record, ipv4), _checked("mac", record, mac)))
+        given = _checked("ip", record, ipv4), _checked("mac", record, mac), _checked("ipv6", record, ipv6)
+        wishes.append(Wish(network, *given))
     return wishes
 
 

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from controlplane.compute.take_down import stopped
 from controlplane.compute.virtual_machines import GONE, MachineKeyPair, SshKeyPair, VirtualMachine
+from controlplane.network.addressing import link_local
+from controlplane.network.ipv6_prefixes import SUBNET
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
@@ -57,6 +59,8 @@ _PORT = (
     Network.cidr,
     Network.gateway,
     Network.mtu,
+    Nic.address6,
+    Network.gateway6,
 )
 
 
@@ -70,18 +74,20 @@ def lease_facts(session: Session, network: Network) -> tuple[Lease, ...]:
             VirtualMachine.hostname,
             Nic.default,
             VirtualMachine.dhcp_options,
+            Nic.address6,
         )
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
-        .where(Nic.network_id == network.id, Nic.address != "", *_THERE)
-        .order_by(Nic.address)
+        .where(Nic.network_id == network.id, _ADDRESSED, *_THERE)
+        .order_by(Nic.address, Nic.address6)
     )
     mine = network.uuid
     return tuple(
-        Lease(vm, mac, address, name, default, _options(options[mine]) if mine in options else ())
-        for vm, mac, address, name, default, options in rows
+        Lease(vm, mac, address, name, default, _options(options[mine]) if mine in options else (), address6)
+        for vm, mac, address, name, default, options, address6 in rows
     )
 
 
+_ADDRESSED = (Nic.address != "") | (Nic.address6 != "")
 _THERE = VirtualMachine.removed.is_(None), VirtualMachine.state.not_in(GONE)
 
 
@@ -101,6 +107,8 @@ def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
             VirtualMachine.password,
             Nic.id.label("nic"),
             Nic.address,
+            Nic.address6,
+            Nic.mac,
             ServiceOffering.name.label("offering"),
             Cluster.uuid.label("cluster"),
         )
@@ -108,8 +116,8 @@ def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
         .join(ServiceOffering, VirtualMachine.offering_id == ServiceOffering.id)
         .outerjoin(Host, VirtualMachine.host_id == Host.id)
         .outerjoin(Cluster, Host.cluster_id == Cluster.id)
-        .where(Nic.network_id == network.id, Nic.address != "", *_THERE)
-        .order_by(Nic.address)
+        .where(Nic.network_id == network.id, _ADDRESSED, *_THERE)
+        .order_by(Nic.address, Nic.address6)
     ).all()
     keys = _keys(session, network)
     public, source_nat = _public_addresses(session, network)
@@ -121,6 +129,7 @@ def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
             _items(row, zone, keys.get(row.id, ""), public.get(row.nic, source_nat)),
             row.user_data or "",
             row.password or "",
+            (row.address6, link_local(row.mac)) if row.address6 else (),
         )
         for row in rows
     )
@@ -131,6 +140,7 @@ def _items(row: Any, zone: str, keys: str, public: str) -> tuple[tuple[str, str]
         "service-offering": _UNSAFE.sub("-", row.offering),
         "availability-zone": _UNSAFE.sub("-", zone),
         "local-ipv4": row.address,
+        "ipv6": row.address6,
         "local-hostname": row.hostname,
         "public-ipv4": public,
         "public-hostname": public,
@@ -139,6 +149,8 @@ def _items(row: Any, zone: str, keys: str, public: str) -> tuple[tuple[str, str]
         "public-keys": keys,
         "cloud-identifier": f"CloudStack-{{{row.cluster}}}" if row.cluster else "",
     }
+    if not row.address6:
+        del items["ipv6"]
     return tuple(sorted((row.user_data_details | items).items()))
 
 
@@ -231,6 +243,9 @@ def _nics(session: Session, host: Host) -> dict[int, list[vocabulary.Nic]]:
                 rate=row.rate,
                 default=row.default,
                 mtu=row.mtu,
+                address6=row.address6,
+                prefix6=SUBNET if row.address6 else 0,
+                gateway6=row.gateway6 or "",
             )
         )
     return found

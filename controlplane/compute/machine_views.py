@@ -44,6 +44,9 @@ class NicResponse(Response):
     ipaddress: str | None = None
     netmask: str | None = None
     gateway: str | None = None
+    ip6address: str | None = None
+    ip6cidr: str | None = None
+    ip6gateway: str | None = None
     macaddress: str
     traffictype: str
     type: str
@@ -317,6 +320,9 @@ def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) ->
         ipaddress=nic.address or None,
         netmask=str(ipaddress.ip_network(network.cidr).netmask) if network.cidr else None,
         gateway=network.gateway,
+        ip6address=nic.address6 or None,
+        ip6cidr=network.cidr6 if nic.address6 else None,
+        ip6gateway=network.gateway6 if nic.address6 else None,
         macaddress=nic.mac,
         traffictype=nic.traffic,
         type=network.guest_type,

@@ -7,6 +7,7 @@ digests: whoever reads the database cannot act as anybody.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import threading
 from dataclasses import dataclass
@@ -33,9 +34,19 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.seed import passwords
 from controlplane.identity.users import User
 
+log = logging.getLogger(__name__)
 TIMEOUT = define(
     "session.timeout", 1800, "Seconds after which a session that is not used ends", category="Access", within=(60, None)
 )
+ATTEMPTS = define(
+    "incorrect.login.attempts.allowed",
+    5,
+    "Wrong passwords in a row after which a user is disabled; 0 is any number",
+    category="Access",
+    within=(0, None),
+)
+PAUSE = timedelta(minutes=1)
+"""How long the first admin, whom nobody could enable again, is not let in instead of being disabled."""
 RENEWAL = timedelta(seconds=10)
 """How often the use of a session is written down: each time costs a commit."""
 ENABLED = "enabled"
@@ -145,14 +156,19 @@ class Login(
     def prepare(self, ctx: Context) -> None:
         """Check the password, which takes long, while nobody is kept from writing."""
         user = self._user(ctx.session)
-        fits = password_fits(user, self.password)
-        if not fits or user is None or not may_enter(user):
-            raise LoginFailed(f"Failed to log user {self.username} in: wrong password or domain, or not enabled.")
+        self.fits = password_fits(user, self.password)
+        if user is None or not may_enter(user) or _must_wait(ctx, user):
+            raise self._failed()
         self.user_id = user.id
 
-    def run(self, ctx: Context) -> LoginResponse:
-        """Drop the session that came along, and begin a fresh one."""
+    def run(self, ctx: Context) -> LoginResponse | None:
+        """Drop the session that came along, and begin a fresh one; a wrong password is counted."""
         user = ctx.session.get_one(User, self.user_id)
+        if not self.fits:
+            count_wrong_password(ctx, user)
+            ctx.refusal = self._failed()
+            return None
+        user.login_attempts = 0
         ctx.caller = caller_of(ctx.session, user.id)
         timeout = TIMEOUT.number(ctx.session)
         end_session(ctx.session, ctx.visit.cookies.get(SESSION_COOKIE, ""))
@@ -177,6 +193,9 @@ class Login(
             timezoneoffset=offset,
             sessionkey=key,
         )
+
+    def _failed(self) -> LoginFailed:
+        return LoginFailed(f"Failed to log user {self.username} in: wrong password or domain, or not enabled.")
 
     def _user(self, session: Session) -> User | None:
         query = select(User).join(Account, User.account_id == Account.id).join(Domain, Account.domain_id == Domain.id)
@@ -209,6 +228,21 @@ class Logout(
         end_session(ctx.session, cookie)
         ctx.visit.leaving |= {SESSION_COOKIE: "", KEY_COOKIE: ""}
         return LogoutResponse(description="success")
+
+
+def count_wrong_password(ctx: Context, user: User) -> None:
+    """Count a wrong password, and disable the user whose password is being guessed."""
+    user.login_attempts, user.login_failed = user.login_attempts + 1, ctx.now
+    most = ATTEMPTS.number(ctx.session)
+    if most and user.login_attempts >= most and not user.default:
+        log.warning("User %s is disabled after %s wrong passwords", user.uuid, user.login_attempts)
+        user.state = "disabled"
+
+
+def _must_wait(ctx: Context, user: User) -> bool:
+    most = ATTEMPTS.number(ctx.session)
+    tried = user.default and most and user.login_attempts >= most
+    return bool(tried and user.login_failed and ctx.now - user.login_failed < PAUSE)
 
 
 def may_enter(user: User) -> bool:

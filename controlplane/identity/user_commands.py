@@ -171,7 +171,7 @@ class _UserState(Command):
             if user.id == ctx.caller.user_id:
                 raise BadParameter(f"You cannot be {self.verb} by yourself: ask another admin to do it.")
             end_sessions(ctx.session, user.id)
-        user.state = self.state
+        user.state, user.login_attempts = self.state, 0
         return user
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import ColumnElement, String, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -15,6 +17,7 @@ class User(Created, Removable, Owned, Row):
     """A user.
 
     :ivar password: its hash, never the password.
+    :ivar login_attempts: wrong passwords since the last right one, the newest at ``login_failed``.
     :ivar secret_key: signs requests; encrypted at rest, because checking a signature needs it.
     """
 
@@ -31,6 +34,8 @@ class User(Created, Removable, Owned, Row):
     api_key: Mapped[str | None] = mapped_column(String(255), unique=True)
     secret_key: Mapped[str | None] = mapped_column(Secret)
     default: Mapped[bool] = mapped_column(default=False)
+    login_attempts: Mapped[int] = mapped_column(default=0)
+    login_failed: Mapped[datetime | None]
     removed_key: Mapped[int] = mapped_column(default=0)
     account: Mapped[Account] = relationship(lazy="joined")
 

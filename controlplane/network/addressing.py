@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 
 def subnet(gateway: str, netmask: str) -> IPv4Network:
@@ -62,6 +62,30 @@ def lowest_number(ranges: Iterable[list[int]], taken: Collection[int]) -> int | 
         for number in range(first, last + 1):
             if number not in taken:
                 return number
+    return None
+
+
+def own_address(prefix: IPv6Network, mac: str) -> str:
+    """Return the address that an interface makes of an advertised /64 and its MAC (RFC 4291, appendix A: EUI-64).
+
+    DHCPv6 gives the same one, so a guest is known by it however it came by it.
+    """
+    octets = bytes.fromhex(mac.replace(":", ""))
+    last = bytes((octets[0] ^ 2, *octets[1:3])) + b"\xff\xfe" + octets[3:]
+    return str(prefix.network_address + int.from_bytes(last))
+
+
+def link_local(mac: str) -> str:
+    """Return the address that the interface has on its link before any other."""
+    return own_address(IPv6Network("fe80::/64"), mac)
+
+
+def first_free6(first: IPv6Address, last: IPv6Address, taken: Collection[str]) -> str | None:
+    """Return the lowest IPv6 address of the range that is not taken, or None; one more than are taken is looked at."""
+    for number in range(int(first), min(int(last), int(first) + len(taken)) + 1):
+        address = str(IPv6Address(number))
+        if address not in taken:
+            return address
     return None
 
 

@@ -108,6 +108,8 @@ def _must_take_addresses(ctx: Context, network: Network) -> None:
             f"Network {network.name} uses no public addresses: its offering {network.offering.name} has none of "
             f"{', '.join(sorted(SERVICES))}."
         )
+    if network.cidr is None:
+        raise Unsupported(f"Network {network.name} has no IPv4: its guests are reached by their own IPv6 addresses.")
     if network.state in ("Shutdown", "Destroy"):
         raise BadParameter(f"Invalid parameter networkid value={network.uuid}: {network.name} is in {network.state}.")
 

@@ -9,7 +9,8 @@ from controlplane.errors import BadParameter, InUse
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
 from controlplane.network.public_ips import VlanRange
-from controlplane.network.vlan_ranges import used_of, vlan_range_views
+from controlplane.network.vlan_range_changes import used_of
+from controlplane.network.vlan_ranges import vlan_range_views
 
 
 class DedicatePublicIpRange(

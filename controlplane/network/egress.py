@@ -45,6 +45,11 @@ class CreateEgressFirewallRule(Traffic, name="createEgressFirewallRule", answer=
         """Check, and make the rule."""
         network = self.networkid
         rule = self.rule(protocols_of(network, "SupportedEgressProtocols"))
+        if network.cidr is None and network.cidr6:
+            raise BadParameter(
+                f"Invalid parameter networkid value={network.uuid}: {network.name} has IPv6 alone: "
+                "use createIpv6FirewallRule with traffictype=Egress."
+            )
         if network.guest_type != "Isolated" or network.cidr is None:
             raise BadParameter(
                 f"Invalid parameter networkid value={network.uuid}: egress rules are for isolated networks, "

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload
 from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
 from controlplane.network.firewall import egress_facts, ingress_facts
+from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
 from controlplane.network.networks import Network, services_of
 from controlplane.network.nics import Nic
@@ -49,6 +50,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         addresses=addresses,
         networks=(_network(session, network, router, nics),),
         dns=tuple(server for server in (network.zone.dns1, network.zone.dns2) if server),
+        dns6=_resolvers6(network),
         wireguards=wireguard_facts(session, network),
     )
 
@@ -69,10 +71,9 @@ def _network(session: Session, network: Network, router: Router, nics: Sequence[
     guest = next(nic for nic in nics if nic.network_id == network.id)
     services = frozenset(name for name, who in services_of(network).items() if router.provider in who)
     rate = network.offering.network_rate
-    assert network.cidr is not None
     return vocabulary.Network(
         id=network.uuid,
-        cidr=network.cidr,
+        cidr=network.cidr or "",
         gateway=network.gateway or "",
         nic=guest.mac,
         domain=network.network_domain,
@@ -87,4 +88,15 @@ def _network(session: Session, network: Network, router: Router, nics: Sequence[
         forwards=forward_facts(session, network.id),
         static_nats=static_nat_facts(session, network.id),
         balancers=balancer_facts(session, network.id),
+        cidr6=network.cidr6 or "",
+        gateway6=network.gateway6 or "",
+        ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),
+        egress6=rule_facts6(session, network.id, "Egress") if network.cidr6 else (),
     )
+
+
+def _resolvers6(network: Network) -> tuple[str, ...]:
+    """Return the resolvers that a router with IPv6 may ask over it; one without has no way to them."""
+    if not network.cidr6:
+        return ()
+    return tuple(network.dns6) or tuple(one for one in (network.zone.ip6_dns1, network.zone.ip6_dns2) if one)

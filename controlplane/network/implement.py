@@ -18,7 +18,7 @@ from controlplane.db.base import now
 from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
 from controlplane.identity.accounts import Account
-from controlplane.network import nics, public_ips
+from controlplane.network import ipv6, nics, public_ips
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, counted, services_of
 from controlplane.network.nics import Nic
@@ -109,7 +109,8 @@ def ensure_router(session: Session, network: Network, provider: str) -> Router:
         session.add(router)
         session.flush()
         router.name = f"r-{router.id}-VM"
-        nics.allocate(session, network, address=network.gateway or "", router=router, device=GUEST_DEVICE)
+        nics.allocate(session, network, address=network.gateway or "", address6=network.gateway6 or "",
+                      router=router, device=GUEST_DEVICE)  # fmt: skip
     if router.target_id is None:
         _place(session, router, provider)
     router.running = True
@@ -137,7 +138,9 @@ def ensure_public_nics(session: Session, network: Network) -> None:
     """Give each router of the network an interface on every VLAN that its public addresses are of, and on no other."""
     mine = PublicIp.network_id == network.id, PublicIp.state == public_ips.ALLOCATED
     used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(*mine)
-    vlans = {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
+    outside = ipv6.outside_of(session, network)
+    vlans = {outside.vlan: outside.range_id} if outside else {}
+    vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
     for router in session.scalars(select(Router).where(Router.network_id == network.id, Router.removed.is_(None))):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
         ranges = {nic.range_id: nic for nic in present if nic.range_id}
@@ -192,6 +195,8 @@ def free_vnet(session: Session, network: Network) -> None:
     if not network.offering.specify_vlan or network.removed is not None:
         session.execute(delete(Vnet).where(Vnet.network_id == network.id))
         network.vnet = None
+    if network.removed is not None:
+        ipv6.give_back(session, network)
     if network.state == "Shutdown":
         network.state = "Allocated"
 

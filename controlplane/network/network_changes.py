@@ -17,7 +17,7 @@ from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, public_ips
+from controlplane.network import implement, ipv6, public_ips
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
@@ -25,7 +25,7 @@ from controlplane.network.offering_change import change_offering
 from controlplane.network.physical_choice import objection
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.reserved_range import reserve
-from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
 from controlplane.reconcile import targets
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone import syntax
@@ -46,7 +46,7 @@ def mtu(value: int) -> int:
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
                     unsupported=("aclid", "asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
-                                 "cidrsize", "endipv6", "ip6cidr", "ip6dns1", "ip6dns2", "ip6gateway", "isolatedpvlan",
+                                 "cidrsize", "endipv6", "ip6cidr", "ip6gateway", "isolatedpvlan",
                                  "isolatedpvlantype", "routeripv6", "startipv6", "subdomainaccess",
                                  "tungstenvirtualrouteruuid", "vpcid")):  # fmt: skip
     """Create a guest network."""
@@ -62,8 +62,10 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     displaynetwork: bool | None = optional(True, admin=True)
     dns1: str | None = optional(check=syntax.ipv4)
     dns2: str | None = optional(check=syntax.ipv4)
+    ip6dns1: str | None = optional(check=syntax.ipv6)
+    ip6dns2: str | None = optional(check=syntax.ipv6)
     gateway: str | None = optional(check=syntax.ipv4)
-    netmask: str | None = optional(check=syntax.ipv4)
+    netmask: str | None = optional(check=syntax.netmask)
     startip: str | None = optional(check=syntax.ipv4)
     endip: str | None = optional(check=syntax.ipv4)
     routerip: str | None = optional(check=syntax.ipv4)
@@ -95,6 +97,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             domain_id=owner.domain_id,
             network_domain=self.networkdomain or _default_domain(owner, self.zoneid),
             dns=[server for server in (self.dns1, self.dns2) if server],
+            dns6=[server for server in (self.ip6dns1, self.ip6dns2) if server],
             mtu=self.privatemtu,
             public_mtu=self.publicmtu,
             acl_type=self.acltype or "Account",
@@ -107,6 +110,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         self._address(network)
         ctx.session.add(network)
         ctx.session.flush()
+        if has_ipv6(offering):
+            ipv6.give(ctx.session, network)
         self._take(ctx, network, owner)
         if offering.persistent:
             implement.ensure_implemented(ctx.session, network)
@@ -154,7 +159,10 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         )
 
     def _address(self, network: Network) -> None:
-        """Decide gateway, CIDR and the guests' range."""
+        """Decide gateway, CIDR and the guests' range: of IPv4, where the offering has it."""
+        if not has_ipv4(network.offering):
+            self._refuse_ipv4(network)
+            return
         if (self.gateway is None) != (self.netmask is None):
             raise BadParameter("Invalid parameter gateway: gateway and netmask go together.")
         try:
@@ -176,6 +184,15 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 f"Invalid parameter routerip value={self.routerip}: the router of a network with source NAT "
                 f"has the gateway's address, {network.gateway}."
             )
+
+    def _refuse_ipv4(self, network: Network) -> None:
+        names = ("gateway", "netmask", "startip", "endip", "routerip", "sourcenatipaddress")
+        for name in names:
+            if getattr(self, name) is not None:
+                raise BadParameter(
+                    f"Invalid parameter {name} value={getattr(self, name)}: networks of offering "
+                    f"{network.offering.name} have IPv6 alone."
+                )
 
     def _take(self, ctx: Context, network: Network, owner: Account) -> None:
         if self.vlan is not None:
@@ -212,7 +229,7 @@ def _default_domain(owner: Account, zone: Zone) -> str:
 
 class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network_views), roles=EVERYONE, job=True,
                     event="NETWORK.UPDATE", instance="Network",
-                    unsupported=("ip6dns1", "ip6dns2", "updateinsequence")):  # fmt: skip
+                    unsupported=("updateinsequence",)):  # fmt: skip
     """Update a guest network."""
 
     id: Network = required()
@@ -225,6 +242,8 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
     privatemtu: int | None = optional(check=mtu)
     publicmtu: int | None = optional(check=mtu)
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
+    ip6dns1: str | None = optional(check=syntax.ipv6)
+    ip6dns2: str | None = optional(check=syntax.ipv6)
     hideipaddressusage: bool | None = optional()
     customid: str | None = optional(admin=True)
     guestvmcidr: str | None = optional(
@@ -256,6 +275,10 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
             network.display = self.displaynetwork
         if self.dns1 or self.dns2:
             network.dns = [server for server in (self.dns1, self.dns2) if server]
+        if self.ip6dns1 or self.ip6dns2:
+            network.dns6 = [server for server in (self.ip6dns1, self.ip6dns2) if server]
+        if network.cidr6:
+            ipv6.refuse_small_mtu(network)
         if self.hideipaddressusage is not None:
             network.details = network.details | {"hideIpAddressUsage": str(self.hideipaddressusage).lower()}
         if self.sourcenatipaddress:

@@ -34,10 +34,12 @@ class Network(Created, Removable, Owned, Row):
     """A guest network (createNetwork).
 
     :ivar state: ``Allocated`` (no VNI, no router), ``Implementing``, ``Implemented``, ``Shutdown``, ``Destroy``.
+    :ivar cidr6: its own /64, and ``gateway6`` the router's address in it; None without IPv6, as ``cidr`` without IPv4.
     :ivar vnet: its VLAN or VNI while it is implemented.
     :ivar guest_cidr: the part of ``cidr`` that guests get addresses of; None is all of it.
     :ivar start_ip: first address that guests may get, ``end_ip`` the last; None is the network's first and last.
     :ivar dns: the resolvers its guests are told, instead of the router; empty is the router.
+    :ivar dns6: the resolvers with IPv6 addresses that its router asks; empty is those of the zone.
     :ivar received_before: bytes that routers which are gone by now have counted towards the guests.
     :ivar sent_before: as many from the guests.
     :ivar restart_required: its offering or settings changed in a way that only a restart brings about.
@@ -57,9 +59,12 @@ class Network(Created, Removable, Owned, Row):
     gateway: Mapped[str | None] = mapped_column(String(40))
     start_ip: Mapped[str | None] = mapped_column(String(40))
     end_ip: Mapped[str | None] = mapped_column(String(40))
+    cidr6: Mapped[str | None] = mapped_column(String(50))
+    gateway6: Mapped[str | None] = mapped_column(String(50))
     vnet: Mapped[int | None]
     network_domain: Mapped[str] = mapped_column(String(255), default="")
     dns: Mapped[list[str]] = mapped_column(default=list)
+    dns6: Mapped[list[str]] = mapped_column(default=list)
     mtu: Mapped[int] = mapped_column(default=1500)
     public_mtu: Mapped[int] = mapped_column(default=1500)
     acl_type: Mapped[str] = mapped_column(String(20), default="Account")
@@ -128,6 +133,14 @@ class ServiceResponse(Response):
 
 
 @dataclass(kw_only=True)
+class RouteResponse(Response):
+    """A route that the upstream router is to have, so that guests are reached."""
+
+    subnet: str
+    gateway: str
+
+
+@dataclass(kw_only=True)
 class NetworkResponse(Response):
     """A guest network, as the API shows it."""
 
@@ -139,6 +152,13 @@ class NetworkResponse(Response):
     gateway: str | None = None
     netmask: str | None = None
     cidr: str | None = None
+    ip6gateway: str | None = None
+    ip6cidr: str | None = None
+    ip6dns1: str | None = None
+    ip6dns2: str | None = None
+    ip6routing: str | None = None
+    ip6routes: list[RouteResponse] | None = None
+    internetprotocol: str
     networkcidr: str | None = None
     reservediprange: str | None = None
     zoneid: str
@@ -187,11 +207,17 @@ class NetworkResponse(Response):
 
 def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse]:
     """Show networks; the VLAN or VNI is the root admin's to see."""
+    from controlplane.network import ipv6
+
     numbers = [row.id for row in rows]
     eager = joinedload(Network.zone), joinedload(Network.physical_network), joinedload(Network.offering)
     ctx.session.scalars(select(Network).where(Network.id.in_(numbers)).options(*eager)).all()
     owners, tags, traffic = owner_fields(ctx, rows), tags_of(ctx, "Network", rows), traffic_of(ctx.session, rows)
-    return [_view(ctx, row, owners[row.account_id] | traffic[row.id], tags[row.id]) for row in rows]
+    routes = ipv6.routes_of(ctx.session, rows)
+    return [
+        _view(ctx, row, owners[row.account_id] | traffic[row.id] | _ipv6(row, routes.get(row.id)), tags[row.id])
+        for row in rows
+    ]
 
 
 def traffic_of(session: Session, rows: Sequence[Network]) -> dict[int, dict[str, int]]:
@@ -261,6 +287,16 @@ def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagRespo
         publicmtu=row.public_mtu,
         **owner,
     )
+
+
+def _ipv6(row: Network, routes: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return the fields about IPv6; a network without it says only that."""
+    found: dict[str, Any] = {"internetprotocol": row.offering.internet_protocol}
+    if row.cidr6:
+        dns = [*row.dns6, None] if row.dns6 else [row.zone.ip6_dns1, row.zone.ip6_dns2]
+        found |= {"ip6gateway": row.gateway6, "ip6cidr": row.cidr6, "ip6dns1": dns[0], "ip6dns2": dns[1]}
+        found |= {"ip6routing": "Static", "ip6routes": [RouteResponse(**route) for route in routes or ()]}
+    return found
 
 
 def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]]) -> ServiceResponse:

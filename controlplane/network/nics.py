@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ForeignKey, String, UniqueConstraint, delete, select
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.db.base import Base, Created, Row
 from controlplane.errors import BadParameter, NoAddress
-from controlplane.network.addressing import first_free, guest_range, mac_of
+from controlplane.network.addressing import first_free, guest_range, mac_of, own_address
 from controlplane.network.networks import Network
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NetworkAddress(Base):
-    """An IPv4 address of a guest network that is taken: the primary key is why it is never given twice."""
+    """An address of a guest network that is taken, of either family: the primary key is why it is never given twice."""
 
     __tablename__ = "network_addresses"
 
@@ -36,6 +36,7 @@ class Nic(Created, Row):
 
     :ivar device: position: 0 is the first.
     :ivar rate: Mbit/s, 0 unlimited.
+    :ivar address6: on a network with IPv6: the one that its MAC makes, unless another was asked for.
     """
 
     __tablename__ = "nics"
@@ -47,6 +48,7 @@ class Nic(Created, Row):
     traffic: Mapped[str] = mapped_column(String(20), default="Guest")
     mac: Mapped[str] = mapped_column(String(17), unique=True)
     address: Mapped[str] = mapped_column(String(40), default="")
+    address6: Mapped[str] = mapped_column(String(50), default="")
     device: Mapped[int] = mapped_column(default=0)
     default: Mapped[bool] = mapped_column(default=False)
     rate: Mapped[int] = mapped_column(default=0)
@@ -70,6 +72,7 @@ def allocate(
     network: Network,
     *,
     address: str = "",
+    address6: str = "",
     mac: str = "",
     vm: VirtualMachine | None = None,
     router: Router | None = None,
@@ -79,6 +82,7 @@ def allocate(
     """Make a NIC on a guest network, with an address of it.
 
     :param address: the wanted one; empty takes the lowest that is free.
+    :param address6: the wanted IPv6 address; empty takes the one that the MAC makes.
     :param mac: the wanted one; empty makes one.
     :raises BadParameter: the wanted address or MAC is not to be had.
     :raises NoAddress: the network has none left.
@@ -97,6 +101,12 @@ def allocate(
     session.flush()
     if network.cidr:
         nic.address = take_address(session, network, address, nic)
+    elif address:
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: network {network.name} has no IPv4.")
+    if network.cidr6:
+        nic.address6 = take_address6(session, network, nic, address6)
+    elif address6:
+        raise BadParameter(f"Invalid parameter ip6address value={address6}: network {network.name} has no IPv6.")
     return nic
 
 
@@ -131,6 +141,26 @@ def _must_be_free(network: Network, address: str, taken: set[str]) -> None:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: it must lie in {network.cidr}.") from None
     if address in taken:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: it is taken on network {network.name}.")
+
+
+def take_address6(session: Session, network: Network, nic: Nic, wanted: str) -> str:
+    """Take an address of the network's /64 for a NIC: the wanted one, or the one that its MAC makes.
+
+    :raises BadParameter: the wanted address is outside the /64, the router's, or taken.
+    """
+    assert network.cidr6 is not None
+    block = IPv6Network(network.cidr6)
+    address = str(IPv6Address(wanted)) if wanted else own_address(block, nic.mac)
+    mine = NetworkAddress.network_id == network.id, NetworkAddress.address == address
+    if IPv6Address(address) not in block or IPv6Address(address) == block.network_address:
+        raise BadParameter(f"Invalid parameter ip6address value={wanted}: it must lie in {block}.")
+    if address == network.gateway6 and nic.router_id is None:
+        raise BadParameter(f"Invalid parameter ip6address value={wanted}: the router of {network.name} has it.")
+    if session.scalar(select(NetworkAddress.network_id).where(*mine)) is not None:
+        raise BadParameter(f"Invalid parameter ip6address value={wanted}: it is taken on network {network.name}.")
+    session.add(NetworkAddress(network_id=network.id, address=address, nic_id=nic.id))
+    session.flush()
+    return address
 
 
 def _must_not_be_reserved(network: Network, address: str) -> None:

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.errors import BadParameter
-from controlplane.network import firewall, implement
+from controlplane.network import firewall, implement, ipv6, ipv6_firewall
 from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
+from controlplane.network.ipv6_firewall import Ipv6FirewallRule
 from controlplane.network.load_balancers import LoadBalancer, remove_balancers
 from controlplane.network.networks import Network, services_of
+from controlplane.network.nics import Nic, take_address6
 from controlplane.network.physical_choice import objection
 from controlplane.network.port_forwarding import PortForward, remove_forwards
 from controlplane.network.public_ips import ALLOCATED, PublicIp
 from controlplane.network.routers import Router
 from controlplane.network.rules import remove_rows
 from controlplane.network.static_nat import end_static_nat
-from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.offering.network_offerings import NetworkOffering, has_ipv6
 from controlplane.reconcile.targets import Target
 
+_RICHER = {"IPv4": "DualStack"}
+"""What a network can become: no guest loses an address that it has."""
 EGRESS = "egress rules"
 """They open what is closed, or close what is open: they do not outlive a change of the default."""
 
@@ -52,6 +56,11 @@ def change_offering(session: Session, network: Network, offering: NetworkOfferin
     touched = list(network.targets(session))
     network.restart_required |= _router_size(network.offering) != _router_size(offering)
     network.offering = offering
+    if has_ipv6(offering) and not network.cidr6:
+        ipv6.give(session, network)
+        for nic in session.scalars(select(Nic).where(Nic.network_id == network.id)):
+            wanted = network.gateway6 or "" if nic.router_id else ""
+            nic.address6 = take_address6(session, network, nic, wanted)
     session.flush()
     return touched + _align(session, network)
 
@@ -70,6 +79,8 @@ def _objections(session: Session, network: Network, offering: NetworkOffering) -
         reasons.append(f"it is for {kind}, and the network is {network.guest_type}")
     if offering.specify_vlan != old.specify_vlan:
         reasons.append(f"it has specifyvlan={str(offering.specify_vlan).lower()}, and the network's has the opposite")
+    if offering.internet_protocol not in (old.internet_protocol, _RICHER.get(old.internet_protocol)):
+        reasons.append(f"it is {offering.internet_protocol}, and the network is {old.internet_protocol}")
     if problem := objection(session, network.physical_network, offering):
         reasons.append(f"physical network {problem}")
     if not offering.conserve_mode:
@@ -106,6 +117,9 @@ def _lost(session: Session, network: Network, offering: NetworkOffering) -> dict
     asked = {f"{service} rules": query for service, query in queries.items() if service in gone}
     if "Firewall" in gone or offering.egress_allow != network.offering.egress_allow:
         asked[EGRESS] = select(FirewallRule.uuid).where(*egress)
+        asked[f"IPv6 {EGRESS}"] = select(Ipv6FirewallRule.uuid).where(*_ipv6_rules(network, "Egress"))
+    if "Firewall" in gone:
+        asked["IPv6 rules"] = select(Ipv6FirewallRule.uuid).where(*_ipv6_rules(network, "Ingress"))
     found = {what: session.scalars(query.limit(5)).all() for what, query in asked.items()}
     return {what: items for what, items in found.items() if items}
 
@@ -117,9 +131,19 @@ def _remove(session: Session, network: Network, lost: Collection[str]) -> None:
         "StaticNat rules": lambda: _end_static_nats(session, network),
         "Firewall rules": lambda: _close(session, network, FirewallRule.public_ip_id.is_not(None)),
         EGRESS: lambda: _close(session, network, FirewallRule.public_ip_id.is_(None)),
+        f"IPv6 {EGRESS}": lambda: remove_rows(
+            session, Ipv6FirewallRule, ipv6_firewall.TAGGABLE, *_ipv6_rules(network, "Egress")
+        ),
+        "IPv6 rules": lambda: remove_rows(
+            session, Ipv6FirewallRule, ipv6_firewall.TAGGABLE, *_ipv6_rules(network, "Ingress")
+        ),
     }
     for what in lost:
         remove[what]()
+
+
+def _ipv6_rules(network: Network, direction: str) -> tuple[ColumnElement[bool], ...]:
+    return Ipv6FirewallRule.network_id == network.id, Ipv6FirewallRule.direction == direction
 
 
 def _end_static_nats(session: Session, network: Network) -> None:

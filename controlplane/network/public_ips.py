@@ -53,6 +53,8 @@ class VlanRange(Created, Row):
 
     :ivar vlan: ``untagged``, or the VLAN's number.
     :ivar account_id: the account it is dedicated to, ``domain_id`` the domain.
+    :ivar gateway: IPv4, as the three after it; all are empty in a range of IPv6 alone.
+    :ivar cidr6: IPv6: routers get public addresses of it, from ``start_ip6`` to ``end_ip6`` where these are given.
     """
 
     __tablename__ = "vlan_ranges"
@@ -62,10 +64,14 @@ class VlanRange(Created, Row):
     network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"))
     pod_id: Mapped[int | None] = mapped_column(ForeignKey("pods.id"))
     vlan: Mapped[str] = mapped_column(String(40), default="untagged")
-    gateway: Mapped[str] = mapped_column(String(40))
-    netmask: Mapped[str] = mapped_column(String(40))
-    start_ip: Mapped[str] = mapped_column(String(40))
-    end_ip: Mapped[str] = mapped_column(String(40))
+    gateway: Mapped[str] = mapped_column(String(40), default="")
+    netmask: Mapped[str] = mapped_column(String(40), default="")
+    start_ip: Mapped[str] = mapped_column(String(40), default="")
+    end_ip: Mapped[str] = mapped_column(String(40), default="")
+    cidr6: Mapped[str | None] = mapped_column(String(50))
+    gateway6: Mapped[str | None] = mapped_column(String(50))
+    start_ip6: Mapped[str | None] = mapped_column(String(50))
+    end_ip6: Mapped[str | None] = mapped_column(String(50))
     account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id"))
     domain_id: Mapped[int | None] = mapped_column(ForeignKey("domains.id"))
     for_system_vms: Mapped[bool] = mapped_column(default=False)
@@ -180,7 +186,7 @@ def _for_tenants() -> ColumnElement[bool]:
     return VlanRange.network_id.is_(None) & VlanRange.pod_id.is_(None) & VlanRange.for_system_vms.is_(False)
 
 
-def _open_ranges(session: Session, zone: Zone, owner: Account) -> list[list[int]]:
+def open_ranges(session: Session, zone: Zone, owner: Account) -> list[list[int]]:
     """Return the numbers of the ranges that the owner may have addresses of, in groups, the preferred one first."""
     query = select(VlanRange.id, VlanRange.account_id, VlanRange.domain_id).where(
         VlanRange.zone_id == zone.id, _for_tenants()
@@ -199,7 +205,7 @@ def _open_ranges(session: Session, zone: Zone, owner: Account) -> list[list[int]
 
 
 def _lowest(session: Session, zone: Zone, owner: Account) -> PublicIp:
-    groups = _open_ranges(session, zone, owner)
+    groups = open_ranges(session, zone, owner)
     for group in groups:
         free = select(PublicIp).where(PublicIp.range_id.in_(group), PublicIp.state == FREE)
         # two who ask at the same moment each lock another row; SQLite has one writer, and no need for it
@@ -217,7 +223,7 @@ def chosen(session: Session, zone: Zone, owner: Account, address: str) -> Public
 
     :raises BadParameter: the zone has no such address that the owner may have, or it is taken.
     """
-    groups = _open_ranges(session, zone, owner)
+    groups = open_ranges(session, zone, owner)
     numbers = [number for group in groups for number in group]
     wanted = select(PublicIp).where(PublicIp.range_id.in_(numbers), PublicIp.address == address)
     ip = session.scalar(wanted.with_for_update())

@@ -37,7 +37,8 @@ def reserve(session: Session, network: Network, guest_cidr: str) -> None:
         network.guest_cidr = None
         return
     guests = select(NetworkAddress.address).join(Nic, NetworkAddress.nic_id == Nic.id)
-    taken = session.scalars(guests.where(NetworkAddress.network_id == network.id, Nic.router_id.is_(None)))
+    of_family = NetworkAddress.network_id == network.id, NetworkAddress.address.not_like("%:%")
+    taken = session.scalars(guests.where(*of_family, Nic.router_id.is_(None)))
     outside = sorted(address for address in map(IPv4Address, taken) if address not in part)
     if outside:
         named = ", ".join(map(str, outside[:10]))

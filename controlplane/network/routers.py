@@ -74,6 +74,9 @@ class RouterNicResponse(Response):
     ipaddress: str | None = None
     netmask: str | None = None
     gateway: str | None = None
+    ip6address: str | None = None
+    ip6cidr: str | None = None
+    ip6gateway: str | None = None
     macaddress: str
     traffictype: str
     isdefault: bool
@@ -107,6 +110,8 @@ class RouterResponse(Response):
     zonename: str
     dns1: str
     dns2: str | None = None
+    ip6dns1: str | None = None
+    ip6dns2: str | None = None
     hostid: str | None = None
     hostname: str | None = None
     podid: str | None = None
@@ -137,6 +142,7 @@ class RouterResponse(Response):
 
 def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     """Show routers with their interfaces and what was last found on them."""
+    from controlplane.network import ipv6
     from controlplane.network.nics import Nic
     from controlplane.network.public_ips import VlanRange
 
@@ -154,9 +160,12 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     used = {nic.range_id for nics in plugged.values() for nic in nics if nic.range_id}
     ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
     source_nat = _source_nat_addresses(ctx, rows)
+    outside = ipv6.shown_outside(ctx.session, {row.network_id for row in rows})
     views = []
     for row in rows:
         nics = [_nic_view(row, nic, ranges.get(nic.range_id or 0), source_nat) for nic in plugged[row.id]]
+        for view, nic in zip(nics, plugged[row.id], strict=True):
+            _show_ipv6(view, row, nic, ranges.get(nic.range_id or 0), outside.get(row.network_id))
         views.append(_view(row, owners[row.account_id], nics, seen.get(row.target_id or 0)))
     return views
 
@@ -179,12 +188,21 @@ def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[int | None, str
         networkid=network.uuid if network and not public else None,
         networkname=network.name if network and not public else None,
         ipaddress=(source_nat.get(row.network_id) if public else nic.address) or None,
-        netmask=netmask,
-        gateway=vlan.gateway if vlan else None,
+        netmask=netmask or None,
+        gateway=(vlan.gateway or None) if vlan else None,
         macaddress=nic.mac,
         traffictype=nic.traffic,
         isdefault=public,
     )
+
+
+def _show_ipv6(view: RouterNicResponse, row: Router, nic: Any, vlan: Any, outside: tuple[str, Any] | None) -> None:
+    """Add what the interface has of IPv6: the network's gateway address inside, the router's own outside."""
+    network = row.network
+    if vlan is None and network is not None and network.cidr6:
+        view.ip6address, view.ip6cidr, view.ip6gateway = nic.address6, network.cidr6, network.gateway6
+    elif vlan is not None and outside is not None and outside[1].vlan == vlan.vlan:
+        view.ip6address, view.ip6cidr, view.ip6gateway = outside[0], outside[1].cidr6, outside[1].gateway6
 
 
 def _health(row: Router, seen: Found | None) -> list[HealthResponse]:
@@ -216,6 +234,8 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
         zonename=row.zone.name,
         dns1=row.zone.dns1,
         dns2=row.zone.dns2,
+        ip6dns1=row.zone.ip6_dns1,
+        ip6dns2=row.zone.ip6_dns2,
         hostid=host.uuid if host else None,
         hostname=host.name if host else None,
         podid=host.cluster.pod.uuid if host else None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from controlplane.errors import BadParameter
 
@@ -18,7 +18,9 @@ ANY = -1
 LONGEST_LIST = 500
 _LARGEST_ICMP = 255
 _CIDR = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}/\d{1,2}", re.ASCII)
+EVERYONE6 = "::/0"
 _NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp"}
+_NUMBERS6 = {"58": "icmp", "icmpv6": "icmp", "icmp6": "icmp", "6": "tcp", "17": "udp"}
 
 
 def cidr_list(parameter: str, items: Sequence[str]) -> list[str]:
@@ -40,9 +42,34 @@ def _cidr(parameter: str, item: str) -> str:
             raise ValueError
         return str(IPv4Network(item, strict=False))
     except ValueError:
+        other = " IPv6 is for createIpv6FirewallRule." if ":" in item else ""
         raise BadParameter(
             f"Invalid parameter {parameter} value={item}: it must be IPv4 CIDRs separated by commas, "
-            "such as 203.0.113.0/24 or 198.51.100.7/32."
+            f"such as 203.0.113.0/24 or 198.51.100.7/32.{other}"
+        ) from None
+
+
+def cidr_list6(parameter: str, items: Sequence[str]) -> list[str]:
+    """Return IPv6 CIDRs in their canonical form, each once, in the order given.
+
+    :raises BadParameter: one of them is no IPv6 CIDR, or there are too many.
+    """
+    if len(items) > LONGEST_LIST:
+        raise BadParameter(
+            f"Invalid parameter {parameter}: it lists {len(items)} CIDRs, and a rule takes {LONGEST_LIST}."
+        )
+    return list(dict.fromkeys(_cidr6(parameter, item.strip()) for item in items))
+
+
+def _cidr6(parameter: str, item: str) -> str:
+    try:
+        if "/" not in item or "%" in item:
+            raise ValueError
+        return str(IPv6Network(item, strict=False))
+    except ValueError:
+        raise BadParameter(
+            f"Invalid parameter {parameter} value={item}: it must be IPv6 CIDRs separated by commas, "
+            "such as 2001:db8:c::/48 or 2001:db8::7/128."
         ) from None
 
 
@@ -70,6 +97,18 @@ def protocol(text: str, allowed: Collection[str]) -> str:
     name = _NUMBERS.get(spelled, spelled)
     if name not in allowed:
         raise BadParameter(f"Invalid parameter protocol value={text}: it must be one of {', '.join(allowed)}.")
+    return name
+
+
+def protocol6(text: str) -> str:
+    """Return the protocol of an IPv6 rule in lower case; ``icmp`` is ICMPv6.
+
+    :raises BadParameter: it is none.
+    """
+    spelled = text.strip().lower()
+    name = _NUMBERS6.get(spelled, spelled)
+    if name not in ("tcp", "udp", "icmp", "all"):
+        raise BadParameter(f"Invalid parameter protocol value={text}: it must be one of tcp, udp, icmp, all.")
     return name
 
 

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
+from controlplane.network import ipv6
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
@@ -36,14 +37,16 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
 def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
     """Return a router's interface as its host and the router itself see it."""
     if nic.range_id is None:
-        assert network.cidr is not None
-        prefix = IPv4Network(network.cidr).prefixlen
+        prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
-    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen
+    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen if row.gateway else 0
+    outside = ipv6.outside_of(session, network)
+    if outside is None or outside.vlan != row.vlan:
+        outside = ipv6.Outside("", 0, "", row.vlan, row.id)
     return vocabulary.Nic(
         nic.uuid,
         nic.mac,
@@ -54,4 +57,7 @@ def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[Publ
         row.gateway,
         nic.device,
         mtu=network.public_mtu,
+        address6=outside.address,
+        prefix6=outside.prefix,
+        gateway6=outside.gateway,
     )

@@ -8,29 +8,28 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, joinedload
 
-from controlplane.api.command import Command, many, one, success
+from controlplane.api.command import many
 from controlplane.api.context import Context
 from controlplane.api.listing import ListCommand
-from controlplane.api.parameters import matching, optional, required
+from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
-from controlplane.errors import BadParameter, InUse, RuleConflict
+from controlplane.errors import BadParameter, RuleConflict
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.zone import syntax, vnet_ranges
-from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType
+from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
 
 LARGEST = 1 << 16
 """Addresses that one range has at most."""
 UNTAGGED = "untagged"
-IPV6 = ("endipv6", "ip6cidr", "ip6gateway", "startipv6")
 _VLAN = re.compile(r"(?:vlan://)?(untagged|\d{1,4})", re.ASCII)
 
 
@@ -45,11 +44,15 @@ class VlanRangeResponse(Response):
     podid: str | None = None
     podname: str | None = None
     vlan: str
-    gateway: str
-    netmask: str
-    cidr: str
-    startip: str
-    endip: str
+    gateway: str | None = None
+    netmask: str | None = None
+    cidr: str | None = None
+    startip: str | None = None
+    endip: str | None = None
+    ip6gateway: str | None = None
+    ip6cidr: str | None = None
+    startipv6: str | None = None
+    endipv6: str | None = None
     forvirtualnetwork: bool
     forsystemvms: bool
     account: str | None = None
@@ -76,15 +79,18 @@ def vlan_range_views(ctx: Context, rows: Sequence[VlanRange]) -> list[VlanRangeR
             podid=pod.uuid if pod else None,
             podname=pod.name if pod else None,
             vlan=f"vlan://{row.vlan}",
-            gateway=row.gateway,
-            netmask=row.netmask,
-            cidr=str(syntax.subnet(row.gateway, row.netmask)),
-            startip=row.start_ip,
-            endip=row.end_ip,
+            ip6gateway=row.gateway6,
+            ip6cidr=row.cidr6,
+            startipv6=row.start_ip6,
+            endipv6=row.end_ip6,
             forvirtualnetwork=row.network_id is None,
             forsystemvms=row.for_system_vms,
             account=account.name if account else None,
         )
+        if row.gateway:
+            response.gateway, response.netmask = row.gateway, row.netmask
+            response.cidr = str(syntax.subnet(row.gateway, row.netmask))
+            response.startip, response.endip = row.start_ip, row.end_ip
         if domain is not None:
             response.domain, response.domainid, response.domainpath = domain.name, domain.uuid, domain.name_path
         responses.append(response)
@@ -103,7 +109,7 @@ class ListVlanIpRanges(ListCommand, name="listVlanIpRanges", answer=many("vlanip
 
     unsupported = ("projectid",)
     table = VlanRange
-    keywords = (VlanRange.vlan, VlanRange.start_ip, VlanRange.gateway)
+    keywords = (VlanRange.vlan, VlanRange.start_ip, VlanRange.gateway, VlanRange.cidr6)
 
     id: VlanRange | None = matching(VlanRange.id)
     zoneid: Zone | None = matching(VlanRange.zone_id)
@@ -166,6 +172,11 @@ class Span:
             raise BadParameter(f"Invalid parameter endip value={end}: a range has at most {LARGEST} addresses.")
         return cls(subnet, gateway, first, last)
 
+    def write(self, row: VlanRange) -> None:
+        """Put it into the row."""
+        row.gateway, row.netmask = self.gateway, str(self.subnet.netmask)
+        row.start_ip, row.end_ip = str(self.first), str(self.last)
+
     def numbers(self) -> range:
         """Return the addresses as numbers."""
         return range(int(self.first), int(self.last) + 1)
@@ -179,7 +190,8 @@ def refuse_clash(session: Session, row: VlanRange, span: Span) -> None:
 
     :raises RuleConflict: names the other range.
     """
-    query = select(VlanRange).where(VlanRange.zone_id == row.zone_id, VlanRange.id != (row.id or 0))
+    with_v4 = VlanRange.zone_id == row.zone_id, VlanRange.id != (row.id or 0), VlanRange.gateway != ""
+    query = select(VlanRange).where(*with_v4)
     for other in session.scalars(query):
         its = Span.of(other.gateway, other.netmask, other.start_ip, other.end_ip)
         which = f"the range {other.start_ip}-{other.end_ip} ({other.uuid})"
@@ -229,214 +241,3 @@ def add_addresses(session: Session, row: VlanRange, numbers: Sequence[int]) -> N
         for number in numbers
     )
     session.flush()
-
-
-class CreateVlanIpRange(
-    Command,
-    name="createVlanIpRange",
-    answer=one("vlan", vlan_range_views),
-    instance="VlanIpRange",
-    event="VLAN.IP.RANGE.CREATE",
-):
-    """Give a zone a range of public addresses, or a shared network one of guest addresses."""
-
-    unsupported = (*IPV6, "projectid", "provider")
-
-    zoneid: Zone | None = optional()
-    physicalnetworkid: PhysicalNetwork | None = optional()
-    networkid: Network | None = optional()
-    podid: Pod | None = optional()
-    forvirtualnetwork: bool | None = optional(description="true: public addresses")
-    vlan: str | None = optional(description="untagged, or the VLAN; a shared network's own VLAN is not repeated")
-    gateway: str | None = optional(check=syntax.ipv4)
-    netmask: str | None = optional(check=syntax.netmask)
-    startip: str | None = optional(check=syntax.ipv4)
-    endip: str | None = optional(check=syntax.ipv4)
-    account: str | None = optional(description="with domainid: only this account gets addresses of it")
-    domainid: Domain | None = optional()
-    forsystemvms: bool | None = optional(False)
-
-    def run(self, ctx: Context) -> VlanRange:
-        """Check subnet, range and VLAN, and write the range with a row for each address."""
-        if not (self.gateway and self.netmask and self.startip):
-            raise BadParameter("Invalid parameter startip: gateway, netmask and startip must be given.")
-        zone, network = self._zone(), self.networkid
-        physical = self._physical(ctx, zone)
-        span = Span.of(self.gateway, self.netmask, self.startip, self.endip or self.startip)
-        account, domain = self._owner(ctx, zone)
-        row = VlanRange(
-            zone=zone,
-            zone_id=zone.id,
-            physical_network_id=physical.id,
-            network_id=network.id if network else None,
-            pod_id=self.podid.id if self.podid else None,
-            vlan=self._vlan(physical),
-            gateway=self.gateway,
-            netmask=self.netmask,
-            start_ip=str(span.first),
-            end_ip=str(span.last),
-            account_id=account.id if account else None,
-            domain_id=domain.id if domain else None,
-            for_system_vms=bool(self.forsystemvms),
-        )
-        refuse_clash(ctx.session, row, span)
-        ctx.session.add(row)
-        ctx.session.flush()
-        add_addresses(ctx.session, row, span.numbers())
-        if network is not None:
-            ctx.touch(network)
-        return row
-
-    def _zone(self) -> Zone:
-        network = self.networkid
-        if network is not None:
-            if network.guest_type != "Shared":
-                raise BadParameter(
-                    f"Invalid parameter networkid value={network.uuid}: network {network.name} is "
-                    f"{network.guest_type}; only Shared networks have ranges of their own."
-                )
-            if self.forvirtualnetwork:
-                raise BadParameter("Invalid parameter forvirtualnetwork value=true: a network's range is not public.")
-            if self.zoneid is not None and self.zoneid.id != network.zone_id:
-                raise BadParameter(f"Invalid parameter zoneid value={self.zoneid.uuid}: the network is elsewhere.")
-            return network.zone
-        zone = self.zoneid
-        if zone is None and self.physicalnetworkid is not None:
-            zone = self.physicalnetworkid.zone
-        if zone is None:
-            raise BadParameter("Invalid parameter zoneid: say where, by zoneid, physicalnetworkid or networkid.")
-        if self.podid is not None and self.podid.zone_id != zone.id:
-            raise BadParameter(f"Invalid parameter podid value={self.podid.uuid}: it is not in zone {zone.name}.")
-        if self.forvirtualnetwork is False:
-            raise BadParameter("Invalid parameter networkid: a range that is not public needs its shared network.")
-        return zone
-
-    def _physical(self, ctx: Context, zone: Zone) -> PhysicalNetwork:
-        if self.networkid is not None:
-            return self.networkid.physical_network
-        query = (
-            select(PhysicalNetwork)
-            .join(TrafficType)
-            .where(
-                PhysicalNetwork.zone_id == zone.id,
-                PhysicalNetwork.removed.is_(None),
-                TrafficType.traffic == "Public",
-            )
-        )
-        found = ctx.session.scalar(query)
-        given = self.physicalnetworkid
-        if found is None or (given is not None and given.id != found.id):
-            name = given.name if given else f"of zone {zone.name}"
-            raise BadParameter(
-                f"Invalid parameter physicalnetworkid: no physical network {name} carries Public traffic; "
-                "use addTrafficType."
-            )
-        return found
-
-    def _vlan(self, physical: PhysicalNetwork) -> str:
-        network = self.networkid
-        if network is not None:
-            own = str(network.vnet) if network.vnet else UNTAGGED
-            if self.vlan is not None and vlan_of(self.vlan) != own:
-                raise BadParameter(f"Invalid parameter vlan value={self.vlan}: the network is on {own}.")
-            return own
-        vlan = vlan_of(self.vlan or UNTAGGED)
-        refuse_guest_vlan(physical, vlan)
-        return vlan
-
-    def _owner(self, ctx: Context, zone: Zone) -> tuple[Account | None, Domain | None]:
-        if self.account is None and self.domainid is None:
-            return None, None
-        if self.networkid is not None or zone.network_type == "Basic":
-            raise BadParameter("Invalid parameter account: only public ranges of Advanced zones can be dedicated.")
-        if self.forsystemvms:
-            raise BadParameter("Invalid parameter forsystemvms value=true: a dedicated range is not for system VMs.")
-        if self.account is None:
-            return None, self.domainid
-        account = account_named(ctx, self.account, self.domainid)
-        return account, account.domain
-
-
-def used_of(session: Session, row: VlanRange) -> list[PublicIp]:
-    """Return the range's addresses that are not free, in their order."""
-    query = select(PublicIp).where(PublicIp.range_id == row.id, PublicIp.state != "Free").order_by(PublicIp.number)
-    return list(session.scalars(query))
-
-
-class UpdateVlanIpRange(
-    Command,
-    name="updateVlanIpRange",
-    answer=one("vlan", vlan_range_views),
-    instance="VlanIpRange",
-    event="VLAN.IP.RANGE.UPDATE",
-):
-    """Widen or narrow a range; addresses in use stay inside."""
-
-    unsupported = IPV6
-
-    id: VlanRange = required()
-    gateway: str | None = optional(check=syntax.ipv4)
-    netmask: str | None = optional(check=syntax.netmask)
-    startip: str | None = optional(check=syntax.ipv4)
-    endip: str | None = optional(check=syntax.ipv4)
-    forsystemvms: bool | None = optional()
-
-    def run(self, ctx: Context) -> VlanRange:
-        """Check the whole as it will be, and make and remove the rows of addresses."""
-        row = self.id
-        used = used_of(ctx.session, row)
-        if used and ((self.gateway or row.gateway) != row.gateway or (self.netmask or row.netmask) != row.netmask):
-            raise InUse(f"Gateway and netmask cannot change while addresses are in use: {_texts(used)}.")
-        span = Span.of(
-            self.gateway or row.gateway,
-            self.netmask or row.netmask,
-            self.startip or row.start_ip,
-            self.endip or row.end_ip,
-        )
-        lost = [ip for ip in used if ip.number not in span.numbers()]
-        if lost:
-            raise InUse(f"The range must keep the addresses that are in use: {_texts(lost)}.")
-        if self.forsystemvms is not None and self.forsystemvms != row.for_system_vms:
-            if used or row.account_id or row.domain_id:
-                raise InUse("Invalid parameter forsystemvms: the range is dedicated, or addresses of it are in use.")
-            row.for_system_vms = self.forsystemvms
-        refuse_clash(ctx.session, row, span)
-        row.gateway, row.netmask = span.gateway, str(span.subnet.netmask)
-        row.start_ip, row.end_ip = str(span.first), str(span.last)
-        had = dict(ctx.session.execute(select(PublicIp.number, PublicIp.id).where(PublicIp.range_id == row.id)).all())
-        gone = [number for value, number in had.items() if value not in span.numbers()]
-        for start in range(0, len(gone), 500):
-            ctx.session.execute(delete(PublicIp).where(PublicIp.id.in_(gone[start : start + 500])))
-        add_addresses(ctx.session, row, [number for number in span.numbers() if number not in had])
-        return row
-
-
-def _texts(addresses: Sequence[PublicIp]) -> str:
-    return ", ".join(ip.address for ip in addresses[:20])
-
-
-class DeleteVlanIpRange(
-    Command,
-    name="deleteVlanIpRange",
-    answer=success(),
-    instance="VlanIpRange",
-    event="VLAN.IP.RANGE.DELETE",
-):
-    """Delete a range that nobody uses an address of."""
-
-    id: VlanRange = required()
-
-    def run(self, ctx: Context) -> None:
-        """Refuse while an address is in use; the free ones go with the range."""
-        from controlplane.network.nics import Nic
-
-        row, ctx.instance = self.id, self.id
-        used = used_of(ctx.session, row)
-        if used:
-            raise InUse(
-                f"The range {row.start_ip}-{row.end_ip} cannot be deleted: addresses are in use: {_texts(used)}."
-            )
-        if ctx.session.scalar(select(Nic.id).where(Nic.range_id == row.id).limit(1)) is not None:
-            raise InUse(f"The range {row.start_ip}-{row.end_ip} cannot be deleted: a router still has a NIC on it.")
-        ctx.session.execute(delete(PublicIp).where(PublicIp.range_id == row.id))
-        ctx.session.delete(row)

@@ -19,6 +19,7 @@ from controlplane.zone import syntax
 from controlplane.zone.providers import driver_name
 from controlplane.zone.zones import Zone
 
+PROTOCOLS = ("IPv4", "DualStack", "IPv6")
 AVAILABILITY = ("Optional", "Required", "Unavailable")
 MOST_RATE = 1_000_000
 
@@ -38,7 +39,6 @@ class CreateNetworkOffering(
     unsupported = (
         "fornsx",
         "fortungsten",
-        "internetprotocol",
         "networkmode",
         "nsxsupportlb",
         "nsxsupportsinternallb",
@@ -62,6 +62,9 @@ class CreateNetworkOffering(
     egressdefaultpolicy: bool | None = optional(False, description="true: what no egress rule names may leave")
     enable: bool | None = optional(False)
     forvpc: bool | None = optional(False)
+    internetprotocol: str | None = optional(
+        "IPv4", choices=PROTOCOLS, description="IPv4, DualStack, or IPv6 alone, which has no translating services"
+    )
     ispersistent: bool | None = optional(False)
     keepaliveenabled: bool | None = optional(False)
     maxconnections: int | None = optional()
@@ -75,7 +78,8 @@ class CreateNetworkOffering(
         """Check the matrix of services and providers and what does not go together, and write the row."""
         services, chosen = self._services(), self._chosen()
         self._refuse_contradictions(services)
-        Matrix(services, chosen, self.guestiptype, bool(self.forvpc)).check()
+        protocol = self.internetprotocol or "IPv4"
+        Matrix(services, chosen, self.guestiptype, bool(self.forvpc), protocol).check()
         taken = select(NetworkOffering.id).where(NetworkOffering.name == self.name, NetworkOffering.removed.is_(None))
         if ctx.session.scalar(taken) is not None:
             raise BadParameter(f"Invalid parameter name value={self.name}: there is a network offering with this name.")
@@ -95,6 +99,7 @@ class CreateNetworkOffering(
             persistent=bool(self.ispersistent),
             egress_allow=bool(self.egressdefaultpolicy),
             for_vpc=bool(self.forvpc),
+            internet_protocol=protocol,
             network_rate=self.networkrate,
             max_connections=self.maxconnections,
             keep_alive=bool(self.keepaliveenabled),
@@ -191,7 +196,7 @@ class UpdateNetworkOffering(
         if row is None:
             raise BadParameter("Invalid parameter id: say which network offering.")
         if self.state == "Enabled":
-            Matrix(row.services, row.capabilities, row.guest_type, row.for_vpc).check()
+            Matrix(row.services, row.capabilities, row.guest_type, row.for_vpc, row.internet_protocol).check()
         if self.tags is not None and self.tags.split(",") != row.tags:
             _refuse_used(ctx, row)
             row.tags = [tag for tag in self.tags.split(",") if tag]

@@ -24,6 +24,7 @@ class NetworkOffering(Created, Removable, Row):
     :ivar services: service → provider names, as ``{"Dhcp": ["VirtualRouter"], …}``.
     :ivar capabilities: service → capability → value, where the offering chooses one.
     :ivar network_rate: Mbit/s; None is the global default, 0 unlimited.
+    :ivar internet_protocol: ``IPv4``, ``DualStack``, or ``IPv6`` alone.
     :ivar availability: ``Optional``, ``Required`` or ``Unavailable``.
     """
 
@@ -44,6 +45,7 @@ class NetworkOffering(Created, Removable, Row):
     persistent: Mapped[bool] = mapped_column(default=False)
     egress_allow: Mapped[bool] = mapped_column(default=False)
     for_vpc: Mapped[bool] = mapped_column(default=False)
+    internet_protocol: Mapped[str] = mapped_column(String(20), default="IPv4")
     network_rate: Mapped[int | None]
     max_connections: Mapped[int | None]
     keep_alive: Mapped[bool] = mapped_column(default=False)
@@ -60,6 +62,16 @@ class NetworkOffering(Created, Removable, Row):
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
         """Tenants see enabled offerings for everybody or for a domain on their path."""
         return and_(usable_by(cls, caller), true() if caller.is_admin else cls.state == "Enabled")
+
+
+def has_ipv4(offering: NetworkOffering) -> bool:
+    """Tell whether networks of the offering have IPv4."""
+    return offering.internet_protocol != "IPv6"
+
+
+def has_ipv6(offering: NetworkOffering) -> bool:
+    """Tell whether networks of the offering have IPv6."""
+    return offering.internet_protocol != "IPv4"
 
 
 @dataclass(kw_only=True)
@@ -80,6 +92,7 @@ class NetworkOfferingResponse(Response):
     ispersistent: bool
     egressdefaultpolicy: bool
     forvpc: bool
+    internetprotocol: str
     networkrate: int | None = None
     maxconnections: int | None = None
     serviceofferingid: str | None = None
@@ -115,6 +128,7 @@ def network_offering_views(ctx: Context, rows: Sequence[NetworkOffering]) -> lis
             ispersistent=row.persistent,
             egressdefaultpolicy=row.egress_allow,
             forvpc=row.for_vpc,
+            internetprotocol=row.internet_protocol,
             networkrate=row.network_rate,
             maxconnections=row.max_connections,
             serviceofferingid=row.service_offering.uuid if row.service_offering else standard,

@@ -48,6 +48,10 @@ BEHIND_SOURCE_NAT = ("StaticNat", "PortForwarding", "Firewall", "Lb", "Vpn", "Ga
 """What a router gives only to networks whose source NAT it does, too: their packets leave through it."""
 
 
+WITH_IPV4 = frozenset({"Gateway", "Lb", "PortForwarding", "SourceNat", "StaticNat", "Vpn"})
+"""What a network of IPv6 alone cannot have."""
+
+
 @dataclass(kw_only=True)
 class CapabilityOfService(Response):
     """One capability of a service."""
@@ -107,12 +111,14 @@ class Matrix:
     """What an offering is to give, as it is checked.
 
     :param guest_type: ``Isolated``, ``Shared`` or ``L2``.
+    :param protocol: ``IPv4``, ``DualStack`` or ``IPv6``.
     """
 
     services: Services
     chosen: Choices = field(default_factory=dict)
     guest_type: str = "Isolated"
     for_vpc: bool = False
+    protocol: str = "IPv4"
 
     def check(self) -> None:
         """Refuse what no network could be given.
@@ -122,6 +128,7 @@ class Matrix:
         for service, providers in self.services.items():
             self._check_providers(service, providers)
         self._check_kind()
+        self._check_protocol()
         self._check_source_nat()
         for service, choices in self.chosen.items():
             for capability, value in choices.items():
@@ -164,7 +171,20 @@ class Matrix:
         if self.for_vpc and "Firewall" in self.services:
             raise BadParameter("The tiers of a VPC have NetworkACL instead of Firewall.")
 
+    def _check_protocol(self) -> None:
+        """IPv6 is routed: services that translate, or hang on a public IPv4 address, need IPv4."""
+        if self.protocol != "IPv4" and self.guest_type != "Isolated":
+            raise BadParameter(f"Invalid parameter internetprotocol value={self.protocol}: for Isolated networks only.")
+        translating = sorted(set(self.services) & WITH_IPV4)
+        if self.protocol == "IPv6" and translating:
+            raise BadParameter(
+                f"Invalid parameter internetprotocol value=IPv6: service {translating[0]} needs IPv4; leave it out, "
+                "or use DualStack."
+            )
+
     def _check_source_nat(self) -> None:
+        if self.protocol == "IPv6":
+            return
         source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
         if source and gateway and list(source) != list(gateway):
             raise BadParameter(

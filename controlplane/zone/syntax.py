@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f\"'`\\<>]+")
 _DOMAIN = re.compile(
@@ -34,6 +34,17 @@ def ipv6(value: str) -> str:
         return str(IPv6Address(value.strip()))
     except ValueError:
         raise ValueError("it must be an IPv6 address such as 2001:db8::1") from None
+
+
+def cidr6(value: str) -> str:
+    """Accept an IPv6 network that starts at its first address."""
+    try:
+        network = IPv6Network(value.strip())
+    except ValueError:
+        raise ValueError("it must be an IPv6 network such as 2001:db8::/64, with no host bits set") from None
+    if "/" not in value:
+        raise ValueError("it must be an IPv6 network with its length, such as 2001:db8::/64")
+    return str(network)
 
 
 def netmask(value: str) -> str:

@@ -271,7 +271,7 @@ class UpdateZone(Command, name="updateZone", answer=one("zone", zone_views), eve
             zone.domain_id = None
         if self.details is not None:
             zone.details = zone.details | self.details
-        if self.dns1 is not None or self.dns2 is not None:
+        if any(value is not None for value in (self.dns1, self.dns2, self.ip6dns1, self.ip6dns2)):
             _touch_networks(ctx, zone)
         return zone
 

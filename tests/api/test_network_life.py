@@ -125,7 +125,7 @@ def test_a_network_with_machines_is_not_deleted_and_without_them_leaves_nothing(
     [
         ({"gateway": "10.1.1.1"}, "go together"),
         ({"gateway": "10.1.1.0", "netmask": "255.255.255.0"}, "must not be the first"),
-        ({"gateway": "10.1.1.1", "netmask": "255.0.255.0"}, "must be IPv4"),
+        ({"gateway": "10.1.1.1", "netmask": "255.0.255.0"}, "netmask value=255.0.255.0"),
         ({"gateway": "fe80::1", "netmask": "255.255.255.0"}, "gateway"),
         ({"startip": "10.9.9.9"}, "must lie inside"),
         ({"networkdomain": "a b"}, "networkdomain"),

@@ -118,7 +118,7 @@ def test_what_no_network_could_be_given_is_refused(cloud):
         ({}, {"supportedservices": "NetworkACL"}, "does not support service NetworkACL"),
         ({}, {"supportedservices": "Dhcp", "networkrate": -1}, "networkrate value=-1"),
         ({}, {"supportedservices": "Dhcp", "traffictype": "Public"}, "must be one of Guest"),
-        ({}, {"supportedservices": "Dhcp", "internetprotocol": "dualstack"}, "not supported"),
+        ({}, {"supportedservices": "Dhcp", "internetprotocol": "ipv5"}, "must be one of IPv4, DualStack, IPv6"),
         ({}, {"supportedservices": "Dhcp", "name": 'a"b'}, "without quotes"),
         (
             _choice("SourceNat", "SupportedSourceNatTypes", "perzone"),

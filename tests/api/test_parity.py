@@ -62,7 +62,11 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     },
 }
 """(command, field; * is any command) that CloudStack's answer does not have, or with another type, and why ours does."""
+_FIREWALL = "a firewall rule's fields, as createFirewallRule's; the facts have those of port forwarding"
 OUR_ANSWERS: dict[str, str] = {
+    "createIpv6FirewallRule": _FIREWALL,
+    "listIpv6FirewallRules": _FIREWALL,
+    "updateIpv6FirewallRule": _FIREWALL,
     "listLoadBalancerRuleInstances": "machines, as the protocol says; the facts have the other form, of lbvmips=true",
 }
 """Commands whose answer's fields are not compared, and why."""

@@ -83,6 +83,30 @@ def test_a_wrong_login(server, change):
     assert not answer.cookies
 
 
+def test_a_user_whose_password_is_being_guessed_is_disabled(server):
+    for _ in range(4):
+        assert login(server, username="alice", password="wrong").status_code == 531
+    assert login(server, username="alice").status_code == 200  # the right one forgets the wrong ones
+    for _ in range(5):
+        assert login(server, username="alice", password="wrong").status_code == 531
+    assert login(server, username="alice").status_code == 531
+    with server.rows() as database, database.write() as session:
+        user = session.scalars(select(User).where(User.username == "alice")).one()
+        assert (user.state, user.login_attempts) == ("disabled", 5)
+        user.state, user.login_attempts = "enabled", 0
+
+
+def test_the_first_admin_is_only_made_to_wait(server):
+    for _ in range(5):
+        assert login(server, password="wrong").status_code == 531
+    assert login(server).status_code == 531
+    with server.rows() as database, database.write() as session:
+        user = session.scalars(select(User).where(User.username == "admin", User.default)).one()
+        assert user.state == "enabled"
+        user.login_failed -= timedelta(minutes=2)
+    assert login(server).status_code == 200
+
+
 def test_an_unknown_user_takes_as_long_as_a_wrong_password():
     def work(user):
         spent = []

@@ -1,0 +1,288 @@
+"""Giving a zone ranges of public addresses of either family, changing and deleting them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from controlplane.api.command import Command, one, success
+from controlplane.api.context import Context
+from controlplane.api.parameters import optional, required
+from controlplane.errors import BadParameter, InUse
+from controlplane.identity.accounts import Account
+from controlplane.identity.domains import Domain
+from controlplane.identity.ownership import account_named
+from controlplane.network.networks import Network
+from controlplane.network.public_ips import PublicIp, VlanRange
+from controlplane.network.vlan_ranges import (
+    UNTAGGED,
+    Span,
+    add_addresses,
+    refuse_clash,
+    refuse_guest_vlan,
+    vlan_of,
+    vlan_range_views,
+)
+from controlplane.network.vlan_ranges6 import Span6, refuse_used6, routed_by
+from controlplane.zone import syntax
+from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType
+from controlplane.zone.pods import Pod
+from controlplane.zone.zones import Zone
+
+
+class CreateVlanIpRange(
+    Command,
+    name="createVlanIpRange",
+    answer=one("vlan", vlan_range_views),
+    instance="VlanIpRange",
+    event="VLAN.IP.RANGE.CREATE",
+):
+    """Give a zone a range of public addresses, or a shared network one of guest addresses."""
+
+    unsupported = ("projectid", "provider")
+
+    zoneid: Zone | None = optional()
+    physicalnetworkid: PhysicalNetwork | None = optional()
+    networkid: Network | None = optional()
+    podid: Pod | None = optional()
+    forvirtualnetwork: bool | None = optional(description="true: public addresses")
+    vlan: str | None = optional(description="untagged, or the VLAN; a shared network's own VLAN is not repeated")
+    gateway: str | None = optional(check=syntax.ipv4)
+    netmask: str | None = optional(check=syntax.netmask)
+    startip: str | None = optional(check=syntax.ipv4)
+    endip: str | None = optional(check=syntax.ipv4)
+    ip6gateway: str | None = optional(check=syntax.ipv6, description="the upstream router, link-local or in ip6cidr")
+    ip6cidr: str | None = optional(check=syntax.cidr6, description="routers get public IPv6 addresses of it")
+    startipv6: str | None = optional(check=syntax.ipv6, description="first address; the whole ip6cidr unless given")
+    endipv6: str | None = optional(check=syntax.ipv6)
+    account: str | None = optional(description="with domainid: only this account gets addresses of it")
+    domainid: Domain | None = optional()
+    forsystemvms: bool | None = optional(False)
+
+    def run(self, ctx: Context) -> VlanRange:
+        """Check subnet, range and VLAN, and write the range with a row for each address."""
+        zone, network = self._zone(), self.networkid
+        physical = self._physical(ctx, zone)
+        span, span6 = self._spans()
+        account, domain = self._owner(ctx, zone)
+        row = VlanRange(
+            zone=zone,
+            zone_id=zone.id,
+            physical_network_id=physical.id,
+            network_id=network.id if network else None,
+            pod_id=self.podid.id if self.podid else None,
+            vlan=self._vlan(physical),
+            account_id=account.id if account else None,
+            domain_id=domain.id if domain else None,
+            for_system_vms=bool(self.forsystemvms),
+        )
+        ctx.session.refresh(zone, with_for_update=True)  # two overlapping ones at once wait for each other
+        if span is not None:
+            span.write(row)
+            refuse_clash(ctx.session, row, span)
+        if span6 is not None:
+            span6.write(row)
+            span6.refuse_clash(ctx.session, row)
+        ctx.session.add(row)
+        ctx.session.flush()
+        add_addresses(ctx.session, row, span.numbers() if span else ())
+        if network is not None:
+            ctx.touch(network)
+        return row
+
+    def _spans(self) -> tuple[Span | None, Span6 | None]:
+        """Return what is given of IPv4 and of IPv6: each whole or not at all, and one of them at least."""
+        given, given6 = (self.gateway, self.netmask, self.startip), (self.ip6gateway, self.ip6cidr)
+        if not all(given) and (any(given) or self.endip or not any(given6)):
+            raise BadParameter(
+                "Invalid parameter startip: gateway, netmask and startip must be given, or ip6gateway and ip6cidr."
+            )
+        span = span6 = None
+        if self.gateway and self.netmask and self.startip:
+            span = Span.of(self.gateway, self.netmask, self.startip, self.endip or self.startip)
+        if any(given6) or self.startipv6 or self.endipv6:
+            if self.networkid is not None:
+                raise BadParameter("Invalid parameter ip6cidr: only public ranges have IPv6; leave networkid out.")
+            span6 = Span6.of(self.ip6gateway, self.ip6cidr, self.startipv6, self.endipv6)
+        return span, span6
+
+    def _zone(self) -> Zone:
+        network = self.networkid
+        if network is not None:
+            if network.guest_type != "Shared":
+                raise BadParameter(
+                    f"Invalid parameter networkid value={network.uuid}: network {network.name} is "
+                    f"{network.guest_type}; only Shared networks have ranges of their own."
+                )
+            if self.forvirtualnetwork:
+                raise BadParameter("Invalid parameter forvirtualnetwork value=true: a network's range is not public.")
+            if self.zoneid is not None and self.zoneid.id != network.zone_id:
+                raise BadParameter(f"Invalid parameter zoneid value={self.zoneid.uuid}: the network is elsewhere.")
+            return network.zone
+        zone = self.zoneid
+        if zone is None and self.physicalnetworkid is not None:
+            zone = self.physicalnetworkid.zone
+        if zone is None:
+            raise BadParameter("Invalid parameter zoneid: say where, by zoneid, physicalnetworkid or networkid.")
+        if self.podid is not None and self.podid.zone_id != zone.id:
+            raise BadParameter(f"Invalid parameter podid value={self.podid.uuid}: it is not in zone {zone.name}.")
+        if self.forvirtualnetwork is False:
+            raise BadParameter("Invalid parameter networkid: a range that is not public needs its shared network.")
+        return zone
+
+    def _physical(self, ctx: Context, zone: Zone) -> PhysicalNetwork:
+        if self.networkid is not None:
+            return self.networkid.physical_network
+        query = (
+            select(PhysicalNetwork)
+            .join(TrafficType)
+            .where(
+                PhysicalNetwork.zone_id == zone.id,
+                PhysicalNetwork.removed.is_(None),
+                TrafficType.traffic == "Public",
+            )
+        )
+        found = ctx.session.scalar(query)
+        given = self.physicalnetworkid
+        if found is None or (given is not None and given.id != found.id):
+            name = given.name if given else f"of zone {zone.name}"
+            raise BadParameter(
+                f"Invalid parameter physicalnetworkid: no physical network {name} carries Public traffic; "
+                "use addTrafficType."
+            )
+        return found
+
+    def _vlan(self, physical: PhysicalNetwork) -> str:
+        network = self.networkid
+        if network is not None:
+            own = str(network.vnet) if network.vnet else UNTAGGED
+            if self.vlan is not None and vlan_of(self.vlan) != own:
+                raise BadParameter(f"Invalid parameter vlan value={self.vlan}: the network is on {own}.")
+            return own
+        vlan = vlan_of(self.vlan or UNTAGGED)
+        refuse_guest_vlan(physical, vlan)
+        return vlan
+
+    def _owner(self, ctx: Context, zone: Zone) -> tuple[Account | None, Domain | None]:
+        if self.account is None and self.domainid is None:
+            return None, None
+        if self.networkid is not None or zone.network_type == "Basic":
+            raise BadParameter("Invalid parameter account: only public ranges of Advanced zones can be dedicated.")
+        if self.forsystemvms:
+            raise BadParameter("Invalid parameter forsystemvms value=true: a dedicated range is not for system VMs.")
+        if self.account is None:
+            return None, self.domainid
+        account = account_named(ctx, self.account, self.domainid)
+        return account, account.domain
+
+
+def used_of(session: Session, row: VlanRange) -> list[PublicIp]:
+    """Return the range's addresses that are not free, in their order."""
+    query = select(PublicIp).where(PublicIp.range_id == row.id, PublicIp.state != "Free").order_by(PublicIp.number)
+    return list(session.scalars(query))
+
+
+class UpdateVlanIpRange(
+    Command,
+    name="updateVlanIpRange",
+    answer=one("vlan", vlan_range_views),
+    instance="VlanIpRange",
+    event="VLAN.IP.RANGE.UPDATE",
+):
+    """Widen or narrow a range; addresses in use stay inside."""
+
+    id: VlanRange = required()
+    gateway: str | None = optional(check=syntax.ipv4)
+    netmask: str | None = optional(check=syntax.netmask)
+    startip: str | None = optional(check=syntax.ipv4)
+    endip: str | None = optional(check=syntax.ipv4)
+    ip6gateway: str | None = optional(check=syntax.ipv6)
+    ip6cidr: str | None = optional(check=syntax.cidr6)
+    startipv6: str | None = optional(check=syntax.ipv6)
+    endipv6: str | None = optional(check=syntax.ipv6)
+    forsystemvms: bool | None = optional()
+
+    def run(self, ctx: Context) -> VlanRange:
+        """Check the whole as it will be, and make and remove the rows of addresses."""
+        row = self.id
+        used = used_of(ctx.session, row)
+        self._change6(ctx)
+        wanted = (self.gateway, self.netmask, self.startip, self.endip)
+        if row.gateway or any(wanted):
+            self._change4(ctx, used)
+        if self.forsystemvms is not None and self.forsystemvms != row.for_system_vms:
+            if used or row.account_id or row.domain_id:
+                raise InUse("Invalid parameter forsystemvms: the range is dedicated, or addresses of it are in use.")
+            row.for_system_vms = self.forsystemvms
+        return row
+
+    def _change6(self, ctx: Context) -> None:
+        """Change the IPv6 part; routers learn of another gateway without a restart."""
+        row = self.id
+        given = self.ip6gateway, self.ip6cidr, self.startipv6, self.endipv6
+        if not any(given):
+            return
+        kept = (row.gateway6, row.cidr6, row.start_ip6, row.end_ip6)
+        span = Span6.of(*(new or old for new, old in zip(given, kept, strict=True)))
+        span.refuse_clash(ctx.session, row)
+        span.refuse_loss(ctx.session, row)
+        span.write(row)
+        ctx.touch(*routed_by(ctx.session, row))
+
+    def _change4(self, ctx: Context, used: Sequence[PublicIp]) -> None:
+        """Change the IPv4 part, and make and remove the rows of addresses."""
+        row = self.id
+        if not (row.gateway or (self.gateway and self.netmask and self.startip)):
+            raise BadParameter("Invalid parameter startip: this range has no IPv4; give gateway, netmask and startip.")
+        if used and ((self.gateway or row.gateway) != row.gateway or (self.netmask or row.netmask) != row.netmask):
+            raise InUse(f"Gateway and netmask cannot change while addresses are in use: {_texts(used)}.")
+        span = Span.of(
+            self.gateway or row.gateway,
+            self.netmask or row.netmask,
+            self.startip or row.start_ip,
+            self.endip or row.end_ip or self.startip or "",
+        )
+        lost = [ip for ip in used if ip.number not in span.numbers()]
+        if lost:
+            raise InUse(f"The range must keep the addresses that are in use: {_texts(lost)}.")
+        refuse_clash(ctx.session, row, span)
+        span.write(row)
+        had = dict(ctx.session.execute(select(PublicIp.number, PublicIp.id).where(PublicIp.range_id == row.id)).all())
+        gone = [number for value, number in had.items() if value not in span.numbers()]
+        for start in range(0, len(gone), 500):
+            ctx.session.execute(delete(PublicIp).where(PublicIp.id.in_(gone[start : start + 500])))
+        add_addresses(ctx.session, row, [number for number in span.numbers() if number not in had])
+
+
+def _texts(addresses: Sequence[PublicIp]) -> str:
+    return ", ".join(ip.address for ip in addresses[:20])
+
+
+class DeleteVlanIpRange(
+    Command,
+    name="deleteVlanIpRange",
+    answer=success(),
+    instance="VlanIpRange",
+    event="VLAN.IP.RANGE.DELETE",
+):
+    """Delete a range that nobody uses an address of."""
+
+    id: VlanRange = required()
+
+    def run(self, ctx: Context) -> None:
+        """Refuse while an address is in use; the free ones go with the range."""
+        from controlplane.network.nics import Nic
+
+        row, ctx.instance = self.id, self.id
+        used = used_of(ctx.session, row)
+        if used:
+            raise InUse(
+                f"The range {row.start_ip}-{row.end_ip} cannot be deleted: addresses are in use: {_texts(used)}."
+            )
+        refuse_used6(ctx.session, row)
+        if ctx.session.scalar(select(Nic.id).where(Nic.range_id == row.id).limit(1)) is not None:
+            raise InUse(f"The range {row.start_ip or row.cidr6} cannot be deleted: a router still has a NIC on it.")
+        ctx.session.execute(delete(PublicIp).where(PublicIp.range_id == row.id))
+        ctx.session.delete(row)
