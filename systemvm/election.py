@@ -45,7 +45,7 @@ class Ask(NamedTuple):
 
 
 class AskPlane(NamedTuple):
-    """Ask the control plane for its vote, for so many ns."""
+    """Ask the control plane for its vote, for so many ns; that shortens no promise that it made before."""
 
     round: int
     length: int

@@ -79,8 +79,9 @@ class Plane:
                 free = self.holder in ("", item["router"]) or now >= self.until
                 votes[item["router"]] = free
                 if free:
+                    former = self.until if self.holder == item["router"] else 0.0
                     self.holder, self.round = item["router"], item["round"]
-                    self.until = now + item["milliseconds"] / 1000 + 0.05
+                    self.until = max(former, now + item["milliseconds"] / 1000 + 0.05)
         return votes
 
     def close(self):
