@@ -45,7 +45,8 @@ class Ask(NamedTuple):
 
 
 class AskPlane(NamedTuple):
-    """Ask the control plane for its vote, for so many ns; that shortens no promise that it made before."""
+    """Ask the control plane for its vote, for so many ns; it adds the margin of a fifteenth, and
+    shortens no promise that it made before."""
 
     round: int
     length: int

@@ -81,7 +81,7 @@ class Plane:
                 if free:
                     former = self.until if self.holder == item["router"] else 0.0
                     self.holder, self.round = item["router"], item["round"]
-                    self.until = max(former, now + item["milliseconds"] / 1000 + 0.05)
+                    self.until = max(former, now + item["milliseconds"] / 1000 * 16 / 15)
         return votes
 
     def close(self):

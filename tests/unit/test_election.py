@@ -118,7 +118,7 @@ class World:
         vote = self.holder in ("", name) or now >= self.until
         if vote:
             former = self.until if self.holder == name else 0  # a short promise takes nothing from a longer one
-            self.holder, self.until, self.round = name, max(former, now + length + MARGIN), number
+            self.holder, self.until, self.round = name, max(former, now + length + length // 15), number
         self.send("plane", name, ("plane", number, length, vote))
 
     def run(self, milliseconds):
