@@ -417,6 +417,8 @@ class Shell:
     """The machine that an appliance lives in: a namespace, or a VM booted from the system VM image.
 
     :param boot: as for a guest: a higher number means a new, empty shell.
+    :param dark: made and running, but its interfaces are in no segment: it is yet to take over, or was taken over from.
+    :param follows: the name of the shell on this host that it takes over from: the addresses move when it is lit.
     """
 
     target: str
@@ -427,6 +429,8 @@ class Shell:
     cpus: int = 1
     memory: int = 256
     image: str = ""
+    dark: bool = False
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)

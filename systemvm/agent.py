@@ -204,6 +204,8 @@ class Agent:
                 work.running = False
                 return
             with work.lock:
+                if bundle.absent:
+                    self._read_last(target)
                 outcome = self._applier.apply(bundle)
             _log.info("%s generation %d: %s in %.3f s", bundle.name, bundle.generation, outcome.status, outcome.seconds)
             for failure in outcome.failures:
@@ -215,6 +217,16 @@ class Agent:
                     return
                 self._outcomes.append(outcome)
                 self._news.notify_all()
+
+    def _read_last(self, target: str) -> None:
+        """Tell what a target has counted before it is taken down: nobody could later."""
+        held = self._applier.ledger.get(target)
+        if held is None:
+            return
+        try:
+            self._door.observe([self._read_back(held)])
+        except Exception as error:  # noqa: BLE001 - a last reading is no reason to keep it
+            _log.info("%s: its last counters are lost: %s", held.name, error)
 
     def _finish(self, work: _Work, outcome: Outcome) -> None:
         if outcome.status in ("failed", "refused"):

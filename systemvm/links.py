@@ -79,3 +79,9 @@ def silence(namespace: str, name: str) -> None:
     """Take IPv6 off the interface, so that the host itself neither speaks nor listens on its guests' segments."""
     with netns.entered(namespace), suppress(FileNotFoundError):
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+
+
+def mute(namespace: str, name: str) -> None:
+    """Have the host answer no ARP request on the interface: nobody there is to take it for somebody else."""
+    with netns.entered(namespace):
+        Path(f"/proc/sys/net/ipv4/conf/{name}/arp_ignore").write_text("8")

@@ -7,7 +7,7 @@ has a name that follows from the NIC's UUID, so filters can be written before th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from systemvm import links, netns
@@ -52,7 +52,8 @@ class Bay:
 
     :param namespace: the host's network namespace; ``prefix`` that of the agent.
     :param bridges: segment id → its bridge in the host's namespace.
-    :param present: the host's links as they were when the pass over them began, less what was removed since.
+    :param present: the host's links as they were when the pass over them began, less what was removed and with the
+        cables that were made or moved since.
     """
 
     namespace: str
@@ -60,27 +61,34 @@ class Bay:
     bridges: Mapping[str, str]
     present: dict[str, Link]
 
-    def plug(self, space: str, wanted: Sequence[Port], *, up: bool = False) -> list[str]:
+    def plug(self, space: str, wanted: Sequence[Port], *, up: bool = False, dark: bool = False) -> list[str]:
         """Bring the cables into ``space`` to what is wanted; return what was done, empty when all was as it should be.
 
         :param up: also bring up the ends inside (a guest's own init does that itself).
+        :param dark: their ends here are in no bridge.
         :raises RuntimeError: a segment has no bridge here.
         """
-        owned = links.mark(self.prefix, "port") + f"{space} "
         names = {port.port for port in wanted}
-        extra = [link for link in self.present.values() if link.alias.startswith(owned) and link.name not in names]
-        different = [port for port in wanted if not self._is_right(space, port)]
+        extra = [link for link in self.held(space) if link.name not in names]
+        different = [port for port in wanted if not self._is_right(space, port, dark)]
         if not extra and not different:
             return []
-        done = []
+        done: list[str] = []
         with netns.netlink(self.namespace) as ip:
             for link in extra:
                 self._remove(ip, link)
                 done.append(f"unplugged {link.name} from {space}")
-            done += [self._ensure(ip, space, port) for port in different]
+            done += [self._ensure(ip, space, port, dark) for port in different]
+        for port in different if dark else ():
+            links.mute(self.namespace, port.port)
         if up:
             _bring_up(space, different)
         return done
+
+    def is_lit(self, port: Port) -> bool:
+        """Tell whether the cable is there, in its bridge."""
+        link = self.present.get(port.port)
+        return link is not None and link.master == self._bridge(port).index
 
     def _bridge(self, port: Port) -> Link:
         name = self.bridges.get(port.segment)
@@ -91,34 +99,39 @@ class Bay:
     def _cable(self, space: str, port: Port) -> str:
         return links.mark(self.prefix, "port") + f"{space} {port.device} {port.mac} {port.mtu} "
 
-    def _is_right(self, space: str, port: Port) -> bool:
+    def _is_right(self, space: str, port: Port, dark: bool) -> bool:
         link = self.present.get(port.port)
         if link is None or not link.up:
             return False
-        return link.alias == f"{self._cable(space, port)}{port.rate}" and link.master == self._bridge(port).index
+        master = 0 if dark else self._bridge(port).index
+        return link.alias == f"{self._cable(space, port)}{port.rate}" and link.master == master
 
-    def _ensure(self, ip: IPRoute, space: str, port: Port) -> str:
+    def _ensure(self, ip: IPRoute, space: str, port: Port, dark: bool) -> str:
         bridge, cable = self._bridge(port), self._cable(space, port)
+        master = 0 if dark else bridge.index
         link = self.present.get(port.port)
         if link is not None and not link.alias.startswith(cable):
             self._remove(ip, link)
             link = None
         if link is None:
-            self._make(ip, space, port, bridge.index)
+            self._make(ip, space, port, master)
             return f"plugged {port.device} ({port.mac}) into {space}"
         if link.alias != f"{cable}{port.rate}":
             _limit(ip, link.index, port)
-        ip.link("set", index=link.index, master=bridge.index, state="up", ifalias=f"{cable}{port.rate}")
-        return f"put {port.device} of {space} on {bridge.name} with {port.rate or 'unlimited'} Mbit/s"
+        ip.link("set", index=link.index, master=master, state="up", ifalias=f"{cable}{port.rate}")
+        where = "nothing" if dark else bridge.name
+        return f"put {port.device} of {space} on {where} with {port.rate or 'unlimited'} Mbit/s"
 
-    def _make(self, ip: IPRoute, space: str, port: Port, bridge: int) -> None:
+    def _make(self, ip: IPRoute, space: str, port: Port, master: int) -> None:
         inside = {"ifname": port.device, "net_ns_fd": space, "address": port.mac, "mtu": port.mtu}
-        ip.link("add", ifname=port.port, kind="veth", mtu=port.mtu, master=bridge, peer=inside)
+        held = {"master": master} if master else {}
+        ip.link("add", ifname=port.port, kind="veth", mtu=port.mtu, peer=inside, **held)
         links.silence(self.namespace, port.port)
         number = links.index(ip, port.port)
         if port.rate:
             _limit(ip, number, port)
         ip.link("set", index=number, state="up", ifalias=f"{self._cable(space, port)}{port.rate}")
+        self.present[port.port] = links.read(ip, port.port)[port.port]
 
     def _remove(self, ip: IPRoute, link: Link) -> None:
         ip.link("del", index=link.index)
@@ -126,6 +139,35 @@ class Bay:
         shaper = self.present.pop(f"ifb{link.name[3:]}", None)
         if shaper is not None:
             ip.link("del", index=shaper.index)
+
+    def held(self, space: str) -> list[Link]:
+        """Return the host's ends of all cables into ``space``."""
+        owned = links.mark(self.prefix, "port") + f"{space} "
+        return [link for link in self.present.values() if link.alias.startswith(owned)]
+
+    def mac_of(self, link: Link) -> str:
+        """Return the MAC of the end inside, which its alias tells."""
+        return link.alias.split()[-3]
+
+    def move(self, old: str, new: Sequence[Port]) -> None:
+        """Have the bridges' frames go to these cables instead of those into ``old``, one bridge after the other.
+
+        Never are both in a bridge, and each bridge is without for the time of one message to the kernel.
+        """
+        before = {link.master: link for link in self.held(old) if link.master}
+        with netns.netlink(self.namespace) as ip:
+            for port in new:
+                bridge, link = self._bridge(port), self.present[port.port]
+                if leaving := before.pop(bridge.index, None):
+                    self._master(ip, leaving, 0)
+                if link.master != bridge.index:
+                    self._master(ip, link, bridge.index)
+            for leaving in before.values():
+                self._master(ip, leaving, 0)
+
+    def _master(self, ip: IPRoute, link: Link, master: int) -> None:
+        ip.link("set", index=link.index, master=master)
+        self.present[link.name] = replace(link, master=master)
 
     def unplug(self, space: str) -> None:
         """Take every cable out of ``space``; repeatable."""

@@ -1,32 +1,21 @@
 """Settle: connections that were translated by a rule that changed are forgotten, so that the new rule meets them.
 
 A translation is decided by a connection's first packet and kept by conntrack; without this an old flow would keep a
-withdrawn port forward for days. The library's own reader takes 100 µs an entry and a ``conntrack`` process 2 ms a rule;
-this speaks ctnetlink itself: one dump (4 µs an entry, measured) and one message for each entry that must go.
-See linux/netfilter/nfnetlink_conntrack.h.
+withdrawn port forward for days. It costs one dump, and one message for each entry that must go.
 """
 
 from __future__ import annotations
 
 import socket
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple
 
-from systemvm import netns
+from systemvm.conntrack import Entry, Table
 from systemvm.services.elements import key_of, value_of
 
-_NETLINK_NETFILTER = 12
-_GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_ERROR, _DONE = 2, 3
-_ORIG, _ID, _ZONE = 1, 12, 18  # CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE
-_SOURCE, _DESTINATION = 1, 2  # CTA_IP_V4_SRC, CTA_IP_V4_DST
-_HEADER = struct.Struct("=IHHII")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132, "udplite": 136, "dccp": 33}
-_NESTED = 0x3FFF
 
 
 class Flow(NamedTuple):
@@ -144,62 +133,15 @@ def settle(namespace: str, old: Mapping[str, Iterable[str]], new: Mapping[str, I
     keys = changed(old, new)
     if not keys:
         return 0  # to list the connections takes 10 ms however few there are: the kernel walks its whole hash table
-    with _open(namespace) as opened:
-        flows = list(_flows(opened))
+    with Table(namespace) as table:
+        flows = [(_flow(entry), entry) for entry in table.entries(socket.AF_INET)]
         there = {str(IPv4Address(flow.destination)) for flow, _ in flows}
         concerned = (key for key in keys if _address(key) in there or _wide(_address(key)))
         index = Index.of(map(translation, concerned))
-        return sum(_delete(opened, names) for flow, names in flows if index.meets(flow))
+        return sum(table.delete(entry) for flow, entry in flows if index.meets(flow))
 
 
-def _open(namespace: str) -> socket.socket:
-    with netns.entered(namespace):
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-    opened.settimeout(10)
-    return opened
-
-
-def _flows(opened: socket.socket) -> Iterator[tuple[Flow, bytes]]:
-    """Yield each IPv4 connection, and the attributes by which the kernel finds it again."""
-    opened.send(_HEADER.pack(20, _GET, _REQUEST | _DUMP, 1, 0) + struct.pack("!BBH", socket.AF_INET, 0, 0))
-    while True:
-        data, at = opened.recv(1 << 17), 0
-        while at < len(data):
-            size, kind = _HEADER.unpack_from(data, at)[:2]
-            if kind == _DONE:
-                return
-            if kind == _ERROR:
-                number = -struct.unpack_from("=i", data, at + 16)[0]
-                raise OSError(number, "The kernel does not list its connections")
-            if found := _flow(data[at + 20 : at + size]):
-                yield found
-            at += (size + 3) & ~3
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found, at = {}, 0
-    while at + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, at)
-        found[kind & _NESTED] = data[at : at + ((size + 3) & ~3)]
-        at += (size + 3) & ~3
-    return found
-
-
-def _flow(data: bytes) -> tuple[Flow, bytes] | None:
-    outer = _attributes(data)
-    tuples = _attributes(outer[_ORIG][4:])
-    addresses, protocol = _attributes(tuples[1][4:]), _attributes(tuples[2][4:])
-    if not {_SOURCE, _DESTINATION} <= addresses.keys():
-        return None
-    port = int.from_bytes(protocol[3][4:6], "big") if 3 in protocol else 0
-    source, destination = (int.from_bytes(addresses[side][4:8], "big") for side in (_SOURCE, _DESTINATION))
-    names = b"".join(outer[kind] for kind in (_ORIG, _ZONE, _ID) if kind in outer)
-    return Flow(source, destination, protocol[1][4], port), names
-
-
-def _delete(opened: socket.socket, names: bytes) -> int:
-    """Delete one connection; 0 where it ended by itself meanwhile."""
-    body = struct.pack("!BBH", socket.AF_INET, 0, 0) + names
-    opened.send(_HEADER.pack(16 + len(body), _DELETE, _REQUEST | _ACK, 2, 0) + body)
-    answer = opened.recv(4096)
-    return 1 if struct.unpack_from("=i", answer, 16)[0] == 0 else 0
+def _flow(entry: Entry) -> Flow:
+    orig = entry.orig
+    source, destination = (int.from_bytes(address, "big") for address in (orig.source, orig.destination))
+    return Flow(source, destination, orig.protocol, orig.dport)

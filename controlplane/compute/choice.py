@@ -30,6 +30,7 @@ class Candidate(NamedTuple):
     :param arch: empty where the host has not said.
     :param mhz: speed of one processor; ``total_mhz`` of all of them with over-provisioning.
     :param total_memory: MiB, with over-provisioning, as for the ``used`` ones.
+    :param guests: how many machines and routers it holds, of ``most_guests`` that its hypervisor is given at most.
     :param own: how many machines of the wish's account it holds already, ``own_pod`` its pod.
     """
 
@@ -47,6 +48,8 @@ class Candidate(NamedTuple):
     total_memory: int = 0
     used_mhz: int = 0
     used_memory: int = 0
+    guests: int = 0
+    most_guests: int = 1 << 30
     own: int = 0
     own_pod: int = 0
 
@@ -127,6 +130,10 @@ def _wrong_place(host: Candidate, want: Want) -> list[str]:
 
 def _too_small(host: Candidate, want: Want) -> list[str]:
     found = []
+    if host.guests >= host.most_guests:
+        found.append(
+            f"it holds {host.guests} machines and routers, and its hypervisor is given {host.most_guests} at most"
+        )
     if want.cpus > host.cpus:
         found.append(f"it has {host.cpus} processors, and {want.cpus} are needed")
     if want.mhz > host.mhz:

@@ -7,7 +7,7 @@ from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
 from controlplane.compute.counting import count_stopped
-from controlplane.compute.guest_networks import check_name
+from controlplane.compute.guest_networks import check_name, hold_name
 from controlplane.compute.machine_views import machine_views
 from controlplane.compute.outcomes import networks_of
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -85,6 +85,7 @@ class RecoverVirtualMachine(Command, name="recoverVirtualMachine", answer=one("v
             )
         networks = networks_of(ctx.session, vm)
         check_name(ctx, vm.hostname, networks, but=vm)
+        hold_name(ctx.session, vm)
         vm.state, vm.updated = "Stopped", now()
         count_stopped(ctx.session, vm)
         ctx.touch(*networks)

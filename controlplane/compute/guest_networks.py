@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from controlplane.api.context import Context, visible
 from controlplane.compute.dhcp_options import option_numbers
@@ -140,6 +141,16 @@ def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: Vi
         raise BadParameter(
             f"Invalid parameter name value={hostname}: network {name} has a machine of this name already."
         )
+
+
+def hold_name(session: Session, vm: VirtualMachine) -> None:
+    """Have the machine's host name be its own on its networks: a unique index keeps every other machine from it."""
+    session.execute(update(Nic).where(Nic.vm_id == vm.id).values(guest_name=vm.hostname.lower()))
+
+
+def free_name(session: Session, vm: VirtualMachine) -> None:
+    """Let others have the machine's host name: it is gone, though its interfaces may still be there."""
+    session.execute(update(Nic).where(Nic.vm_id == vm.id).values(guest_name=None))
 
 
 def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:

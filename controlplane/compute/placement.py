@@ -19,6 +19,7 @@ from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.zone.capacity import CPU_FACTOR, MEMORY_FACTOR
 from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
+from controlplane.zone.hypervisors import most_guests
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
 
@@ -109,12 +110,16 @@ def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     for host in hosts:
         pods[host.pod_id] = pods.get(host.pod_id, 0) + own.get(host.id, 0)
     factors = float(CPU_FACTOR.text(session)), float(MEMORY_FACTOR.text(session))
+    most = {kind: most_guests(session, kind) for kind in {host.hypervisor for host in hosts}}
     return [
-        _candidate(host, used.get(host.id, (0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors) for host in hosts
+        _candidate(host, used.get(host.id, (0, 0, 0)), (own.get(host.id, 0), pods[host.pod_id]), factors)._replace(
+            most_guests=most[host.hypervisor]
+        )
+        for host in hosts
     ]
 
 
-def _candidate(host: Any, used: tuple[int, int], own: tuple[int, int], factors: tuple[float, float]) -> Candidate:
+def _candidate(host: Any, used: tuple[int, int, int], own: tuple[int, int], factors: tuple[float, float]) -> Candidate:
     cpu_factor = _ratio(host.cluster_details, "cpuOvercommitRatio", factors[0])
     memory_factor = _ratio(host.cluster_details, "memoryOvercommitRatio", factors[1])
     return Candidate(
@@ -132,6 +137,7 @@ def _candidate(host: Any, used: tuple[int, int], own: tuple[int, int], factors: 
         total_memory=int((host.memory >> 20) * memory_factor),
         used_mhz=used[0],
         used_memory=used[1],
+        guests=used[2],
         own=own[0],
         own_pod=own[1],
     )
@@ -154,27 +160,28 @@ def _ratio(details: dict[str, str], name: str, otherwise: float) -> float:
         return otherwise
 
 
-def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int]]:
-    """Return what the machines (all but one) and routers on each host have been promised: (MHz, MiB)."""
+def _used(session: Session, zone_id: int, but: str) -> dict[int, tuple[int, int, int]]:
+    """Return what the machines (all but one) and routers on each host have been promised: (MHz, MiB), and how many."""
     machines = select(
         VirtualMachine.host_id,
         func.sum(VirtualMachine.cpus * VirtualMachine.mhz),
         func.sum(VirtualMachine.memory),
+        func.count(),
     )
     machines = machines.where(VirtualMachine.zone_id == zone_id, *_HOLDS, VirtualMachine.uuid != but)
     promised = list(session.execute(machines.group_by(VirtualMachine.host_id)))
     mhz = func.sum(func.coalesce(ServiceOffering.cpus * ServiceOffering.mhz, ROUTER_MHZ))
     memory = func.sum(func.coalesce(ServiceOffering.memory, ROUTER_MEMORY))
     routers = (
-        select(Router.host_id, mhz, memory)
+        select(Router.host_id, mhz, memory, func.count())
         .outerjoin(ServiceOffering, Router.service_offering_id == ServiceOffering.id)
         .where(Router.zone_id == zone_id, Router.host_id.is_not(None), Router.running, Router.removed.is_(None))
         .group_by(Router.host_id)
     )
-    used: dict[int, tuple[int, int]] = {}
-    for host, more_mhz, more_memory in (*promised, *session.execute(routers)):
-        old_mhz, old_memory = used.get(host or 0, (0, 0))
-        used[host or 0] = old_mhz + int(more_mhz), old_memory + int(more_memory)
+    used: dict[int, tuple[int, int, int]] = {}
+    for host, more_mhz, more_memory, more in (*promised, *session.execute(routers)):
+        old_mhz, old_memory, old = used.get(host or 0, (0, 0, 0))
+        used[host or 0] = old_mhz + int(more_mhz), old_memory + int(more_memory), old + int(more)
     return used
 
 

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.compute.bring_up import PATIENCE, give_up, judge, settle
 from controlplane.compute.counting import count_stopped, uncount
+from controlplane.compute.guest_networks import free_name
 from controlplane.compute.outcomes import Waits, machine, standing, trouble
 from controlplane.compute.release import forget_rules, let_go
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
@@ -100,6 +101,7 @@ def _begin(session: Session, vm: VirtualMachine, state: str) -> Waits:
         return []
     touched = [*vm.targets(session), *forget_rules(session, vm)]
     vm.state, vm.running, vm.updated = state, False, now()
+    free_name(session, vm)
     uncount(session, vm)
     session.flush()
     return [list(pair) for pair in touch(session, touched)]

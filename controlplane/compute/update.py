@@ -70,6 +70,7 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
             networks = networks_of(ctx.session, vm)
             guest_networks.check_name(ctx, self.name, networks, but=vm)
             vm.name = vm.hostname = self.name
+            guest_networks.hold_name(ctx.session, vm)
             ctx.touch(*networks)
         if self.displayname is not None:
             vm.display_name = display_name(self.displayname)

@@ -16,8 +16,9 @@ from controlplane.network.networks import Network, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import forward_facts
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts
+from controlplane.network.remote_access import remote_access_facts
 from controlplane.network.routers import Router
-from controlplane.network.shells import nic_fact
+from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
@@ -41,7 +42,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
     router = session.scalars(query).one()
     network = router.network
     assert network is not None
-    nics = session.scalars(select(Nic).where(Nic.router_id == router.id).order_by(Nic.device)).all()
+    nics = nics_of(session, router)
     addresses = _addresses(session, network, nics)
     return ApplianceFacts(
         target=target.uuid,
@@ -50,6 +51,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         addresses=addresses,
         networks=(_network(session, network, router, nics),),
         dns=tuple(server for server in (network.zone.dns1, network.zone.dns2) if server),
+        remote_access=remote_access_facts(session, network),
         dns6=_resolvers6(network),
         wireguards=wireguard_facts(session, network),
     )

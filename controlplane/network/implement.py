@@ -6,6 +6,7 @@ decided in the same transaction that shuts it down.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, exists, func, select, update
@@ -26,9 +27,11 @@ from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
+from controlplane.reconcile.observations import inherit
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.dedicated_vnets import ranges_for
+from controlplane.zone.hosts import Host
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from drivers import registry
 
@@ -98,33 +101,53 @@ def ensure_source_nat(session: Session, network: Network) -> PublicIp:
 
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
-    mine = Router.network_id == network.id, Router.provider == provider, Router.removed.is_(None)
-    router = session.scalar(select(Router).where(*mine))
+    found = (router for router in routers_of(session, network) if router.provider == provider and not router.retired)
+    router = next(found, None)
     if router is None:
-        router = Router(network_id=network.id, zone_id=network.zone_id, provider=provider)
-        router.account_id, router.domain_id = network.account_id, network.domain_id
-        router.service_offering_id = network.offering.service_offering_id or session.scalar(
-            select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
-        )
-        session.add(router)
-        session.flush()
-        router.name = f"r-{router.id}-VM"
+        router = add_router(session, network, provider)
         nics.allocate(session, network, address=network.gateway or "", address6=network.gateway6 or "",
                       router=router, device=GUEST_DEVICE)  # fmt: skip
     if router.target_id is None:
-        _place(session, router, provider)
+        place(session, router, choose_host(session, router))
     router.running = True
     ensure_public_nics(session, network)
     return router
 
 
-def _place(session: Session, router: Router, provider: str) -> None:
+def routers_of(session: Session, network: Network) -> Sequence[Router]:
+    """Return the routers that are there for the network, the oldest first: while one is replaced, both."""
+    query = select(Router).where(Router.network_id == network.id, Router.removed.is_(None))
+    return session.scalars(query.order_by(Router.id)).all()
+
+
+def add_router(session: Session, network: Network, provider: str) -> Router:
+    """Make the row of a router for the network; it has no interface and no host yet."""
+    router = Router(network_id=network.id, zone_id=network.zone_id, provider=provider)
+    router.account_id, router.domain_id = network.account_id, network.domain_id
+    router.service_offering_id = network.offering.service_offering_id or session.scalar(
+        select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
+    )
+    session.add(router)
+    session.flush()
+    router.name = f"r-{router.id}-VM"
+    return router
+
+
+def choose_host(session: Session, router: Router) -> Host:
+    """Return the host for a new router.
+
+    :raises NoCapacity: none will do.
+    """
     want = Want(
         mhz=placement.ROUTER_MHZ, memory=placement.ROUTER_MEMORY, account_id=router.account_id, machine=router.uuid
     )
-    host = placement.pick_host(session, router.zone_id, want)
+    return placement.pick_host(session, router.zone_id, want)
+
+
+def place(session: Session, router: Router, host: Host) -> None:
+    """Put a router on a host, and make its target."""
     serving = session.get_one(Target, host.target_id)
-    kind = registry.network_providers()[provider].kind
+    kind = registry.network_providers()[router.provider].kind
     # an agent serves the routers on its host; a host without one is served by the control plane, routers and all
     target = Target(kind=kind, name=router.name, agent_id=serving.agent_id, desired_generation=0)
     target.applier = serving.kind if serving.agent_id is None else ""
@@ -141,8 +164,10 @@ def ensure_public_nics(session: Session, network: Network) -> None:
     outside = ipv6.outside_of(session, network)
     vlans = {outside.vlan: outside.range_id} if outside else {}
     vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
-    for router in session.scalars(select(Router).where(Router.network_id == network.id, Router.removed.is_(None))):
+    for router in routers_of(session, network):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
+        if not present:
+            continue  # it has those of the one that it replaces
         ranges = {nic.range_id: nic for nic in present if nic.range_id}
         by_vlan = {session.get_one(public_ips.VlanRange, number).vlan: nic for number, nic in ranges.items()}
         for vlan in by_vlan.keys() - vlans.keys():
@@ -161,7 +186,7 @@ def ensure_public_nics(session: Session, network: Network) -> None:
 def remove_routers(session: Session, network: Network) -> list[Target]:
     """Have all routers of the network taken down for good; their rows go when that is done."""
     found: list[Target] = []
-    for router in session.scalars(select(Router).where(Router.network_id == network.id, Router.removed.is_(None))):
+    for router in routers_of(session, network):
         found.extend(remove_router(session, router))
     return found
 
@@ -213,6 +238,8 @@ def router_is_up(session: Session, target: Target) -> None:
     router = session.scalar(select(Router).where(Router.target_id == target.id))
     if router is None:
         return
+    if router.running and router.dark:
+        return  # made, and not serving
     router.state = "Running" if router.running else "Stopped"
     if not router.running:
         return
@@ -231,18 +258,24 @@ def router_is_gone(session: Session, target: Target) -> None:
     if router.removed is None:
         return
     network = session.get_one(Network, router.network_id)
-    _keep_traffic(session, network, target)
+    _keep_traffic(session, network, router)
     router.target_id = None
     session.flush()
     session.delete(target)
-    if network.state == "Shutdown" or network.removed is not None:
+    others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)
+    if (network.state == "Shutdown" or network.removed is not None) and session.scalar(others) is None:
         free_vnet(session, network)
 
 
-def _keep_traffic(session: Session, network: Network, target: Target) -> None:
-    """Add what the router that goes has counted to what its network remembers."""
-    found = session.get(Found, target.id)
-    if found is not None:
+def _keep_traffic(session: Session, network: Network, router: Router) -> None:
+    """Add what the router that goes has counted to what its successor counts, or to what its network remembers."""
+    found = session.get(Found, router.target_id)
+    heir = session.scalar(select(Router).where(Router.replaces_id == router.id, Router.removed.is_(None)))
+    if heir is not None:
+        heir.replaces_id = None
+    if found is not None and heir is not None and heir.target_id is not None:
+        inherit(session, heir.target_id, found)
+    elif found is not None:
         received, sent = counted(found.counters, network.uuid)
         network.received_before += received
         network.sent_before += sent

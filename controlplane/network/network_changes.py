@@ -17,7 +17,7 @@ from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, ipv6, public_ips
+from controlplane.network import implement, ipv6, public_ips, replacement
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
@@ -339,15 +339,25 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
 
 class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVERYONE, job=True,
                      event="NETWORK.RESTART", instance="Network",
-                     unsupported=("makeredundant", "livepatch")):  # fmt: skip
-    """Bring a network's router to the desired state again; with cleanup, by a new router."""
+                     unsupported=("makeredundant",)):  # fmt: skip
+    """Bring a network's router to the desired state again; with cleanup, by a new router that takes over without a gap.
+
+    A live patch brings the present router to what this release makes of it: templates live on the control plane, so
+    that is what any restart without cleanup does.
+    """
 
     id: Network = required()
     cleanup: bool | None = optional(False)
+    livepatch: bool | None = optional(False)
 
     def run(self, ctx: Context) -> None:
         """Touch the router, or hand its replacement, or the making of one that was destroyed, to a workflow."""
         ctx.instance = self.id
+        if self.cleanup and self.livepatch:
+            raise BadParameter(
+                "Invalid parameter livepatch value=true: cleanup=true replaces the router; a live patch keeps it. "
+                "Give one of them."
+            )
         if self.id.state not in ("Implementing", "Implemented"):
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
@@ -362,8 +372,10 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
 
 @workflow("restartNetwork")
 def restart_network(flow: Flow) -> None:
-    """Replace the routers of a network: the old ones go, new ones with the same addresses come."""
-    flow.wait(flow.step(_replace_routers, flow.subject))
+    """Have new routers take the places of a network's, one by one, and make those that are missing or were stopped."""
+    flow.wait(flow.step(_remove_stopped, flow.subject))
+    for router in flow.step(_serving, flow.subject):
+        replacement.replace(flow, router)
     flow.wait(flow.step(_bring_up, flow.subject))
 
 
@@ -371,8 +383,15 @@ def _network(session: Session, uuid: str) -> Network:
     return session.scalars(select(Network).where(Network.uuid == uuid)).one()
 
 
-def _replace_routers(session: Session, uuid: str) -> list[tuple[int, int]]:
-    return targets.touch(session, implement.remove_routers(session, _network(session, uuid)))
+def _remove_stopped(session: Session, uuid: str) -> list[tuple[int, int]]:
+    stopped = [router for router in implement.routers_of(session, _network(session, uuid)) if not router.running]
+    return targets.touch(session, [target for router in stopped for target in implement.remove_router(session, router)])
+
+
+def _serving(session: Session, uuid: str) -> list[str]:
+    found = implement.routers_of(session, _network(session, uuid))
+    making = [router for router in found if router.dark and router.replaces_id is not None]
+    return [router.uuid for router in found if router.retired is None and router not in making]
 
 
 def _bring_up(session: Session, uuid: str) -> list[tuple[int, int]]:

@@ -88,7 +88,7 @@ def _targets() -> Select[Target]:
     """Return the query for the targets of a ``network``'s appliances."""
     from controlplane.network.routers import Router
 
-    return select(Target).join(Router).where(Router.network_id == bindparam("network"))
+    return select(Target).join(Router).where(Router.network_id == bindparam("network"), Router.retired.is_(None))
 
 
 def services_of(network: Network) -> dict[str, list[str]]:

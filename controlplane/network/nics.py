@@ -35,11 +35,13 @@ class Nic(Created, Row):
     A guest's NIC has a network; a router's public NIC has a public range instead.
 
     :ivar device: position: 0 is the first.
+    :ivar guest_name: the guest's host name in lower case, while nobody else may have it on the network.
     :ivar rate: Mbit/s, 0 unlimited.
     :ivar address6: on a network with IPv6: the one that its MAC makes, unless another was asked for.
     """
 
     __tablename__ = "nics"
+    __table_args__ = (UniqueConstraint("network_id", "guest_name"),)
 
     vm_id: Mapped[int | None] = mapped_column(ForeignKey("virtual_machines.id", ondelete="CASCADE"), index=True)
     router_id: Mapped[int | None] = mapped_column(ForeignKey("routers.id", ondelete="CASCADE"), index=True)
@@ -52,6 +54,7 @@ class Nic(Created, Row):
     device: Mapped[int] = mapped_column(default=0)
     default: Mapped[bool] = mapped_column(default=False)
     rate: Mapped[int] = mapped_column(default=0)
+    guest_name: Mapped[str | None] = mapped_column(String(63))
     network: Mapped[Network | None] = relationship()
     secondary: Mapped[list[SecondaryAddress]] = relationship(cascade="all, delete-orphan")
 
@@ -94,6 +97,7 @@ def allocate(
         mac=mac.lower() or new_mac(),
         device=device,
         default=default,
+        guest_name=vm.hostname.lower() if vm else None,
     )
     if mac and session.scalar(select(Nic.id).where(Nic.mac == nic.mac)) is not None:
         raise BadParameter(f"Invalid parameter macaddress value={mac}: another interface has it.")

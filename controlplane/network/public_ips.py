@@ -282,7 +282,7 @@ def _let_go() -> Update:
     from controlplane.network.routers import Router
 
     ips = cast("Table", PublicIp.__table__)
-    networks = select(Router.network_id).where(Router.target_id == bindparam("target"))
+    networks = select(Router.network_id).where(Router.target_id == bindparam("target"), Router.dark.is_(False))
     mine = ips.c.state == RELEASING, ips.c.network_id.in_(networks)
     return update(ips).where(*mine).values(state=FREE, network_id=None)
 

@@ -35,6 +35,9 @@ class Router(Created, Removable, Owned, Row):
     :ivar state: ``Starting``, ``Running``, ``Stopping``, ``Stopped``.
     :ivar running: what is wanted.
     :ivar boot: a higher number makes its shell anew.
+    :ivar replaces_id: the router whose place it takes, until that one is gone.
+    :ivar dark: its interfaces are in no segment: it is yet to take over, or was taken over from.
+    :ivar retired: when another took over from it; it stays until the connections that end at itself have ended.
     """
 
     __tablename__ = "routers"
@@ -49,6 +52,9 @@ class Router(Created, Removable, Owned, Row):
     state: Mapped[str] = mapped_column(String(20), default="Starting")
     running: Mapped[bool] = mapped_column(default=True)
     boot: Mapped[int] = mapped_column(default=0)
+    replaces_id: Mapped[int | None] = mapped_column(ForeignKey("routers.id"), index=True)
+    dark: Mapped[bool] = mapped_column(default=False)
+    retired: Mapped[datetime | None]
     network: Mapped[Network | None] = relationship()
     zone: Mapped[Zone] = relationship()
     service_offering: Mapped[ServiceOffering | None] = relationship()

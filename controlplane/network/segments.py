@@ -27,9 +27,11 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     """
     guests = VirtualMachine.removed.is_(None), VirtualMachine.state.not_in(("Expunging", "Error"))
     routers = Router.running, Router.removed.is_(None)
+    # a router that is made in the dark has the interfaces of the one whose place it takes
+    theirs = or_(Nic.router_id == Router.id, and_(Router.dark, Nic.router_id == Router.replaces_id))
     here = or_(and_(VirtualMachine.host_id == host.id, *guests), and_(Router.host_id == host.id, *routers))
     query = select(Nic).outerjoin(VirtualMachine, Nic.vm_id == VirtualMachine.id)
-    query = query.outerjoin(Router, Nic.router_id == Router.id).where(here)
+    query = query.outerjoin(Router, theirs).where(here)
     nics = session.scalars(query.options(joinedload(Nic.network).joinedload(Network.physical_network))).all()
     networks = {nic.network.id: nic.network for nic in nics if nic.network is not None}
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))

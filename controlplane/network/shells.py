@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.network import ipv6
@@ -28,10 +29,36 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
     for router in routers:
         assert router.network is not None
         assert router.target is not None
-        nics = session.scalars(select(Nic).where(Nic.router_id == router.id).order_by(Nic.device))
-        facts = tuple(nic_fact(session, router.network, nic) for nic in nics)
-        shells.append(Shell(router.target.uuid, router.name, facts, boot=router.boot))
+        facts = tuple(nic_fact(session, router.network, nic) for nic in nics_of(session, router))
+        shells.append(
+            Shell(
+                router.target.uuid,
+                router.name,
+                facts,
+                boot=router.boot,
+                dark=router.dark,
+                follows=_follows(session, router),
+            )
+        )
     return tuple(sorted(shells, key=lambda shell: shell.name))
+
+
+def _follows(session: Session, router: Router) -> str:
+    """Return the name of the router on this host from which it takes over, once it is to serve."""
+    if router.dark or router.replaces_id is None:
+        return ""
+    old = session.get_one(Router, router.replaces_id)
+    return old.name if old.host_id == router.host_id else ""
+
+
+def nics_of(session: Session, router: Router) -> Sequence[Nic]:
+    """Return the router's interfaces by position; while one replaces another, both have those of the serving one."""
+    query = select(Nic).order_by(Nic.device).options(joinedload(Nic.network))
+    own = session.scalars(query.where(Nic.router_id == router.id)).all()
+    if own or not router.dark:
+        return own
+    others = select(Router.id).where(or_(Router.id == router.replaces_id, Router.replaces_id == router.id))
+    return session.scalars(query.where(Nic.router_id.in_(others))).all()
 
 
 def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:

@@ -45,3 +45,14 @@ def store(session: Session, target: Target, observation: Observation) -> None:
     session.add(found)
     for listener in _listeners.get(target.kind, ()):
         listener(session, target, observation)
+
+
+def inherit(session: Session, target: int, former: Found) -> None:
+    """Add the totals of a target that goes to those of the one, by its number, that took its place."""
+    found = session.get(Found, target) or Found(target_id=target, health={}, states={}, counters={})
+    counters = dict(found.counters)
+    for name, (packets, size, *_) in former.counters.items():
+        own = counters.get(name, (0, 0, 0, 0))
+        counters[name] = (own[0] + packets, own[1] + size, own[2], own[3])
+    found.counters = counters
+    session.add(found)

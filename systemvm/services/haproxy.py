@@ -24,6 +24,7 @@ CONF = "haproxy/haproxy.cfg"
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _MASTER = re.compile(r"^\d+\s+master\s+(\d+)\s+\[failed: (\d+)\]", re.MULTILINE)
 _WAIT = 10.0
+_RUNNING = "2"
 
 
 class Haproxy:
@@ -53,6 +54,8 @@ class Haproxy:
         if not _has(new):
             daemon.stop()
             return []
+        if _retired(place).exists():
+            return []
         if daemon.pid() is None:
             return self._start(place)
         self._tally(place).fold(_counts(_stat(place)))
@@ -73,7 +76,7 @@ class Haproxy:
 
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
         """Start it where it is gone."""
-        if not _has(bundle) or _daemon(place).pid() is not None:
+        if not _has(bundle) or _retired(place).exists() or _daemon(place).pid() is not None:
             return []
         for failure in self._start(place):
             raise RuntimeError(failure.reason)
@@ -103,6 +106,36 @@ class Haproxy:
         if place.folder not in self._tallies:
             self._tallies[place.folder] = Tally(place.folder / "run" / "counters-haproxy.json")
         return self._tallies[place.folder]
+
+
+def adopt(old: Place, new: Place) -> None:
+    """Have the new one believe what the old one knows of its servers: in the dark its own checks reach nobody."""
+    up, down = _servers(old), [name for name, is_up in _servers(new).items() if not is_up]
+    for name in down:
+        if up.get(name):
+            _ask(new, "haproxy.sock", f"set server {name} health up")
+
+
+def retire(place: Place) -> None:
+    """Have it finish what it has begun, and not be started again.
+
+    A soft stop (management guide, 4) tells clients that keep their connection to make another with the next answer,
+    and ends with the last of them.
+    """
+    if _daemon(place).pid() is not None:
+        _retired(place).touch()
+        _daemon(place).signal(signal.SIGUSR1)
+
+
+def _servers(place: Place) -> dict[str, bool]:
+    """Return BACKEND/SERVER → whether it gets connections."""
+    rows = [line.split() for line in _ask(place, "haproxy.sock", "show servers state").splitlines()[2:]]
+    return {f"{row[1]}/{row[3]}": row[5] == _RUNNING for row in rows if len(row) > 5}
+
+
+def _retired(place: Place) -> Path:
+    """Where it is noted that it is not to be started again."""
+    return place.folder / "run" / "haproxy.retired"
 
 
 def _daemon(place: Place) -> Daemon:

@@ -9,13 +9,13 @@ import json
 import os
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from systemvm import links, netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.ports import Bay, Port, counters
-from systemvm.services import HostSettings, Place, segments
+from systemvm.services import HostSettings, Place, drain, handover, segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Shell:
     running: bool
     boot: int
     ports: tuple[Port, ...]
+    dark: bool = False
+    follows: str = ""
 
 
 def wanted(bundle: Bundle) -> tuple[Shell, ...]:
@@ -63,11 +65,10 @@ class Shells:
         with netns.netlink(place.host.namespace) as ip:
             present = links.read(ip)
         shells = wanted(bundle)
-        there = {True: "running", False: "absent"}
         return Observation(
             bundle.target,
-            counters=tuple(count for shell in shells for count in counters(present, shell.ports)),
-            states=tuple((shell.id, there[netns.exists(place.host.prefix + shell.name)]) for shell in shells),
+            counters=tuple(count for shell in shells if not shell.dark for count in counters(present, shell.ports)),
+            states=tuple((shell.id, _state(place.host, shell)) for shell in shells),
         )
 
     def remove(self, place: Place) -> None:
@@ -79,13 +80,23 @@ class Shells:
     def _bring_about(self, host: HostSettings, bundle: Bundle) -> tuple[list[str], list[Failure]]:
         done: list[str] = []
         failures = []
+        waiting: set[str] = set()
         shells = wanted(bundle)
         bay = segments.bay(host, bundle)
-        for name in sorted(_recorded(host) - {shell.name for shell in shells if shell.running}):
+        kept = {shell.name for shell in shells if shell.running}
+        for shell in shells:
+            if shell.running and handover.is_due(host, bay, shell.name, shell.follows, shell.ports):
+                try:
+                    done += _take_over(host, bay, shell)
+                except Exception as error:  # noqa: BLE001 - tried again; the one that it follows goes on serving
+                    kept |= {shell.follows}
+                    waiting |= {shell.name, shell.follows}
+                    failures.append(Failure(shell.id, f"{shell.name} cannot take over from {shell.follows}: {error}"))
+        for name in sorted(_recorded(host) - kept):
             _remove(host, bay, name)
             done.append(f"removed the shell {name}")
         for shell in shells:
-            if not shell.running:
+            if not shell.running or shell.name in waiting:
                 continue
             try:
                 done += _ensure(host, bay, shell)
@@ -112,7 +123,23 @@ def _ensure(host: HostSettings, bay: Bay, shell: Shell) -> list[str]:
     done = [f"made the shell {shell.name}"] if netns.ensure(space) else []
     if done:
         _trust_addresses(space)
-    return done + bay.plug(space, shell.ports, up=True)
+    return done + bay.plug(space, shell.ports, up=True, dark=shell.dark)
+
+
+def _take_over(host: HostSettings, bay: Bay, shell: Shell) -> list[str]:
+    """Make the shell in the dark where it is not there, and hand it what the one has that it follows."""
+    return _ensure(host, bay, replace(shell, dark=True)) + handover.take_over(
+        host, bay, shell.name, shell.follows, shell.ports
+    )
+
+
+def _state(host: HostSettings, shell: Shell) -> str:
+    space = host.prefix + shell.name
+    if not netns.exists(space):
+        return "absent"
+    if not shell.dark:
+        return "running"
+    return "dark" if drain.busy(space) else "drained"
 
 
 def _trust_addresses(space: str) -> None:
@@ -123,6 +150,7 @@ def _trust_addresses(space: str) -> None:
 
 def _remove(host: HostSettings, bay: Bay, name: str) -> None:
     space = host.prefix + name
+    drain.end(host, space)
     bay.unplug(space)
     end_processes(space)
     netns.ensure_no(space)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.errors import BadParameter
@@ -138,3 +140,24 @@ def test_a_destroyed_machine_can_be_recovered_by_an_admin_until_it_is_expunged(t
     there.job(cloud("expungeVirtualMachine", id=vm["id"]))
     with pytest.raises(BadParameter):
         cloud("recoverVirtualMachine", id=vm["id"])
+
+
+def test_a_host_name_is_one_machines_own_on_a_network_while_that_is_there(there, cloud):
+    one, two = (there.deploy(name=name) for name in ("one", "two"))
+    with cloud.database.write() as session, pytest.raises(IntegrityError):  # as two deploys at the same moment would
+        session.execute(update(Nic).where(Nic.mac == two["nic"][0]["macaddress"]).values(guest_name="one"))
+    there.job(there.cloud("destroyVirtualMachine", id=one["id"]))
+    assert there.deploy(name="ONE")["name"] == "ONE"
+    with pytest.raises(BadParameter, match="has a machine of this name already"):
+        cloud("recoverVirtualMachine", id=one["id"])
+    there.cloud("updateVirtualMachine", id=two["id"], name="three")
+    assert {row.guest_name for row in there.rows(Nic, Nic.vm_id.is_not(None))} == {None, "one", "three"}
+
+
+def test_a_host_is_given_no_more_machines_than_its_hypervisor_takes(there, cloud):
+    cloud("updateHypervisorCapabilities", hypervisor="LXC", maxguestslimit=2)
+    there.deploy(name="one")  # and its router
+    there.deploy(name="two")
+    there.deploy(name="three")
+    full = there.deploy(name="four")
+    assert "it holds 2 machines and routers, and its hypervisor is given 2 at most" in full["errortext"]

@@ -47,7 +47,10 @@ class Namespace:
 
 def _shell(shell: Shell, carried: set[str]) -> ShellConfig:
     _check_name(shell.name)
-    return ShellConfig(shell.target, shell.name, shell.running, shell.boot, _ports(shell.name, shell.nics, carried))
+    ports = _ports(shell.name, shell.nics, carried, shell.target)
+    if shell.follows:
+        _check_name(shell.follows)
+    return ShellConfig(shell.target, shell.name, shell.running, shell.boot, ports, shell.dark, shell.follows)
 
 
 def _guest(guest: Guest, carried: set[str]) -> GuestConfig:
@@ -68,8 +71,8 @@ def _guest(guest: Guest, carried: set[str]) -> GuestConfig:
     )
 
 
-def _ports(owner: str, nics: Iterable[Nic], carried: set[str]) -> tuple[PortConfig, ...]:
-    ports = tuple(PortConfig.of(nic) for nic in sorted(nics, key=lambda nic: nic.device))
+def _ports(owner: str, nics: Iterable[Nic], carried: set[str], shell: str = "") -> tuple[PortConfig, ...]:
+    ports = tuple(PortConfig.of(nic, shell) for nic in sorted(nics, key=lambda nic: nic.device))
     for port in ports:
         if port.segment not in carried:
             raise ValueError(f"NIC {port.mac} of {owner} is on segment {port.segment}, which is not among the facts.")

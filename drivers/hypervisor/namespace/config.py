@@ -94,20 +94,28 @@ class PortConfig:
     rate: int
 
     @classmethod
-    def of(cls, nic: Nic) -> PortConfig:
-        """Keep of a NIC what the host has to do with."""
-        return cls(nic.id, port_name(nic.id), f"eth{nic.device}", nic.mac, nic.segment, nic.mtu, nic.rate)
+    def of(cls, nic: Nic, owner: str = "") -> PortConfig:
+        """Keep of a NIC what the host has to do with.
+
+        :param owner: of one that two shells have while one takes over from the other: each has a cable of its own.
+        """
+        return cls(nic.id, port_name(nic.id + owner), f"eth{nic.device}", nic.mac, nic.segment, nic.mtu, nic.rate)
 
 
 @dataclass(frozen=True, slots=True)
 class ShellConfig:
-    """The namespace of one appliance; a higher ``boot`` is a new, empty one."""
+    """The namespace of one appliance; a higher ``boot`` is a new, empty one.
+
+    :param dark: its cables are in no bridge; ``follows`` names the shell from which it takes over when they are.
+    """
 
     id: str
     name: str
     running: bool
     boot: int
     ports: tuple[PortConfig, ...]
+    dark: bool = False
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,5 +55,5 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "true"},
     "StaticNat": {},
     "UserData": {},
-    "Vpn": {"VpnTypes": "removeaccessvpn"},
+    "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec,wireguard", "VpnTypes": "removeaccessvpn,s2svpn"},
 }

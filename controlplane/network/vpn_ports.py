@@ -1,0 +1,58 @@
+"""The ports of IKE on a public address: taken by the first VPN there, given up by the last one.
+
+A VPN gateway and a remote access VPN share them, because one daemon serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane.errors import RuleConflict
+from controlplane.network.claims import PortClaim, claim, give_up
+from controlplane.network.public_ips import PublicIp
+
+VPN = "VPN"
+PORTS = (500, 4500)
+"""IKE, and IKE with ESP through NAT (RFC 7296)."""
+
+Holder = Callable[[Session, PublicIp], bool]
+_holders: list[Holder] = []
+
+
+def holds_ports(holder: Holder) -> Holder:
+    """Register, as a decorator, what tells whether some kind of VPN is on an address."""
+    _holders.append(holder)
+    return holder
+
+
+def hold(session: Session, ip: PublicIp) -> None:
+    """Take the ports for a VPN.
+
+    :raises RuleConflict: a rule has one of them, or static NAT takes the address whole.
+    """
+    if ip.static_nat:
+        raise RuleConflict(
+            f"Public address {ip.address} has static NAT to {ip.nic_address}, which takes it whole: "
+            "a VPN needs another address, or static NAT disabled."
+        )
+    on_it = PortClaim.public_ip_id == ip.id, PortClaim.protocol == "udp", PortClaim.port.in_(PORTS)
+    there = session.scalars(select(PortClaim).where(*on_it).order_by(PortClaim.port)).all()
+    for other in there:
+        if other.rule_uuid != ip.uuid:
+            raise RuleConflict(
+                f"Public address {ip.address} has {other.purpose} {other.rule_uuid} on UDP port {other.port}, which a "
+                "VPN needs: choose another address, or delete that rule."
+            )
+    for port in PORTS if not there else ():
+        wanted = PortClaim(public_ip_id=ip.id, protocol="udp", port=port, rule_uuid=ip.uuid, purpose=VPN)
+        claim(session, wanted, port)
+
+
+def let_go(session: Session, ip: PublicIp) -> None:
+    """Give the ports up unless another VPN is on the address; the rows of the one that goes are gone already."""
+    session.flush()
+    if not any(holder(session, ip) for holder in _holders):
+        give_up(session, ip.uuid)

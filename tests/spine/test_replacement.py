@@ -1,0 +1,112 @@
+"""A router is replaced while guests and the internet talk: nothing is reset, next to nothing lost, and all is as before."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from controlplane.demo_zone import NOW
+from tests.spine import traffic
+from tests.spine.traffic import Counted
+from tests.spine.world import World, until
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+TCP, UDP, OUT = 7001, 7002, 7003
+MOST = 2
+
+
+@dataclass
+class Shop:
+    """A network with two guests, whose ports are forwarded, one of which has an address of its own, and a balancer."""
+
+    net: Any
+    guests: list[Any]
+    forwarded: str
+    static: str
+    balanced: str
+
+
+@pytest.fixture(scope="module")
+def shop(world: World):
+    net = world.network()
+    guests = [world.guest(net["id"]) for _ in range(2)]
+    forwarded, static, balanced = (world.address(net["id"]) for _ in range(3))
+    world.forward(forwarded, guests[0], TCP, TCP)
+    world.forward(forwarded, guests[0], UDP, UDP, protocol="udp")
+    world.api.createFirewallRule(ipaddressid=static["id"], protocol="icmp", icmptype=-1, icmpcode=-1, **NOW)
+    world.api.enableStaticNat(ipaddressid=static["id"], virtualmachineid=guests[1]["id"])
+    world.balance(balanced, guests, 80)
+    world.balance(balanced, guests[:1], TCP, privateport=TCP)
+    world.api.createEgressFirewallRule(networkid=net["id"], protocol="all", **NOW)
+    made = Shop(net, guests, *(ip["ipaddress"] for ip in (forwarded, static, balanced)))
+    guest, internet = world.space(f"vm/{guests[0]['name']}"), world.space("internet")
+    with traffic.echoing(guest, tcp=TCP, udp=UDP), traffic.echoing(internet, tcp=OUT):
+        until(lambda: world.curl(f"http://{made.balanced}/"))
+        until(lambda: world.pings("internet", made.static))
+        until(lambda: traffic.echoes(internet, made.balanced, TCP))
+        yield made
+
+
+@pytest.fixture
+def busy(world: World, shop: Shop):
+    """All kinds of traffic through the network's router; what became of it by name, once the block has ended."""
+
+    class Busy(dict[str, Counted]):
+        def __enter__(self):
+            self.stack = ExitStack()
+            guest, internet = world.space(f"vm/{shop.guests[0]['name']}"), world.space("internet")
+            self.resets = self.stack.enter_context(traffic.resets(internet, "br0"))
+            talks = {
+                "ping": traffic.pings(internet, shop.static),
+                "udp": traffic.datagrams(internet, shop.forwarded, UDP),
+                "tcp in": traffic.conversation(internet, shop.forwarded, TCP),
+                "tcp out": traffic.conversation(guest, "203.0.113.1", OUT),
+                "tcp balanced": traffic.conversation(internet, shop.balanced, TCP),
+                "http": traffic.requests(internet, shop.balanced, 80),
+                "http kept": traffic.requests(internet, shop.balanced, 80, keep=True),
+            }
+            for name, talk in talks.items():
+                self[name] = self.stack.enter_context(talk)
+            until(lambda: self.slow(dict.fromkeys(self, 0)) == [])
+            return self
+
+        def __exit__(self, *error):
+            sent = {name: counted.sent for name, counted in self.items()}
+            until(lambda: self.slow(sent) == [])
+            self.stack.__exit__(*error)
+
+        def slow(self, sent):
+            return [name for name, counted in self.items() if counted.sent < sent[name] + 20 and not counted.failed]
+
+    return Busy()
+
+
+def rules(world: World, shop: Shop) -> str:
+    """The router's packet filter as nft prints it; the elements of a set, which have no order, are put in one."""
+    text = world.run(f"router/{world.router(shop.net['id'])['name']}", "nft", "-s", "list", "ruleset").stdout
+    return re.sub(r"elements = \{([^}]*)\}", lambda found: str(sorted(map(str.strip, found[1].split(",")))), text)
+
+
+def test_a_restart_with_cleanup_is_not_noticed(world: World, shop: Shop, busy):
+    before, kernel = world.router(shop.net["id"]), rules(world, shop)
+    assert kernel
+    with busy:
+        begun = time.monotonic()
+        world.api.restartNetwork(id=shop.net["id"], cleanup=True, **NOW)
+        seconds = time.monotonic() - begun
+    after = world.router(shop.net["id"])
+    print(f"{seconds:.2f} s", {name: (c.sent, len(c.lost), round(c.longest, 3), c.failed) for name, c in busy.items()})
+    assert after["id"] != before["id"]
+    assert busy.resets == []
+    assert {name: counted.failed for name, counted in busy.items() if counted.failed} == {}
+    assert max(len(busy[name].lost) for name in ("ping", "udp")) <= MOST
+    assert rules(world, shop) == kernel
+    macs = [{nic["macaddress"] for nic in router["nic"]} for router in (before, after)]
+    assert macs[0] == macs[1]
+    until(lambda: not world.api.listRouters(keyword=before["name"], listall=True), 20)
+    assert before["name"] not in str(world.kernel())
