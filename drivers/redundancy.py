@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -26,3 +27,8 @@ class Redundancy:
     nic: str
     address: str
     peer_address: str = ""
+
+
+def roster(members: Iterable[tuple[str, int]]) -> str:
+    """Return the name of a roster: its routers, each with its shell's number, as a new shell has promised nothing."""
+    return ",".join(f"{name}/{boot}" for name, boot in sorted(members))

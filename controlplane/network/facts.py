@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
+from controlplane.network import redundancy
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
@@ -54,6 +55,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         remote_access=remote_access_facts(session, network),
         dns6=_resolvers6(network),
         wireguards=wireguard_facts(session, network),
+        redundancy=redundancy.facts(session, router),
     )
 
 

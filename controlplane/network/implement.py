@@ -6,7 +6,7 @@ decided in the same transaction that shuts it down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, exists, func, select, update
@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 from controlplane.compute import placement
 from controlplane.compute.choice import Want
 from controlplane.compute.virtual_machines import VirtualMachine
-from controlplane.db.base import now
+from controlplane.db.base import new_uuid, now
 from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
+from controlplane.events.alerts import ROUTER, clear_alert, raise_alert
 from controlplane.identity.accounts import Account
-from controlplane.network import ipv6, nics, public_ips
+from controlplane.network import ipv6, nics, public_ips, redundancy
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, counted, services_of
 from controlplane.network.nics import Nic
@@ -37,7 +38,7 @@ from drivers import registry
 
 GC_WAIT = define("network.gc.wait", 600, "Seconds that a network on which nothing runs keeps its router",
                  category="Network", within=(0, None))  # fmt: skip
-GC_INTERVAL = 10
+GC_INTERVAL, SECOND_INTERVAL = 10, 60
 GUEST_DEVICE, FIRST_PUBLIC_DEVICE = 0, 2
 LIVE = VirtualMachine.state.in_(("Starting", "Running", "Stopping", "Migrating")) | VirtualMachine.running
 
@@ -57,7 +58,8 @@ def ensure_implemented(session: Session, network: Network) -> list[tuple[int, in
         ensure_source_nat(session, network)
     touched: list[Target] = []
     for provider in router_providers(network):
-        touched.extend(ensure_router(session, network, provider).targets(session))
+        for router in ensure_routers(session, network, provider):
+            touched.extend(router.targets(session))
     if not touched:
         network.state = "Implemented"
     session.flush()
@@ -99,6 +101,42 @@ def ensure_source_nat(session: Session, network: Network) -> PublicIp:
     return public_ips.acquire(session, network, owner, source_nat=True)
 
 
+def ensure_routers(session: Session, network: Network, provider: str) -> list[Router]:
+    """Return the network's routers of this provider, running: two on different hosts where it is redundant.
+
+    Where no second host will do, the one serves alone, an operator is told, and it is tried again later.
+    """
+    first = ensure_router(session, network, provider)
+    if not redundancy.is_redundant(network):
+        return [first]
+    redundancy.ensure_link(session, first)
+    served = [one for one in routers_of(session, network) if one.provider == provider and one.retired is None]
+    second = next((one for one in served if one.id != first.id and not one.dark), None)
+    subject = f"Network {network.name} has one router instead of two"
+    try:
+        if second is None:
+            second = _second_router(session, network, first)
+    except NoCapacity as error:
+        raise_alert(session, ROUTER, subject, f"{subject}. {error.text}"[:5000], zone=network.zone_id)
+        return [first]
+    clear_alert(session, ROUTER, subject, zone=network.zone_id)
+    second.running = True
+    ensure_public_nics(session, network)
+    return [first, second]
+
+
+def _second_router(session: Session, network: Network, first: Router) -> Router:
+    assert first.host_id is not None
+    near = {first.host_id: f"router {first.name}, its other half, is there"}
+    host = choose_host(session, Router(zone_id=network.zone_id, account_id=network.account_id, uuid=new_uuid()), near)
+    router = add_router(session, network, first.provider)
+    redundancy.plug_like(session, first, router)
+    redundancy.ensure_link(session, router)
+    place(session, router, host)
+    redundancy.join(session, router)
+    return router
+
+
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
     found = (router for router in routers_of(session, network) if router.provider == provider and not router.retired)
@@ -133,13 +171,18 @@ def add_router(session: Session, network: Network, provider: str) -> Router:
     return router
 
 
-def choose_host(session: Session, router: Router) -> Host:
+def choose_host(session: Session, router: Router, avoid: Mapping[int, str] | None = None) -> Host:
     """Return the host for a new router.
 
+    :param avoid: host number → why it is not to be taken.
     :raises NoCapacity: none will do.
     """
     want = Want(
-        mhz=placement.ROUTER_MHZ, memory=placement.ROUTER_MEMORY, account_id=router.account_id, machine=router.uuid
+        mhz=placement.ROUTER_MHZ,
+        memory=placement.ROUTER_MEMORY,
+        account_id=router.account_id,
+        machine=router.uuid,
+        avoid=avoid or {},
     )
     return placement.pick_host(session, router.zone_id, want)
 
@@ -201,9 +244,10 @@ def remove_router(session: Session, router: Router) -> list[Target]:
     if router.target_id is not None:
         session.get_one(Target, router.target_id).absent = True
     for nic in session.scalars(select(Nic).where(Nic.router_id == router.id)):
+        redundancy.hand_over_addresses(session, nic)
         nics.release(session, nic)
     session.flush()
-    return found
+    return [*found, *redundancy.others(session, router)]
 
 
 def shut_down(session: Session, network: Network) -> list[Target]:
@@ -242,6 +286,7 @@ def router_is_up(session: Session, target: Target) -> None:
         return  # made, and not serving
     router.state = "Running" if router.running else "Stopped"
     if not router.running:
+        targets.touch(session, redundancy.others(session, router))  # the other half may now stand alone
         return
     network = session.get_one(Network, router.network_id)
     if network.state == "Implementing":
@@ -262,8 +307,11 @@ def router_is_gone(session: Session, target: Target) -> None:
     router.target_id = None
     session.flush()
     session.delete(target)
+    session.flush()
+    targets.touch(session, redundancy.others(session, router))
     others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)
     if (network.state == "Shutdown" or network.removed is not None) and session.scalar(others) is None:
+        redundancy.forget(session, network)
         free_vnet(session, network)
 
 
@@ -279,6 +327,18 @@ def _keep_traffic(session: Session, network: Network, router: Router) -> None:
         received, sent = counted(found.counters, network.uuid)
         network.received_before += received
         network.sent_before += sent
+
+
+@duty(SECOND_INTERVAL)
+def complete_redundant_networks(session: Session) -> None:
+    """Give the redundant networks that run on one router their second, where there is a host for it now."""
+    lonely = select(Network).join(redundancy.RouterPair, redundancy.RouterPair.owner == Network.uuid)
+    for network in session.scalars(lonely.where(Network.state == "Implemented", Network.removed.is_(None))).all():
+        for provider in router_providers(network):
+            there = [one for one in routers_of(session, network) if one.provider == provider]
+            if len(there) == 1 and there[0].running and len(ensure_routers(session, network, provider)) > 1:
+                found = routers_of(session, network)
+                targets.touch(session, [target for router in found for target in router.targets(session)])
 
 
 @duty(GC_INTERVAL)

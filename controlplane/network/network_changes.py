@@ -17,7 +17,7 @@ from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, ipv6, public_ips, replacement
+from controlplane.network import implement, ipv6, public_ips, redundancy, replacement
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
@@ -25,6 +25,7 @@ from controlplane.network.offering_change import change_offering
 from controlplane.network.physical_choice import objection
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.reserved_range import reserve
+from controlplane.network.routers import redundant_state
 from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
 from controlplane.reconcile import targets
 from controlplane.work.workflows import Flow, workflow
@@ -339,8 +340,10 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
 
 class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVERYONE, job=True,
                      event="NETWORK.RESTART", instance="Network",
-                     unsupported=("makeredundant",)):  # fmt: skip
+                     ):  # fmt: skip
     """Bring a network's router to the desired state again; with cleanup, by a new router that takes over without a gap.
+
+    The routers of a redundant network are made anew one after the other, the one that stands by first.
 
     A live patch brings the present router to what this release makes of it: templates live on the control plane, so
     that is what any restart without cleanup does.
@@ -349,6 +352,7 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
     id: Network = required()
     cleanup: bool | None = optional(False)
     livepatch: bool | None = optional(False)
+    makeredundant: bool | None = optional(False)
 
     def run(self, ctx: Context) -> None:
         """Touch the router, or hand its replacement, or the making of one that was destroyed, to a workflow."""
@@ -362,10 +366,18 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
+        if self.makeredundant and "SourceNat" not in services_of(self.id):
+            raise BadParameter(
+                f"Invalid parameter makeredundant value=true: network {self.id.name} has no source NAT, and with it no "
+                "router that another could stand in for."
+            )
+        self.id.redundant = self.id.redundant or bool(self.makeredundant)
         lacks_one = implement.router_providers(self.id) and not self.id.targets(ctx.session)
         if self.cleanup or lacks_one:
             self.id.restart_required = False
             ctx.go_on("restartNetwork", self.id)
+        elif self.makeredundant:
+            ctx.go_on("makeNetworkRedundant", self.id)
         else:
             ctx.touch(self.id)
 
@@ -374,8 +386,17 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
 def restart_network(flow: Flow) -> None:
     """Have new routers take the places of a network's, one by one, and make those that are missing or were stopped."""
     flow.wait(flow.step(_remove_stopped, flow.subject))
+    for router in flow.step(_one_of_two, flow.subject):
+        flow.wait(flow.step(_remove, router))
+        flow.wait(flow.step(_bring_up, flow.subject))
     for router in flow.step(_serving, flow.subject):
         replacement.replace(flow, router)
+    flow.wait(flow.step(_bring_up, flow.subject))
+
+
+@workflow("makeNetworkRedundant")
+def make_redundant(flow: Flow) -> None:
+    """Give a network's router its other half."""
     flow.wait(flow.step(_bring_up, flow.subject))
 
 
@@ -388,8 +409,22 @@ def _remove_stopped(session: Session, uuid: str) -> list[tuple[int, int]]:
     return targets.touch(session, [target for router in stopped for target in implement.remove_router(session, router)])
 
 
+def _one_of_two(session: Session, uuid: str) -> list[str]:
+    """Return the routers that have another half, the one that holds the addresses last."""
+    if not redundancy.is_redundant(_network(session, uuid)):
+        return []
+    found = [router for router in implement.routers_of(session, _network(session, uuid)) if redundancy.votes(router)]
+    standing = {router.id: redundant_state(session, router) for router in found}
+    return [router.uuid for router in sorted(found, key=lambda one: (standing[one.id] == "PRIMARY", one.id))]
+
+
+def _remove(session: Session, uuid: str) -> list[tuple[int, int]]:
+    return targets.touch(session, implement.remove_router(session, replacement.router_of(session, uuid)))
+
+
 def _serving(session: Session, uuid: str) -> list[str]:
-    found = implement.routers_of(session, _network(session, uuid))
+    network = _network(session, uuid)
+    found = [] if redundancy.is_redundant(network) else implement.routers_of(session, network)
     making = [router for router in found if router.dark and router.replaces_id is not None]
     return [router.uuid for router in found if router.retired is None and router not in making]
 

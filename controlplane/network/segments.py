@@ -6,6 +6,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
+from controlplane.network import redundancy
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
@@ -37,6 +38,12 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
     found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
     found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
+    linked = (Nic.router_id.is_not(None), Nic.traffic == redundancy.LINK, Router.host_id == host.id, *routers)
+    served = select(Network.id).join(Router, Router.network_id == Network.id).join(Nic, Nic.router_id == Router.id)
+    for network in session.scalars(select(Network).where(Network.id.in_(served.where(*linked)))):
+        label = _label(network.physical_network, "Guest", host.hypervisor)
+        if (segment := redundancy.link_segment(session, network, label)) is not None:
+            found.add(segment)
     return tuple(sorted(found))
 
 

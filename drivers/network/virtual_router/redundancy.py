@@ -7,11 +7,12 @@ nothing that a guest or a neighbour could notice but the port that a switch find
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from drivers.network.virtual_router.config import Conntrackd, Links, Redundancy
 from drivers.network.virtual_router.syntax import address, identity
+from drivers.redundancy import roster
 from drivers.vocabulary import ApplianceFacts
 
 _LINK = "Control"
@@ -52,11 +53,6 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], links: Links) -> tuple
         ),
     )
     return redundancy, Conntrackd(device, own, other) if wanted.peer else None
-
-
-def roster(members: Sequence[tuple[str, int]]) -> str:
-    """Return the name of a roster: its routers, each with its shell's number, as a new shell has promised nothing."""
-    return ",".join(f"{name}/{boot}" for name, boot in sorted(members))
 
 
 def shared(facts: ApplianceFacts, links: Links) -> Links:
