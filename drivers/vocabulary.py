@@ -1,8 +1,7 @@
 """The nouns that the control plane and its drivers share: facts, as frozen plain values.
 
 Facts say what is wanted of a target in CloudStack's own terms; they name no daemon and no device, so the same facts
-fit a virtual router, a BIG-IP, a NetScaler and an SRX. Nothing here reads a clock, a database or a file. The values
-that come by the ten thousand are named tuples, because those are the cheapest to make and to compare.
+fit a virtual router and an SRX. Values that come by the ten thousand are named tuples, the cheapest to compare.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import Literal, NamedTuple
 
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
+from drivers.vpc import AclItem, Vpc
+from drivers.wireguard import Wireguard
 
 SERVICES = (
     "Dhcp",
@@ -238,60 +239,6 @@ class LoadBalancer:
     settings: tuple[tuple[str, str], ...] = ()
 
 
-class Passage(NamedTuple):
-    """What a WireGuard peer may reach.
-
-    :param destination: CIDR behind the tunnel.
-    :param protocol: ``tcp``, ``udp``, ``icmp`` or ``all``.
-    :param start: first port, or the ICMP type (-1 is any); ``end`` the last, or the ICMP code.
-    """
-
-    destination: str
-    protocol: str = "all"
-    start: int = -1
-    end: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class WireguardPeer:
-    """One peer of a WireGuard VPN: a person's device, or another site.
-
-    :param public_key: base64, as ``wg pubkey`` prints it; ``preshared_key`` alike, empty is none.
-    :param address: its own in the tunnel.
-    :param remotes: CIDRs behind it; empty for a device.
-    :param endpoint: ``address:port`` where it is called at; empty where it calls.
-    :param keepalive: seconds between empty packets that keep a NAT open; 0 is none.
-    """
-
-    id: str
-    public_key: str
-    address: str
-    remotes: tuple[str, ...] = ()
-    endpoint: str = ""
-    keepalive: int = 0
-    passages: tuple[Passage, ...] = ()
-    preshared_key: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Wireguard:
-    """A WireGuard VPN (createWireguardVpn).
-
-    :param address: the public address that it listens on, ``port`` the UDP port.
-    :param gateway: the appliance's own address in the tunnel, which is ``cidr`` wide.
-    :param mtu: of the tunnel, in bytes.
-    """
-
-    id: str
-    address: str
-    port: int
-    gateway: str
-    cidr: str
-    mtu: int
-    private_key: str = field(repr=False)
-    peers: tuple[WireguardPeer, ...] = ()
-
-
 class Lease(NamedTuple):
     """A guest's address on a network, for DHCP, DNS and metadata.
 
@@ -339,6 +286,7 @@ class Network:
     :param cidr: IPv4; empty, as ``gateway``, on a network of IPv6 alone.
     :param cidr6: its /64; empty on a network of IPv4 alone. ``gateway6`` is the router's own address in it.
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
+    :param acl: the rules of a VPC's tier; None lets everything through.
     """
 
     id: str
@@ -357,6 +305,7 @@ class Network:
     forwards: tuple[PortForward, ...] = ()
     static_nats: tuple[StaticNat, ...] = ()
     balancers: tuple[LoadBalancer, ...] = ()
+    acl: tuple[AclItem, ...] | None = None
     cidr6: str = ""
     gateway6: str = ""
     ingress6: tuple[Ipv6Rule, ...] = ()
@@ -368,7 +317,7 @@ class ApplianceFacts:
     """All that is wanted of one network appliance: a virtual router now, a hardware device alike.
 
     :param dns: the resolvers that it asks, IPv4; ``dns6`` those that have an IPv6 address.
-    :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
+    :param networks: the guest networks that it serves: one for an isolated network, many for a ``vpc``.
     """
 
     target: str
@@ -378,6 +327,7 @@ class ApplianceFacts:
     networks: tuple[Network, ...]
     dns: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    vpc: Vpc | None = None
     wireguards: tuple[Wireguard, ...] = ()
     dns6: tuple[str, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()

@@ -42,7 +42,7 @@ def _pair(session: Session, agent_id: int, owner: str, router: str) -> tuple[Rou
     pair = session.get(RouterPair, owner, with_for_update=True)
     mine = select(Router).join(Target, Router.target_id == Target.id).where(Target.agent_id == agent_id)
     found = session.scalar(mine.where(Router.uuid == router))
-    if pair is None or found is None or redundancy.owner_of(found).uuid != owner:
+    if pair is None or found is None or found.whole.uuid != owner:
         return None
     return pair, found
 

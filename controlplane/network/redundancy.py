@@ -15,23 +15,23 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from controlplane.db.base import Base
 from controlplane.errors import NoCapacity
 from controlplane.network.addressing import lowest_number
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, Whole
 from controlplane.network.nics import NetworkAddress, Nic, new_mac
 from controlplane.network.routers import Router
 from controlplane.reconcile.targets import Target
 from controlplane.zone.dedicated_vnets import ranges_for
-from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
+from controlplane.zone.hosts import Host
+from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType, Vnet
 from drivers import redundancy as noun
-from drivers.vocabulary import Segment
 
-LINK, LINK_DEVICE, LINK_MTU, LINK_PREFIX = "Control", 1, 1500, 24
+LINK, LINK_DEVICE, LINK_PREFIX = "Control", 1, 24
 _LINK_NET = "169.254.240"
 
 
 class RouterPair(Base):
     """The redundant routers of one owner, and whom the control plane has voted for.
 
-    :ivar owner: the UUID of the network.
+    :ivar owner: the UUID of the network or VPC.
     :ivar vnet: number of the segment between the routers.
     :ivar holder: the UUID of the router that has the vote ``until`` then; empty is nobody.
     :ivar epoch: counts the holders.
@@ -49,20 +49,15 @@ class RouterPair(Base):
     round: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
-def is_redundant(network: Network) -> bool:
-    """Tell whether the network is to have two routers: by its offering, or because it was made so."""
-    return network.redundant or network.offering.redundant_router
-
-
-def owner_of(router: Router) -> Network:
-    """Return the network whose router it is."""
-    assert router.network is not None
-    return router.network
+def is_redundant(whole: Whole) -> bool:
+    """Tell whether the network or VPC is to have two routers: by its offering, or because it was made so."""
+    return whole.redundant or (isinstance(whole, Network) and whole.offering.redundant_router)
 
 
 def kin(session: Session, router: Router) -> Sequence[Router]:
     """Return all routers of the same owner and provider whose rows are there, itself and those that go among them."""
-    same = Router.network_id == router.network_id, Router.provider == router.provider
+    mine = Router.network_id == router.network_id if router.vpc_id is None else Router.vpc_id == router.vpc_id
+    same = mine, Router.provider == router.provider
     return session.scalars(select(Router).where(*same).order_by(Router.id)).all()
 
 
@@ -76,6 +71,15 @@ def votes(router: Router) -> bool:
     return router.running and router.removed is None and router.retired is None and not router.dark
 
 
+def paired(session: Session) -> list[list[Router]]:
+    """Return the routers that are there of each owner whose routers are redundant."""
+    linked = select(Router).join(Nic, Nic.router_id == Router.id).where(Nic.traffic == LINK, Router.removed.is_(None))
+    found: dict[tuple[int | None, int | None, str], list[Router]] = {}
+    for router in session.scalars(linked.order_by(Router.id)):
+        found.setdefault((router.network_id, router.vpc_id, router.provider), []).append(router)
+    return list(found.values())
+
+
 def roster(session: Session, router: Router) -> str:
     """Return the name of the present roster of the router's owner."""
     return noun.roster([(one.uuid, one.boot) for one in members(session, router)])
@@ -83,7 +87,7 @@ def roster(session: Session, router: Router) -> str:
 
 def others(session: Session, router: Router) -> list[Target]:
     """Return the targets of the routers that must learn that this one comes or goes; none where it stands alone."""
-    if router.network is None or session.get(RouterPair, router.network.uuid) is None:
+    if session.get(RouterPair, router.whole.uuid) is None:
         return []
     return [one.target for one in members(session, router) if one.id != router.id and one.target is not None]
 
@@ -106,10 +110,7 @@ def may_have_votes(session: Session, router: Router) -> bool:
 
 def ensure_link(session: Session, router: Router) -> RouterPair:
     """Return the pair of the router's owner, with the router on the link between the two."""
-    network = owner_of(router)
-    pair = session.get(RouterPair, network.uuid)
-    if pair is None:
-        pair = _new_pair(session, network)
+    pair = session.get(RouterPair, router.whole.uuid) or _new_pair(session, router.whole)
     mine = select(Nic.id).where(Nic.router_id == router.id, Nic.traffic == LINK)
     if session.scalar(mine) is None:
         near = [one.id for one in kin(session, router)]
@@ -122,28 +123,41 @@ def ensure_link(session: Session, router: Router) -> RouterPair:
     return pair
 
 
-def _new_pair(session: Session, network: Network) -> RouterPair:
-    physical = session.get_one(PhysicalNetwork, network.physical_network_id, with_for_update=True)
+def _new_pair(session: Session, whole: Whole) -> RouterPair:
+    query = select(PhysicalNetwork).order_by(PhysicalNetwork.id).with_for_update()
+    if isinstance(whole, Network):
+        query = query.where(PhysicalNetwork.id == whole.physical_network_id)
+    else:
+        carries = PhysicalNetwork.traffic_types.any(TrafficType.traffic == "Guest")
+        query = query.where(PhysicalNetwork.zone_id == whole.zone_id, carries)
+    physical = session.scalars(query).first()
+    assert physical is not None, "a zone that has routers carries guests"
     taken = set(session.scalars(select(Vnet.number).where(Vnet.physical_network_id == physical.id)))
-    choices = (lowest_number(ranges, taken) for ranges in ranges_for(session, physical, network.account_id))
+    choices = (lowest_number(ranges, taken) for ranges in ranges_for(session, physical, whole.account_id))
     number = next((choice for choice in choices if choice is not None), None)
     if number is None:
         raise NoCapacity(f"Physical network {physical.name} has no VLAN or VNI left for the link of redundant routers.")
     session.add(Vnet(physical_network_id=physical.id, number=number))
-    pair = RouterPair(owner=network.uuid, physical_network_id=physical.id, vnet=number)
+    pair = RouterPair(owner=whole.uuid, physical_network_id=physical.id, vnet=number)
     session.add(pair)
     session.flush()
     return pair
 
 
-def plug_like(session: Session, first: Router, second: Router) -> None:
-    """Give the second router an interface wherever the first has one on a guest network, with the same addresses."""
-    has = set(session.scalars(select(Nic.network_id).where(Nic.router_id == second.id, Nic.network_id.is_not(None))))
-    for nic in session.scalars(select(Nic).where(Nic.router_id == first.id, Nic.network_id.is_not(None))).all():
-        if nic.network_id not in has:
-            same = {"address": nic.address, "address6": nic.address6, "device": nic.device}
-            session.add(Nic(router_id=second.id, network_id=nic.network_id, mac=new_mac(), **same))
+def share(session: Session, router: Router, network: Network, device: int) -> bool:
+    """Give the router an interface with the addresses that its other half has on the network.
+
+    :return: False where no other half has any: then they are to be taken.
+    """
+    near = [one.id for one in kin(session, router) if one.id != router.id and one.removed is None]
+    twin = session.scalar(select(Nic).where(Nic.router_id.in_(near), Nic.network_id == network.id).limit(1))
+    if twin is None:
+        return False
+    nic = Nic(router_id=router.id, network_id=network.id, mac=new_mac(), device=device)
+    nic.address, nic.address6 = twin.address, twin.address6
+    session.add(nic)
     session.flush()
+    return True
 
 
 def hand_over_addresses(session: Session, nic: Nic) -> None:
@@ -156,9 +170,14 @@ def hand_over_addresses(session: Session, nic: Nic) -> None:
         session.execute(update(NetworkAddress).where(NetworkAddress.nic_id == nic.id).values(nic_id=heir))
 
 
-def forget(session: Session, network: Network) -> None:
+def remain(session: Session, router: Router) -> bool:
+    """Tell whether a router of the same owner is there yet, besides this one."""
+    return any(one.target_id is not None for one in kin(session, router) if one.id != router.id)
+
+
+def forget(session: Session, whole: Whole) -> None:
     """Give the link's number back once the last router is gone."""
-    pair = session.get(RouterPair, network.uuid)
+    pair = session.get(RouterPair, whole.uuid)
     if pair is not None:
         mine = Vnet.physical_network_id == pair.physical_network_id, Vnet.number == pair.vnet
         session.execute(delete(Vnet).where(*mine))
@@ -166,18 +185,21 @@ def forget(session: Session, network: Network) -> None:
         session.flush()
 
 
-def link_id(network: Network) -> str:
-    """Return the name of the segment between the routers of a network."""
-    return f"link-{network.uuid}"
+def link_id(whole: Whole) -> str:
+    """Return the name of the segment between the routers of a network or VPC."""
+    return f"link-{whole.uuid}"
 
 
-def link_segment(session: Session, network: Network, label: str) -> Segment | None:
-    """Return the segment between the routers of a network, where it has one."""
-    pair = session.get(RouterPair, network.uuid)
-    if pair is None:
-        return None
-    scheme = "vxlan" if network.physical_network.isolation.upper() == "VXLAN" else "vlan"
-    return Segment(link_id(network), f"{scheme}://{pair.vnet}", "Guest", label, LINK_MTU)
+def links(session: Session, host: Host) -> list[tuple[PhysicalNetwork, str, int]]:
+    """Return (physical network, segment's name, number) of the links of the routers that a host is to hold."""
+    here = Router.host_id == host.id, Router.running, Router.removed.is_(None), Nic.traffic == LINK
+    found = []
+    for router in session.scalars(select(Router).join(Nic, Nic.router_id == Router.id).where(*here)):
+        pair = session.get(RouterPair, router.whole.uuid)
+        if pair is not None:
+            physical = session.get_one(PhysicalNetwork, pair.physical_network_id)
+            found.append((physical, link_id(router.whole), pair.vnet))
+    return found
 
 
 def facts(session: Session, router: Router) -> noun.Redundancy | None:
@@ -191,7 +213,7 @@ def facts(session: Session, router: Router) -> noun.Redundancy | None:
     far = session.scalar(select(Nic.address).where(Nic.router_id == peer.id, Nic.traffic == LINK)) if peer else None
     left = [one for one in kin(session, router) if one.id != router.id and not _is_down(one)]
     return noun.Redundancy(
-        group=owner_of(router).uuid,
+        group=router.whole.uuid,
         member=router.uuid,
         peer=peer.uuid if peer and far else "",
         roster=tuple((one.uuid, one.boot) for one in all_members),

@@ -38,20 +38,20 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
     found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
     found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
-    linked = (Nic.router_id.is_not(None), Nic.traffic == redundancy.LINK, Router.host_id == host.id, *routers)
-    served = select(Network.id).join(Router, Router.network_id == Network.id).join(Nic, Nic.router_id == Router.id)
-    for network in session.scalars(select(Network).where(Network.id.in_(served.where(*linked)))):
-        label = _label(network.physical_network, "Guest", host.hypervisor)
-        if (segment := redundancy.link_segment(session, network, label)) is not None:
-            found.add(segment)
+    for physical, name, number in redundancy.links(session, host):
+        label = _label(physical, "Guest", host.hypervisor)
+        found.add(Segment(name, f"{_scheme(physical)}://{number}", "Guest", label))
     return tuple(sorted(found))
 
 
 def _guest_segment(network: Network, hypervisor: str) -> Segment:
     physical = network.physical_network
-    scheme = "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
     label = _label(physical, "Guest", hypervisor)
-    return Segment(network.uuid, f"{scheme}://{network.vnet}", "Guest", label, network.mtu)
+    return Segment(network.uuid, f"{_scheme(physical)}://{network.vnet}", "Guest", label, network.mtu)
+
+
+def _scheme(physical: PhysicalNetwork) -> str:
+    return "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
 
 
 def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:

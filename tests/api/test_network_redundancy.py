@@ -46,7 +46,7 @@ def facts(there, router):
 
 
 def shown(there):
-    return {row["name"]: row for row in there.cloud.as_user("admin")("listRouters")["router"]}
+    return {row["name"]: row for row in there.cloud.as_user("admin")("listRouters", listall=True)["router"]}
 
 
 def vote(there, router, number=1, **more):
