@@ -45,8 +45,10 @@ class Ask(NamedTuple):
 
 
 class AskPlane(NamedTuple):
-    """Ask the control plane for its vote, for so many ns; it adds the margin of a fifteenth, and
-    shortens no promise that it made before."""
+    """Ask the control plane for its vote, for so many ns.
+
+    It adds the margin of a fifteenth, and shortens no promise that it made before.
+    """
 
     round: int
     length: int
