@@ -63,7 +63,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
         remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
-        wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
+        wireguards=wireguard_facts(session, whole),
         redundancy=redundancy.facts(session, router),
     )
 

@@ -241,8 +241,8 @@ def ensure_public_nics(session: Session, whole: Whole) -> None:
     vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
     for router in routers_of(session, whole):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
-        if not present and router.replaces_id is not None:
-            continue  # it has those of the one that it replaces
+        if not present and (router.retired or router.replaces_id is not None):
+            continue  # it has those of the one that it replaces, or that has replaced it
         ranges = {nic.range_id: nic for nic in present if nic.range_id}
         by_vlan = {session.get_one(public_ips.VlanRange, number).vlan: nic for number, nic in ranges.items()}
         for vlan in by_vlan.keys() - vlans.keys():
@@ -269,6 +269,9 @@ def remove_router(session: Session, router: Router) -> list[Target]:
     :return: what it was on, to be touched.
     """
     found = list(router.targets(session))
+    heir = select(Router).where(Router.replaces_id == router.id, Router.dark, Router.removed.is_(None))
+    for never_lit in session.scalars(heir).all():
+        found.extend(remove_router(session, never_lit))
     router.running, router.state, router.removed = False, "Stopping", now()
     if router.target_id is not None:
         session.get_one(Target, router.target_id).absent = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from controlplane.network.networks import Network
+from controlplane.network.networks import Whole
 from controlplane.network.wireguard_peers import WireguardPeer
-from controlplane.network.wireguard_vpns import WireguardVpn
+from controlplane.network.wireguard_vpns import WireguardVpn, leads_to
 from drivers import wireguard
 
 OVERHEAD = 80
@@ -17,13 +17,13 @@ _SMALLEST = 1280
 
 def mtu_of(vpn: WireguardVpn) -> int:
     """Return the tunnel's MTU: what is left of the public side's."""
-    return max(_SMALLEST, min(vpn.network.public_mtu, 1500) - OVERHEAD)
+    return max(_SMALLEST, min(vpn.whole.public_mtu, 1500) - OVERHEAD)
 
 
-def wireguard_facts(session: Session, network: Network) -> tuple[wireguard.Wireguard, ...]:
-    """Return the network's VPN with its peers that are let in."""
-    eager = joinedload(WireguardVpn.public_ip), joinedload(WireguardVpn.network)
-    vpns = session.scalars(select(WireguardVpn).where(WireguardVpn.network_id == network.id).options(*eager)).all()
+def wireguard_facts(session: Session, whole: Whole) -> tuple[wireguard.Wireguard, ...]:
+    """Return the VPN of a network or VPC with its peers that are let in."""
+    eager = joinedload(WireguardVpn.public_ip)
+    vpns = session.scalars(select(WireguardVpn).where(leads_to(whole)).options(eager)).all()
     return tuple(
         wireguard.Wireguard(
             id=vpn.uuid,

@@ -12,14 +12,16 @@ from controlplane.errors import ApiError, BadParameter, LimitReached, RuleConfli
 from controlplane.network.claims import PortClaim
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, release
+from controlplane.network.routers import Router
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.network.wireguard_peers import WireguardPeer
 from controlplane.network.wireguard_vpns import WireguardVpn
 from controlplane.reconcile import observations
-from controlplane.reconcile.targets import Target
+from controlplane.reconcile.targets import Target, load_facts
 from drivers import wireguard
 from systemvm.bundle import Observation
 from tests.api.ground import SERVICES, lay
+from tests.api.vpc_world import vpc_world
 
 
 @pytest.fixture
@@ -387,3 +389,38 @@ def test_events_tell_of_it_without_a_secret(ground, alice, add):
     assert {"VPN.WIREGUARD.CREATE", "VPN.WIREGUARD.PEER.ADD", "VPN.WIREGUARD.PEER.CONFIGURATION",
             "VPN.WIREGUARD.PEER.REMOVE"} <= {event["type"] for event in events}  # fmt: skip
     assert row.private_key not in str(events)
+
+
+def test_a_vpc_has_a_vpn_for_all_its_tiers(cloud):
+    with vpc_world(cloud) as here:
+        vpc = here.vpc()
+        tier = here.tier(vpc["id"])
+        made = here.done(here.cloud("createWireguardVpn", vpcid=vpc["id"]))
+        assert (made["vpcid"], made["vpcname"], made.get("networkid")) == (vpc["id"], "shop", None)
+        peer = here.done(here.cloud("addWireguardPeer", wireguardvpnid=made["id"], name="laptop"))
+        assert peer["acl"] == [{"cidr": "10.1.0.0/16", "protocol": "all"}]
+        told = here.cloud("getWireguardPeerConfiguration", id=peer["id"])["configuration"]
+        assert "AllowedIPs = 10.1.0.0/16, 10.250.0.1/32" in told
+        with cloud.database.read() as session:
+            target = session.scalars(select(Target).join(Router).where(Router.vpc_id.is_not(None))).one()
+            (known,) = load_facts(session, target).wireguards
+        assert [one.id for one in known.peers] == [peer["id"]]
+        assert here.cloud("listWireguardVpns", vpcid=vpc["id"])["count"] == 1
+        for parameters, words in (
+            ({}, "exactly one of networkid and vpcid"),
+            ({"networkid": tier["id"], "vpcid": vpc["id"]}, "exactly one of networkid and vpcid"),
+            ({"networkid": tier["id"]}, "web is a tier; give its VPC's vpcid"),
+        ):
+            with pytest.raises(BadParameter, match=words):
+                here.cloud("createWireguardVpn", **parameters)
+        with pytest.raises(RuleConflict, match="VPC shop has a WireGuard VPN already"):
+            here.cloud("createWireguardVpn", vpcid=vpc["id"], port=4000)
+        other = here.vpc("other", cidr="10.2.0.0/16")
+        with pytest.raises(RuleConflict, match="is no address of VPC other"):
+            here.cloud("createWireguardVpn", vpcid=other["id"], publicipid=made["publicipid"])
+        with pytest.raises(RuleConflict, match=r"overlaps 10\.2\.0\.0/16, VPC other"):
+            here.cloud("createWireguardVpn", vpcid=other["id"], cidr="10.2.9.0/24")
+        here.cloud("deleteNetwork", id=tier["id"])
+        here.cloud("deleteVPC", id=vpc["id"])
+        with cloud.database.read() as session:
+            assert session.scalars(select(WireguardVpn)).all() == []

@@ -238,6 +238,13 @@ def wireguard():
     return replace(two_ranges(), networks=(network(),), wireguards=(vpn,))
 
 
+def wireguard_vpc():
+    """The same in front of two tiers: a peer reaches what its own list and the tier's allow."""
+    vpn = Wireguard(uid(12, 9), SECOND, 51820, "10.250.0.1", "10.250.0.0/24", 1420, KEYS[0],
+                    (WireguardPeer(uid(13, 1), KEYS[1], "10.250.0.2", passages=(Passage("10.1.0.0/16"),)),))  # fmt: skip
+    return replace(vpc(), wireguards=(vpn,))
+
+
 def with_v6(net, **more):
     """The network with a prefix of its own, and the router with an address on the outside."""
     block = {"cidr6": "2001:db8:1::/64", "gateway6": "2001:db8:1::1"}
@@ -319,6 +326,7 @@ FACTS = {
     "vpc": vpc,
     "tunnels": tunnels,
     "wireguard": wireguard,
+    "wireguard_vpc": wireguard_vpc,
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
 }
