@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
+from controlplane.network import redundancy
 from controlplane.network.acls import acl_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.ipv6_firewall import rule_facts6
@@ -63,6 +64,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
         remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
         wireguards=wireguard_facts(session, whole),
+        redundancy=redundancy.facts(session, router),
     )
 
 
