@@ -108,3 +108,26 @@ def test_two_networks_are_joined(world: World, net, guests, vpn):
     assert world.pings(f"vm/{there['name']}", here)
     world.api.deleteWireguardVpn(id=other["id"], **NOW)
     assert not world.pings(f"vm/{there['name']}", here)
+
+
+def test_a_device_reaches_the_tiers_of_a_vpc_as_their_lists_allow(world: World):
+    offering = world.api.listVPCOfferings(name="Default VPC offering")["vpcoffering"][0]["id"]
+    made = {"name": "wg-shop", "displaytext": "wg-shop", "cidr": "10.66.0.0/16", "zoneid": world.zone}
+    vpc = world.api.createVPC(vpcofferingid=offering, **made, **NOW)["vpc"]
+    lists = world.api.listNetworkACLLists()["networkacllist"]
+    acls = {acl["name"]: acl["id"] for acl in lists}
+    tier = world.network("DefaultIsolatedNetworkOfferingForVpcNetworks", vpcid=vpc["id"], gateway="10.66.1.1",
+                         netmask="255.255.255.0", aclid=acls["default_allow"])  # fmt: skip
+    guest = world.guest(tier["id"])
+    vpn = world.api.createWireguardVpn(vpcid=vpc["id"], cidr="10.252.0.0/24", **NOW)["wireguardvpn"]
+    told = world.api.getWireguardPeerConfiguration(id=add(world, vpn, "phone")["id"])
+    with device(world, "phone", told["configuration"]) as space:
+        address = guest["nic"][0]["ipaddress"]
+        assert until(lambda: _served(space, address)) == guest["name"]
+        world.api.replaceNetworkACLList(networkid=tier["id"], aclid=acls["default_deny"], **NOW)
+        assert not _served(space, address)
+
+
+def _served(space: str, address: str) -> str:
+    argv = ["ip", "netns", "exec", space, "curl", "-s", "-m", "1", f"http://{address}/"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()

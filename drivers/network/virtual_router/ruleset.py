@@ -40,6 +40,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     elements = nat.merged(parts)
     sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(tunneled)
     sets += acl.MAPS if facts.vpc is not None else ()
+    sets += acl.MAPS6 if facts.vpc is not None and with_v6 else ()
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
@@ -50,6 +51,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
         tunnels=tunnels,
         ipsec=bool(tunneled),
+        link=names.get(facts.redundancy.nic, "") if facts.redundancy else "",
         guests6=ipv6.guests(with_v6, names, METADATA_PORTS),
     )
 
