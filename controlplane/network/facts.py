@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from ipaddress import IPv4Network
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
@@ -25,6 +27,14 @@ from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
 from drivers.vocabulary import ApplianceFacts, PublicAddress
 
+log = logging.getLogger(__name__)
+EXCLUDED = define(
+    "network.usage.excluded.cidrs",
+    "",
+    "CIDRs outside, separated by commas, whose traffic is not counted; in force with a router's next change",
+    category="Network",
+    scopes=("Zone",),
+)
 THROTTLING = define(
     "network.throttling.rate",
     200,
@@ -54,7 +64,25 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         remote_access=remote_access_facts(session, network),
         dns6=_resolvers6(network),
         wireguards=wireguard_facts(session, network),
+        settings=_settings(session, network),
     )
+
+
+def _settings(session: Session, network: Network) -> tuple[tuple[str, str], ...]:
+    """Return the operator's settings that a router is told; what is no CIDR in them stops no router."""
+    blocks = [text.strip() for text in EXCLUDED.text(session, zone=network.zone_id).split(",") if text.strip()]
+    good = [block for block in blocks if _is_cidr(block)]
+    if len(good) < len(blocks):
+        log.warning("The setting %s has %s, which is no IPv4 CIDR", EXCLUDED.name, sorted(set(blocks) - set(good)))
+    return ((EXCLUDED.name, ",".join(good)),) if good else ()
+
+
+def _is_cidr(text: str) -> bool:
+    try:
+        IPv4Network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _addresses(session: Session, network: Network, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:

@@ -113,6 +113,7 @@ class Ruleset:
     """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
 
     :param ipsec: it has IPsec tunnels.
+    :param uncounted: the traffic of some addresses outside is not counted.
     """
 
     publics: tuple[str, ...]
@@ -123,6 +124,7 @@ class Ruleset:
     tunnels: tuple[TunnelSide, ...] = ()
     guests6: tuple[GuestSide6, ...] = ()
     ipsec: bool = False
+    uncounted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
