@@ -1,18 +1,27 @@
-"""Drivers by name, found through entry points: a third party's driver is an installed package and nothing more."""
+"""Drivers by name: our own, and those found through entry points. A third party's driver is an installed package."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Any
 
 from drivers.protocol import HypervisorDriver, NetworkProvider
 
+NETWORK_PROVIDERS = {
+    "VirtualRouter": "drivers.network.virtual_router:VirtualRouter",
+    "VpcVirtualRouter": "drivers.network.virtual_router:VpcVirtualRouter",
+    "InternalLbVm": "drivers.network.virtual_router:InternalLbVm",
+}
+"""Our own network providers, by CloudStack's names for them."""
+
 
 @cache
 def network_providers() -> dict[str, NetworkProvider[Any]]:
-    """Return every installed network provider by CloudStack's name for it."""
-    return {point.name: point.load()() for point in entry_points(group="netspine.network")}
+    """Return every installed network provider by CloudStack's name for it; a third party's takes the place of ours."""
+    own = {name: resolve_name(where)() for name, where in NETWORK_PROVIDERS.items()}
+    return own | {point.name: point.load()() for point in entry_points(group="netspine.network")}
 
 
 @cache

@@ -1,8 +1,7 @@
 """The nouns that the control plane and its drivers share: facts, as frozen plain values.
 
 Facts say what is wanted of a target in CloudStack's own terms; they name no daemon and no device, so the same facts
-fit a virtual router, a BIG-IP, a NetScaler and an SRX. Nothing here reads a clock, a database or a file. The values
-that come by the ten thousand are named tuples, because those are the cheapest to make and to compare.
+fit a virtual router and an SRX. Values that come by the ten thousand are named tuples, the cheapest to compare.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from drivers.ipsec import RemoteAccess, Tunnel
+from drivers.vpc import AclItem, Vpc
 
 SERVICES = (
     "Dhcp",
@@ -338,6 +338,7 @@ class Network:
     :param cidr: IPv4; empty, as ``gateway``, on a network of IPv6 alone.
     :param cidr6: its /64; empty on a network of IPv4 alone. ``gateway6`` is the router's own address in it.
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
+    :param acl: the rules of a VPC's tier; None lets everything through.
     """
 
     id: str
@@ -356,6 +357,7 @@ class Network:
     forwards: tuple[PortForward, ...] = ()
     static_nats: tuple[StaticNat, ...] = ()
     balancers: tuple[LoadBalancer, ...] = ()
+    acl: tuple[AclItem, ...] | None = None
     cidr6: str = ""
     gateway6: str = ""
     ingress6: tuple[Ipv6Rule, ...] = ()
@@ -367,7 +369,7 @@ class ApplianceFacts:
     """All that is wanted of one network appliance: a virtual router now, a hardware device alike.
 
     :param dns: the resolvers that it asks, IPv4; ``dns6`` those that have an IPv6 address.
-    :param networks: the guest networks that it serves: one for an isolated network, many for a VPC or a device.
+    :param networks: the guest networks that it serves: one for an isolated network, many for a ``vpc``.
     """
 
     target: str
@@ -377,6 +379,7 @@ class ApplianceFacts:
     networks: tuple[Network, ...]
     dns: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    vpc: Vpc | None = None
     wireguards: tuple[Wireguard, ...] = ()
     dns6: tuple[str, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()

@@ -120,16 +120,17 @@ def check_wishes(wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
 
 
 def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: VirtualMachine | None = None) -> None:
-    """Make sure that no other machine has this host name on one of the networks.
+    """Make sure that no other machine has this host name on one of the networks, or on a tier of the same VPC.
 
     :raises BadParameter: one has.
     """
+    there = list(networks)
     query = (
         select(Network.name)
         .join(Nic, Nic.network_id == Network.id)
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
         .where(
-            Network.id.in_([network.id for network in networks]),
+            Network.id.in_([network.id for network in there]) | Network.vpc_id.in_([n.vpc_id for n in there]),
             func.lower(VirtualMachine.hostname) == hostname.lower(),
             VirtualMachine.removed.is_(None),
             VirtualMachine.state.not_in(GONE),
@@ -162,6 +163,7 @@ def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
         Network.account_id == owner.id,
         Network.zone_id == zone.id,
         Network.guest_type == "Isolated",
+        Network.vpc_id.is_(None),
         Network.removed.is_(None),
         Network.state.not_in(("Destroy", "Shutdown")),
         visible(Network, ctx.caller),

@@ -17,7 +17,7 @@ from controlplane.network.addressing import link_local
 from controlplane.network.ipv6_prefixes import SUBNET
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
-from controlplane.network.public_ips import PublicIp
+from controlplane.network.public_ips import PublicIp, used_by
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile.observations import on_observation
 from controlplane.reconcile.targets import Target
@@ -173,7 +173,7 @@ def _public_addresses(session: Session, network: Network) -> tuple[dict[int, str
     query = select(PublicIp.nic_id, PublicIp.address, PublicIp.static_nat, PublicIp.source_nat)
     own: dict[int, str] = {}
     shared = ""
-    for nic, address, static_nat, source_nat in session.execute(query.where(PublicIp.network_id == network.id)):
+    for nic, address, static_nat, source_nat in session.execute(query.where(used_by(network.whole))):
         if static_nat and nic is not None:
             own[nic] = address
         elif source_nat:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import many
@@ -20,9 +21,10 @@ from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
 from controlplane.network.load_balancers import LoadBalancer
 from controlplane.network.networks import Network
-from controlplane.network.port_forwarding import guest_names
+from controlplane.network.port_forwarding import PortForward, guest_names
 from controlplane.network.public_ips import ALLOCATED, FREE, RELEASING, RESERVED, PublicIp, VlanRange
 from controlplane.network.rules import rows_by_id
+from controlplane.network.vpcs import Vpc
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.zones import Zone
 
@@ -50,6 +52,8 @@ class AddressResponse(Response):
     allocated: datetime | None = None
     associatednetworkid: str | None = None
     associatednetworkname: str | None = None
+    vpcid: str | None = None
+    vpcname: str | None = None
     physicalnetworkid: str
     vlanid: str | None = None
     vlanname: str | None = None
@@ -74,12 +78,12 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
     ranges = rows_by_id(session, (*columns, VlanRange.for_system_vms), (row.range_id for row in rows))
     columns_of_physical = PhysicalNetwork.id, PhysicalNetwork.uuid
     physical = rows_by_id(session, columns_of_physical, (found.physical_network_id for found in ranges.values()))
-    networks = rows_by_id(session, (Network.id, Network.uuid, Network.name), (row.network_id for row in rows))
     guests = guest_names(session, (row.vm_id for row in rows))
+    users = _users(session, rows)
     owners, tags, ruled = owner_fields(ctx, rows), tags_of(ctx, TAGGABLE, rows), _with_rules(ctx, rows)
     found = []
     for row in rows:
-        network, within = networks.get(row.network_id or 0), ranges[row.range_id]
+        within = ranges[row.range_id]
         response = AddressResponse(
             id=row.uuid,
             ipaddress=row.address,
@@ -92,8 +96,6 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
             forvirtualnetwork=within.network_id is None,
             hasrules=row.id in ruled,
             allocated=row.allocated,
-            associatednetworkid=network.uuid if network else None,
-            associatednetworkname=network.name if network else None,
             physicalnetworkid=physical[within.physical_network_id].uuid,
             purpose="Lb" if row.is_system else None,
             virtualmachinetype="User" if row.vm_id else None,
@@ -101,12 +103,42 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
             tags=tags[row.id],
             **owners.get(row.account_id or 0, {}),
             **guests.get(row.vm_id or 0, {}),
+            **users[row.id],
         )
         if admin:
-            response.vlanid, response.vlanname = within.uuid, f"vlan://{row.vlan}"
-            response.forsystemvms, response.fordisplay = within.for_system_vms, row.display
+            _show_range(response, row, within)
         found.append(response)
     return found
+
+
+def _users(session: Session, rows: Sequence[PublicIp]) -> dict[int, dict[str, Any]]:
+    """Return, by row number, which network and which VPC uses each of the addresses."""
+    of_row = _networks_of(session, rows)
+    networks = rows_by_id(session, (Network.id, Network.uuid, Network.name), of_row.values())
+    vpcs = rows_by_id(session, (Vpc.id, Vpc.uuid, Vpc.name), (row.vpc_id for row in rows))
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        network, vpc = networks.get(of_row.get(row.id) or 0), vpcs.get(row.vpc_id or 0)
+        mine = {"associatednetworkid": network.uuid, "associatednetworkname": network.name} if network else {}
+        found[row.id] = mine | ({"vpcid": vpc.uuid, "vpcname": vpc.name} if vpc else {})
+    return found
+
+
+def _networks_of(session: Session, rows: Sequence[PublicIp]) -> dict[int, int | None]:
+    """Return the network of each address by number: of a VPC's, the one tier that all its rules lead to."""
+    found = {row.id: row.network_id for row in rows}
+    shared = [row.id for row in rows if row.vpc_id is not None and row.network_id is None]
+    tiers: dict[int, set[int]] = {}
+    for rule in (PortForward, LoadBalancer) if shared else ():
+        led = select(rule.public_ip_id, rule.network_id).where(rule.public_ip_id.in_(shared)).distinct()
+        for address, network in session.execute(led):
+            tiers.setdefault(address, set()).add(network)
+    return found | {address: next(iter(led)) for address, led in tiers.items() if len(led) == 1}
+
+
+def _show_range(response: AddressResponse, row: PublicIp, within: Any) -> None:
+    response.vlanid, response.vlanname = within.uuid, f"vlan://{row.vlan}"
+    response.forsystemvms, response.fordisplay = within.for_system_vms, row.display
 
 
 def _with_rules(ctx: Context, rows: Sequence[PublicIp]) -> set[int | None]:
@@ -120,7 +152,7 @@ def _with_rules(ctx: Context, rows: Sequence[PublicIp]) -> set[int | None]:
 
 
 class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=many("publicipaddress", address_views),
-                            roles=EVERYONE, unsupported=("vpcid",)):  # fmt: skip
+                            roles=EVERYONE):  # fmt: skip
     """List public addresses: those in use, unless others are asked for."""
 
     table = PublicIp
@@ -133,6 +165,7 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
     zoneid: Zone | None = matching(PublicIp.zone_id)
     vlanid: VlanRange | None = matching(PublicIp.range_id)
     associatednetworkid: Network | None = matching(PublicIp.network_id)
+    vpcid: Vpc | None = matching(PublicIp.vpc_id)
     issourcenat: bool | None = matching(PublicIp.source_nat)
     isstaticnat: bool | None = matching(PublicIp.static_nat)
     fordisplay: bool | None = matching(PublicIp.display, admin=True)

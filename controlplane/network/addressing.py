@@ -26,6 +26,11 @@ def subnet(gateway: str, netmask: str) -> IPv4Network:
     return network
 
 
+def overlap(one: str, other: str) -> bool:
+    """Tell whether two CIDRs share an address."""
+    return IPv4Network(one).overlaps(IPv4Network(other))
+
+
 def guest_range(cidr: str, start: str | None, end: str | None) -> tuple[IPv4Address, IPv4Address]:
     """Return the first and the last address that guests may get.
 

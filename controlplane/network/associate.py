@@ -18,12 +18,12 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.limits import take
 from controlplane.identity.ownership import ADDRESSES, on_account_removed, owner_of_new
 from controlplane.network.address_views import TAGGABLE, address_views
-from controlplane.network.implement import ensure_public_nics
-from controlplane.network.networks import Network, services_of
+from controlplane.network.implement import ensure_public_nics, routers_of
+from controlplane.network.networks import Network, Whole, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
-from controlplane.network.routers import Router
 from controlplane.network.rules import set_custom_id
+from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
 
@@ -41,10 +41,11 @@ def _address(text: str) -> str:
 
 class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddress", address_views), job=True,
                          creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN",
-                         unsupported=("vpcid", "regionid")):  # fmt: skip
-    """Acquire a public address for a network: the wanted one, or the lowest that is free."""
+                         unsupported=("regionid",)):  # fmt: skip
+    """Acquire a public address for a network or a VPC: the wanted one, or the lowest that is free."""
 
     networkid: Network | None = optional()
+    vpcid: Vpc | None = optional(description="instead of networkid: for all tiers of this VPC")
     zoneid: Zone | None = optional(description="instead of networkid, for an account with one isolated network there")
     ipaddress: str | None = optional(check=_address)
     account: str | None = optional()
@@ -58,15 +59,28 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
         if self.isportable:
             raise Unsupported("Invalid parameter isportable value=true: portable addresses are not supported.")
         owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
-        network = self.networkid or self._only_network(ctx, owner)
-        if self.account is None and network.guest_type == "Isolated":
-            owner = ctx.session.get_one(Account, network.account_id)
-        _must_take_addresses(ctx, network)
-        ip = acquire(ctx.session, network, owner, address=self.ipaddress)
+        whole = self._whole(ctx, owner)
+        if self.account is None and (isinstance(whole, Vpc) or whole.guest_type == "Isolated"):
+            owner = ctx.session.get_one(Account, whole.account_id)
+        if whole.zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
+            raise Forbidden(f"Zone {whole.zone.name} is disabled: nothing can be made in it.")
+        if isinstance(whole, Network):
+            _must_take_addresses(whole)
+        ip = acquire(ctx.session, whole, owner, address=self.ipaddress)
         ip.display = self.fordisplay is not False
         ctx.touch(ip)
-        _plug_routers(ctx, network)
+        _plug_routers(ctx, whole)
         return ip
+
+    def _whole(self, ctx: Context, owner: Account) -> Whole:
+        if self.vpcid is None:
+            return (self.networkid or self._only_network(ctx, owner)).whole
+        if self.networkid is not None and self.networkid.vpc_id != self.vpcid.id:
+            raise BadParameter(
+                f"Invalid parameter networkid value={self.networkid.uuid}: network {self.networkid.name} is no tier "
+                f"of VPC {self.vpcid.name}; leave it out."
+            )
+        return self.vpcid
 
     def _only_network(self, ctx: Context, owner: Account) -> Network:
         if self.zoneid is None:
@@ -75,6 +89,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
             Network.zone_id == self.zoneid.id,
             Network.account_id == owner.id,
             Network.guest_type == "Isolated",
+            Network.vpc_id.is_(None),
             Network.removed.is_(None),
         )
         networks = ctx.session.scalars(theirs).all()
@@ -86,23 +101,19 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
         return networks[0]
 
 
-def _plug_routers(ctx: Context, network: Network) -> None:
-    """Give the network's routers an interface on each VLAN of its addresses, and no other; their hosts are told."""
-    routers = ctx.session.scalars(
-        select(Router).where(Router.network_id == network.id, Router.target_id.is_not(None), Router.removed.is_(None))
-    ).all()
+def _plug_routers(ctx: Context, whole: Whole) -> None:
+    """Give the routers an interface on each VLAN of the addresses, and no other; their hosts are told."""
+    routers = [router for router in routers_of(ctx.session, whole) if router.target_id is not None]
     if not routers:
         return
     theirs = select(Nic.id).where(Nic.router_id.in_([router.id for router in routers]))
     before = set(ctx.session.scalars(theirs))
-    ensure_public_nics(ctx.session, network)
+    ensure_public_nics(ctx.session, whole)
     if set(ctx.session.scalars(theirs)) != before:
         ctx.touch(*routers)
 
 
-def _must_take_addresses(ctx: Context, network: Network) -> None:
-    if network.zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
-        raise Forbidden(f"Zone {network.zone.name} is disabled: nothing can be made in it.")
+def _must_take_addresses(network: Network) -> None:
     if network.guest_type == "L2" or not SERVICES & set(services_of(network)):
         raise Unsupported(
             f"Network {network.name} uses no public addresses: its offering {network.offering.name} has none of "
@@ -131,7 +142,7 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
         if ip.source_nat:
             raise RuleConflict(
                 f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
-                "network, and goes with the network."
+                "network or VPC, and goes with it."
             )
         ctx.instance = ip
         ctx.touch(ip)

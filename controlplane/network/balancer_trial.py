@@ -69,6 +69,19 @@ def require(network: Network, name: str, what: str) -> None:
         raise Unsupported(f"Provider {provider_of(network).name} of network {network.name} has no {what}.")
 
 
+def must_balance(network: Network, scheme: str) -> None:
+    """Make sure that the network's load balancing is of this scheme: ``Public`` or ``Internal``.
+
+    :raises Unsupported: it is not.
+    """
+    has = capability(network, "LbSchemes") or ""
+    if scheme not in has.split(","):
+        raise Unsupported(
+            f"Network {network.name} has {has or 'no'} load balancing (provider {provider_of(network).name}), "
+            f"not {scheme}: its offering {network.offering.name} says so."
+        )
+
+
 def stickiness_methods(network: Network) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Return the stickiness methods that the provider declares, and the parameters of each by name."""
     declared = json.loads(capability(network, "SupportedStickinessMethods") or "[]")

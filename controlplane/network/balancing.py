@@ -17,7 +17,7 @@ from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import OwnedListing, owner_of_new
 from controlplane.network import rule_text
-from controlplane.network.balancer_trial import must_be_possible, one_of, require
+from controlplane.network.balancer_trial import must_balance, must_be_possible, one_of, require
 from controlplane.network.claims import BALANCING, PortClaim, claim, give_up
 from controlplane.network.firewall import FirewallRule, close_related, open_related
 from controlplane.network.load_balancers import (
@@ -31,6 +31,7 @@ from controlplane.network.networks import Network, require_service
 from controlplane.network.public_ips import PublicIp, acquire, release
 from controlplane.network.purposes import must_take, network_of
 from controlplane.network.rules import set_custom_id
+from controlplane.offering.services import PUBLIC
 from controlplane.zone.zones import Zone
 
 
@@ -77,6 +78,7 @@ class CreateLoadBalancerRule(Command, name="createLoadBalancerRule", answer=one(
         if self.zoneid is not None and self.zoneid.id != network.zone_id:
             raise BadParameter(f"Invalid parameter zoneid value={self.zoneid.uuid}: {ip.address} is in another zone.")
         must_take(session, ip, network, BALANCING)
+        must_balance(network, PUBLIC)
         rule = self._rule(ip, network)
         wanted = PortClaim(public_ip_id=ip.id, protocol=transport(rule.protocol), port=rule.public_port)
         wanted.rule_uuid, wanted.purpose = rule.uuid, BALANCING
@@ -122,7 +124,7 @@ class CreateLoadBalancerRule(Command, name="createLoadBalancerRule", answer=one(
             if self.account
             else ctx.session.get_one(Account, self.networkid.account_id)
         )
-        ip = acquire(ctx.session, self.networkid, owner)
+        ip = acquire(ctx.session, self.networkid.whole, owner)
         ip.is_system = True
         return ip
 

@@ -11,19 +11,24 @@ from controlplane.network.load_balancers import Certificate
 from controlplane.network.network_changes import delete_network
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, VlanRange, release
+from controlplane.network.vpc_changes import delete_vpc
+from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
 
 limits.counted_by("network", limits.rows_of(Network, Network.removed.is_(None)))
+limits.counted_by("vpc", limits.rows_of(Vpc, Vpc.removed.is_(None)))
 limits.counted_by("public_ip", limits.rows_of(PublicIp))
 
 
 def remove_networks(session: Session, account: Account) -> list[Target]:
-    """Delete the account's networks with their rules and addresses; their routers are taken down.
+    """Delete the account's networks and VPCs with their rules and addresses; their routers are taken down.
 
     :raises InUse: a machine of another account is on one.
     """
     own = select(Network).where(Network.account_id == account.id, Network.removed.is_(None)).order_by(Network.id)
-    return [target for network in session.scalars(own).all() for target in delete_network(session, network)]
+    touched = [target for network in session.scalars(own).all() for target in delete_network(session, network)]
+    vpcs = select(Vpc).where(Vpc.account_id == account.id, Vpc.removed.is_(None)).order_by(Vpc.id)
+    return touched + [target for vpc in session.scalars(vpcs).all() for target in delete_vpc(session, vpc)]
 
 
 def give_addresses_back(session: Session, account: Account) -> list[Target]:

@@ -1,31 +1,36 @@
-"""Facts of a virtual router: what its network wants of it, as plain values from one snapshot."""
+"""Facts of a virtual router: what its network, or its VPC's tiers, want of it, as plain values from one snapshot."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from ipaddress import IPv4Network
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
+from controlplane.network.acls import acl_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
-from controlplane.network.networks import Network, services_of
+from controlplane.network.networks import Network, Whole, router_providers, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import forward_facts
-from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts
+from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts, used_by
 from controlplane.network.remote_access import remote_access_facts
 from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
+from controlplane.network.vpcs import Vpc
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
 from drivers.vocabulary import ApplianceFacts, PublicAddress
+from drivers.vpc import AclItem
+from drivers.vpc import Vpc as VpcFact
 
 log = logging.getLogger(__name__)
 EXCLUDED = define(
@@ -48,29 +53,37 @@ THROTTLING = define(
 @facts_of("router")
 def router_facts(session: Session, target: Target) -> ApplianceFacts:
     """Load the facts of one virtual router."""
-    query = select(Router).where(Router.target_id == target.id).options(joinedload(Router.network))
-    router = session.scalars(query).one()
-    network = router.network
-    assert network is not None
-    nics = nics_of(session, router)
-    addresses = _addresses(session, network, nics)
+    served = joinedload(Router.network), joinedload(Router.vpc)
+    router = session.scalars(select(Router).where(Router.target_id == target.id).options(*served)).one()
+    whole, nics = router.whole, nics_of(session, router)
+    addresses = _addresses(session, whole, nics)
+    guests = [(nic, nic.network) for nic in nics if nic.network is not None]
+    acls = acl_facts(session, {network.acl_id for _, network in guests if network.acl_id is not None})
     return ApplianceFacts(
         target=target.uuid,
         name=router.name,
-        nics=tuple(nic_fact(session, network, nic, addresses) for nic in nics),
+        nics=tuple(nic_fact(session, whole, nic, addresses) for nic in nics),
         addresses=addresses,
-        networks=(_network(session, network, router, nics),),
-        dns=tuple(server for server in (network.zone.dns1, network.zone.dns2) if server),
-        remote_access=remote_access_facts(session, network),
-        dns6=_resolvers6(network),
-        wireguards=wireguard_facts(session, network),
-        settings=_settings(session, network),
+        networks=tuple(
+            _network(session, network, Part(nic.mac, router.provider, acls.get(network.acl_id)))
+            for nic, network in guests
+        ),
+        dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
+        dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
+        vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
+        remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
+        wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
+        settings=_settings(session, whole),
     )
 
 
-def _settings(session: Session, network: Network) -> tuple[tuple[str, str], ...]:
+def _vpc(vpc: Vpc) -> VpcFact:
+    return VpcFact(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain)
+
+
+def _settings(session: Session, whole: Whole) -> tuple[tuple[str, str], ...]:
     """Return the operator's settings that a router is told; what is no CIDR in them stops no router."""
-    blocks = [text.strip() for text in EXCLUDED.text(session, zone=network.zone_id).split(",") if text.strip()]
+    blocks = [text.strip() for text in EXCLUDED.text(session, zone=whole.zone_id).split(",") if text.strip()]
     good = [block for block in blocks if _is_cidr(block)]
     if len(good) < len(blocks):
         log.warning("The setting %s has %s, which is no IPv4 CIDR", EXCLUDED.name, sorted(set(blocks) - set(good)))
@@ -85,27 +98,36 @@ def _is_cidr(text: str) -> bool:
     return True
 
 
-def _addresses(session: Session, network: Network, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:
+def _addresses(session: Session, whole: Whole, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:
     """Put each public address on the router's interface of its VLAN."""
     ranges = select(VlanRange.id, VlanRange.vlan).where(VlanRange.id.in_([nic.range_id for nic in nics]))
     vlans = {number: vlan for number, vlan in session.execute(ranges)}
     macs = {vlans[nic.range_id]: nic.mac for nic in nics if nic.range_id}
-    used = {
-        uuid: vlan
-        for uuid, vlan in session.execute(select(PublicIp.uuid, PublicIp.vlan).where(PublicIp.network_id == network.id))
-    }
-    return tuple(address._replace(nic=macs[used[address.id]]) for address in addresses_facts(session, network))
+    used = {uuid: vlan for uuid, vlan in session.execute(select(PublicIp.uuid, PublicIp.vlan).where(used_by(whole)))}
+    return tuple(address._replace(nic=macs[used[address.id]]) for address in addresses_facts(session, whole))
 
 
-def _network(session: Session, network: Network, router: Router, nics: Sequence[Nic]) -> vocabulary.Network:
-    guest = next(nic for nic in nics if nic.network_id == network.id)
-    services = frozenset(name for name, who in services_of(network).items() if router.provider in who)
+class Part(NamedTuple):
+    """The part of a router that serves one network.
+
+    :param mac: of the interface there.
+    :param provider: whose services the router gives; in a VPC there is one router for those of all.
+    """
+
+    mac: str
+    provider: str
+    acl: tuple[AclItem, ...] | None
+
+
+def _network(session: Session, network: Network, part: Part) -> vocabulary.Network:
+    providers = {part.provider} if network.vpc_id is None else set(router_providers(network))
+    services = frozenset(name for name, who in services_of(network).items() if providers.intersection(who))
     rate = network.offering.network_rate
     return vocabulary.Network(
         id=network.uuid,
         cidr=network.cidr or "",
         gateway=network.gateway or "",
-        nic=guest.mac,
+        nic=part.mac,
         domain=network.network_domain,
         services=services,
         egress_allow=network.offering.egress_allow,
@@ -118,6 +140,7 @@ def _network(session: Session, network: Network, router: Router, nics: Sequence[
         forwards=forward_facts(session, network.id),
         static_nats=static_nat_facts(session, network.id),
         balancers=balancer_facts(session, network.id),
+        acl=part.acl if "NetworkACL" in services else None,
         cidr6=network.cidr6 or "",
         gateway6=network.gateway6 or "",
         ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),

@@ -16,7 +16,7 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Row, Stamped
-from controlplane.errors import BadParameter, RuleConflict
+from controlplane.errors import BadParameter, RuleConflict, Unsupported
 from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network import rule_text
@@ -245,6 +245,10 @@ class CreateFirewallRule(Traffic, name="createFirewallRule", answer=one("firewal
     def run(self, ctx: Context) -> FirewallRule:
         """Check, and make the rule."""
         ip = self.ipaddressid
+        if ip.vpc_id is not None:
+            raise Unsupported(
+                f"Public address {ip.address} is a VPC's: its tiers have network ACLs instead of a firewall."
+            )
         network = network_of(ctx.session, ip, None)
         rule = self.rule(protocols_of(network, "SupportedProtocols"))
         rule.sources = rule_text.cidr_list("cidrlist", self.cidrlist or []) or [rule_text.EVERYONE]

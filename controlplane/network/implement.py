@@ -6,7 +6,7 @@ decided in the same transaction that shuts it down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, exists, func, select, update
@@ -21,10 +21,11 @@ from controlplane.errors import NoCapacity
 from controlplane.identity.accounts import Account
 from controlplane.network import ipv6, nics, public_ips
 from controlplane.network.addressing import lowest_number
-from controlplane.network.networks import Network, counted, services_of
+from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
+from controlplane.network.vpcs import Vpc
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
 from controlplane.reconcile.observations import inherit
@@ -38,12 +39,14 @@ from drivers import registry
 GC_WAIT = define("network.gc.wait", 600, "Seconds that a network on which nothing runs keeps its router",
                  category="Network", within=(0, None))  # fmt: skip
 GC_INTERVAL = 10
-GUEST_DEVICE, FIRST_PUBLIC_DEVICE = 0, 2
+GUEST_DEVICE, FIRST_PUBLIC_DEVICE, MOST_DEVICES = 0, 2, 256
+VPC_PROVIDER = "VpcVirtualRouter"
+"""The provider whose driver a VPC's router is made by, whatever providers its tiers have."""
 LIVE = VirtualMachine.state.in_(("Starting", "Running", "Stopping", "Migrating")) | VirtualMachine.running
 
 
 def ensure_implemented(session: Session, network: Network) -> list[tuple[int, int]]:
-    """Have the network carried and served: its number, its source NAT address and its router.
+    """Have the network carried and served: its number, its source NAT address and its router, or its VPC's.
 
     :return: what to wait for, as (target number, generation).
     :raises NoCapacity: no number, no public address or no host is left.
@@ -53,22 +56,19 @@ def ensure_implemented(session: Session, network: Network) -> list[tuple[int, in
         take_vnet(session, network)
     if network.state not in ("Implementing", "Implemented"):
         network.state = "Implementing"
-    if "SourceNat" in services_of(network):
-        ensure_source_nat(session, network)
     touched: list[Target] = []
-    for provider in router_providers(network):
-        touched.extend(ensure_router(session, network, provider).targets(session))
+    if network.vpc is not None:
+        for router in ensure_vpc_routers(session, network.vpc):
+            touched.extend(router.targets(session))
+    else:
+        if "SourceNat" in services_of(network):
+            ensure_source_nat(session, network)
+        for provider in router_providers(network):
+            touched.extend(ensure_router(session, network, provider).targets(session))
     if not touched:
         network.state = "Implemented"
     session.flush()
     return targets.touch(session, touched)
-
-
-def router_providers(network: Network) -> list[str]:
-    """Return the providers of the network that are routers of ours, in a fixed order."""
-    installed = registry.network_providers()
-    named = {provider for providers in services_of(network).values() for provider in providers}
-    return sorted(name for name in named if name in installed and installed[name].kind == "router")
 
 
 def take_vnet(session: Session, network: Network, wanted: int | None = None) -> None:
@@ -89,48 +89,80 @@ def take_vnet(session: Session, network: Network, wanted: int | None = None) -> 
     session.flush()
 
 
-def ensure_source_nat(session: Session, network: Network) -> PublicIp:
-    """Return the address that the network's guests leave with, acquiring one where there is none."""
-    has = PublicIp.network_id == network.id, PublicIp.source_nat.is_(True)
-    found = session.scalar(select(PublicIp).where(*has))
+def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
+    """Return the address that the guests leave with, acquiring one where there is none."""
+    found = session.scalar(select(PublicIp).where(public_ips.used_by(whole), PublicIp.source_nat.is_(True)))
     if found is not None:
         return found
-    owner = session.get_one(Account, network.account_id)
-    return public_ips.acquire(session, network, owner, source_nat=True)
+    owner = session.get_one(Account, whole.account_id)
+    return public_ips.acquire(session, whole, owner, source_nat=True)
 
 
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
-    found = (router for router in routers_of(session, network) if router.provider == provider and not router.retired)
-    router = next(found, None)
-    if router is None:
-        router = add_router(session, network, provider)
-        nics.allocate(session, network, address=network.gateway or "", address6=network.gateway6 or "",
-                      router=router, device=GUEST_DEVICE)  # fmt: skip
-    if router.target_id is None:
-        place(session, router, choose_host(session, router))
-    router.running = True
-    ensure_public_nics(session, network)
-    return router
+    found = (router for router in serving(session, network) if router.provider == provider)
+    router = next(found, None) or add_router(session, network, provider)
+    return _bring_up(session, router, [network])
 
 
-def routers_of(session: Session, network: Network) -> Sequence[Router]:
-    """Return the routers that are there for the network, the oldest first: while one is replaced, both."""
-    query = select(Router).where(Router.network_id == network.id, Router.removed.is_(None))
-    return session.scalars(query.order_by(Router.id)).all()
+def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
+    """Return the VPC's routers, running: made and placed where they were not, and plugged into every tier in use."""
+    ensure_source_nat(session, vpc)
+    routers = serving(session, vpc) or [add_router(session, vpc, VPC_PROVIDER)]
+    tiers = select(Network).where(Network.vpc_id == vpc.id, Network.vnet.is_not(None), Network.removed.is_(None))
+    networks = session.scalars(tiers.order_by(Network.id)).all()
+    return [_bring_up(session, router, networks) for router in routers]
 
 
-def add_router(session: Session, network: Network, provider: str) -> Router:
-    """Make the row of a router for the network; it has no interface and no host yet."""
-    router = Router(network_id=network.id, zone_id=network.zone_id, provider=provider)
-    router.account_id, router.domain_id = network.account_id, network.domain_id
-    router.service_offering_id = network.offering.service_offering_id or session.scalar(
+def routers_of(session: Session, whole: Whole) -> list[Router]:
+    """Return the routers that are there for a VPC, or a network that stands alone: while one is replaced, both."""
+    mine = Router.vpc_id == whole.id if isinstance(whole, Vpc) else Router.network_id == whole.id
+    return list(session.scalars(select(Router).where(mine, Router.removed.is_(None)).order_by(Router.id)))
+
+
+def serving(session: Session, whole: Whole) -> list[Router]:
+    """Return the routers that serve, or are to as soon as they run: not the one that is made to replace another."""
+    found = routers_of(session, whole)
+    return [router for router in found if not router.retired and not (router.dark and router.replaces_id)]
+
+
+def add_router(session: Session, whole: Whole, provider: str) -> Router:
+    """Make the row of a router for the network or VPC; it has no interface and no host yet."""
+    router = Router(zone_id=whole.zone_id, provider=provider)
+    router.account_id, router.domain_id = whole.account_id, whole.domain_id
+    router.vpc, router.network = (whole, None) if isinstance(whole, Vpc) else (None, whole)
+    router.service_offering_id = whole.offering.service_offering_id or session.scalar(
         select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
     )
     session.add(router)
     session.flush()
     router.name = f"r-{router.id}-VM"
     return router
+
+
+def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> Router:
+    """Have the router run somewhere, with an interface on each of these networks and of its public addresses."""
+    for network in networks:
+        _plug(session, router, network)
+    if router.target_id is None:
+        place(session, router, choose_host(session, router))
+    router.running = True
+    ensure_public_nics(session, router.whole)
+    return router
+
+
+def _plug(session: Session, router: Router, network: Network) -> None:
+    """Give the router an interface on the network, with the gateway's address."""
+    present = {nic.network_id: nic.device for nic in session.scalars(select(Nic).where(Nic.router_id == router.id))}
+    if network.id in present:
+        return
+    device = GUEST_DEVICE if router.vpc_id is None else _free_device(list(present.values()))
+    own, own6 = network.gateway or "", network.gateway6 or ""
+    nics.allocate(session, network, address=own, address6=own6, router=router, device=device)
+
+
+def _free_device(taken: Collection[int]) -> int:
+    return next(number for number in range(FIRST_PUBLIC_DEVICE, MOST_DEVICES) if number not in taken)
 
 
 def choose_host(session: Session, router: Router) -> Host:
@@ -157,16 +189,16 @@ def place(session: Session, router: Router, host: Host) -> None:
     router.host, router.target = host, target
 
 
-def ensure_public_nics(session: Session, network: Network) -> None:
-    """Give each router of the network an interface on every VLAN that its public addresses are of, and on no other."""
-    mine = PublicIp.network_id == network.id, PublicIp.state == public_ips.ALLOCATED
+def ensure_public_nics(session: Session, whole: Whole) -> None:
+    """Give each router an interface on every VLAN that its public addresses are of, and on no other."""
+    mine = public_ips.used_by(whole), PublicIp.state == public_ips.ALLOCATED
     used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(*mine)
-    outside = ipv6.outside_of(session, network)
+    outside = ipv6.outside_of(session, whole)
     vlans = {outside.vlan: outside.range_id} if outside else {}
     vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}
-    for router in routers_of(session, network):
+    for router in routers_of(session, whole):
         present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
-        if not present:
+        if not present and router.replaces_id is not None:
             continue  # it has those of the one that it replaces
         ranges = {nic.range_id: nic for nic in present if nic.range_id}
         by_vlan = {session.get_one(public_ips.VlanRange, number).vlan: nic for number, nic in ranges.items()}
@@ -174,21 +206,18 @@ def ensure_public_nics(session: Session, network: Network) -> None:
             session.delete(by_vlan[vlan])
         for vlan in sorted(vlans.keys() & by_vlan.keys()):
             by_vlan[vlan].range_id = vlans[vlan]  # a range of the same VLAN that is used no more can go
-        devices = {nic.device for nic in present}
+        devices = [nic.device for nic in present]
         for vlan in sorted(vlans.keys() - by_vlan.keys()):
-            device = next(number for number in range(FIRST_PUBLIC_DEVICE, 64) if number not in devices)
-            devices.add(device)
-            nic = Nic(router_id=router.id, range_id=vlans[vlan], traffic="Public", mac=nics.new_mac(), device=device)
+            devices.append(_free_device(devices))
+            nic = Nic(router_id=router.id, range_id=vlans[vlan], traffic="Public", mac=nics.new_mac())
+            nic.device = devices[-1]
             session.add(nic)
     session.flush()
 
 
-def remove_routers(session: Session, network: Network) -> list[Target]:
-    """Have all routers of the network taken down for good; their rows go when that is done."""
-    found: list[Target] = []
-    for router in routers_of(session, network):
-        found.extend(remove_router(session, router))
-    return found
+def remove_routers(session: Session, whole: Whole) -> list[Target]:
+    """Have all routers taken down for good; their rows go when that is done."""
+    return [target for router in routers_of(session, whole) for target in remove_router(session, router)]
 
 
 def remove_router(session: Session, router: Router) -> list[Target]:
@@ -201,17 +230,33 @@ def remove_router(session: Session, router: Router) -> list[Target]:
     if router.target_id is not None:
         session.get_one(Target, router.target_id).absent = True
     for nic in session.scalars(select(Nic).where(Nic.router_id == router.id)):
+        if nic.network is not None and router.vpc_id is not None:
+            _remember_traffic(session, nic.network, router.target_id)
         nics.release(session, nic)
     session.flush()
     return found
 
 
 def shut_down(session: Session, network: Network) -> list[Target]:
-    """Take the network's router down; its number is free once the router is gone, its addresses stay its own."""
-    found = remove_routers(session, network)
+    """Take the network's router down, or a tier out of its VPC's; the number is free once that is done."""
+    found = unplug(session, network) if network.vpc_id is not None else remove_routers(session, network)
     network.state = "Shutdown"
     if not found:
         free_vnet(session, network)
+    return found
+
+
+def unplug(session: Session, network: Network) -> list[Target]:
+    """Take the routers' interfaces out of a tier.
+
+    :return: what they were on, to be touched.
+    """
+    found: list[Target] = []
+    for nic in session.scalars(select(Nic).where(Nic.network_id == network.id, Nic.router_id.is_not(None))).all():
+        router = session.get_one(Router, nic.router_id)
+        found.extend(router.targets(session))
+        _remember_traffic(session, network, router.target_id)
+        nics.release(session, nic)
     return found
 
 
@@ -234,7 +279,7 @@ def is_idle(session: Session, network: Network) -> bool:
 
 @targets.on_settled("router")
 def router_is_up(session: Session, target: Target) -> None:
-    """A router that stands at its generation is what was wanted of it; when it runs, its network is implemented."""
+    """A router that stands at its generation is what was wanted of it; when it runs, its networks are implemented."""
     router = session.scalar(select(Router).where(Router.target_id == target.id))
     if router is None:
         return
@@ -243,31 +288,46 @@ def router_is_up(session: Session, target: Target) -> None:
     router.state = "Running" if router.running else "Stopped"
     if not router.running:
         return
-    network = session.get_one(Network, router.network_id)
-    if network.state == "Implementing":
+    served = select(Network).join(Nic, Nic.network_id == Network.id).where(Nic.router_id == router.id)
+    for network in session.scalars(served.where(Network.state == "Implementing")):
         network.state = "Implemented"
+    if router.vpc_id is not None:
+        free_tiers(session, router.vpc_id)
+
+
+def free_tiers(session: Session, vpc_id: int) -> None:
+    """Give back the numbers of the tiers that no router is plugged into any more."""
+    plugged = select(Nic.id).where(Nic.network_id == Network.id, Nic.router_id.is_not(None)).exists()
+    left = (Network.state == "Shutdown") | Network.removed.is_not(None)
+    tiers = select(Network).where(Network.vpc_id == vpc_id, Network.vnet.is_not(None), left, ~plugged)
+    for network in session.scalars(tiers).all():
+        free_vnet(session, network)
 
 
 @targets.on_gone("router")
 def router_is_gone(session: Session, target: Target) -> None:
-    """The rows of a router that was taken down for good go, and its network's number is free."""
+    """The rows of a router that was taken down for good go, and the numbers of its networks are free."""
     router = session.scalar(select(Router).where(Router.target_id == target.id))
     if router is None:
         session.delete(target)
         return
     if router.removed is None:
         return
-    network = session.get_one(Network, router.network_id)
+    network = router.network
     _keep_traffic(session, network, router)
     router.target_id = None
     session.flush()
     session.delete(target)
+    if router.vpc_id is not None:
+        free_tiers(session, router.vpc_id)
+        return
+    assert network is not None
     others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)
     if (network.state == "Shutdown" or network.removed is not None) and session.scalar(others) is None:
         free_vnet(session, network)
 
 
-def _keep_traffic(session: Session, network: Network, router: Router) -> None:
+def _keep_traffic(session: Session, network: Network | None, router: Router) -> None:
     """Add what the router that goes has counted to what its successor counts, or to what its network remembers."""
     found = session.get(Found, router.target_id)
     heir = session.scalar(select(Router).where(Router.replaces_id == router.id, Router.removed.is_(None)))
@@ -275,7 +335,14 @@ def _keep_traffic(session: Session, network: Network, router: Router) -> None:
         heir.replaces_id = None
     if found is not None and heir is not None and heir.target_id is not None:
         inherit(session, heir.target_id, found)
-    elif found is not None:
+    elif network is not None:  # a VPC's tiers remembered it when the router's interfaces went
+        _remember_traffic(session, network, router.target_id)
+
+
+def _remember_traffic(session: Session, network: Network, target_id: int | None) -> None:
+    """Add what a router that goes has counted to what its network remembers."""
+    found = session.get(Found, target_id) if target_id is not None else None
+    if found is not None:
         received, sent = counted(found.counters, network.uuid)
         network.received_before += received
         network.sent_before += sent

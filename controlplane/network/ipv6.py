@@ -19,8 +19,9 @@ from controlplane.errors import BadParameter, NoAddress
 from controlplane.identity.accounts import Account
 from controlplane.network import ipv6_prefixes
 from controlplane.network.addressing import first_free6
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, Whole
 from controlplane.network.public_ips import VlanRange, open_ranges
+from controlplane.network.vpcs import Vpc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -111,11 +112,11 @@ def give_back(session: Session, network: Network) -> None:
     ipv6_prefixes.free_subnet(session, network)
 
 
-def outside_of(session: Session, network: Network) -> Outside | None:
-    """Return the router's end of the way to the network's /64; None where it has no IPv6."""
-    if not network.cidr6:
+def outside_of(session: Session, whole: Whole) -> Outside | None:
+    """Return the router's end of the way to the network's /64; None where it has no IPv6, as VPCs have none."""
+    if isinstance(whole, Vpc) or not whole.cidr6:
         return None
-    found = session.scalar(select(RouterAddress6).where(RouterAddress6.network_id == network.id))
+    found = session.scalar(select(RouterAddress6).where(RouterAddress6.network_id == whole.id))
     if found is None:
         return None
     row = found.range

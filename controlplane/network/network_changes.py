@@ -17,17 +17,18 @@ from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, ipv6, public_ips, replacement
+from controlplane.network import implement, ipv6, public_ips, tiers
+from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
-from controlplane.network.networks import Network, network_views, services_of
+from controlplane.network.networks import Network, Whole, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.offering_change import change_offering
 from controlplane.network.physical_choice import objection
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.reserved_range import reserve
+from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
 from controlplane.reconcile import targets
-from controlplane.work.workflows import Flow, workflow
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from controlplane.zone.zones import Zone
@@ -45,16 +46,18 @@ def mtu(value: int) -> int:
 
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
-                    unsupported=("aclid", "asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
+                    unsupported=("asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
                                  "cidrsize", "endipv6", "ip6cidr", "ip6gateway", "isolatedpvlan",
                                  "isolatedpvlantype", "routeripv6", "startipv6", "subdomainaccess",
-                                 "tungstenvirtualrouteruuid", "vpcid")):  # fmt: skip
-    """Create a guest network."""
+                                 "tungstenvirtualrouteruuid")):  # fmt: skip
+    """Create a guest network, which stands alone or is a tier of a VPC."""
 
     name: str = required(check=names.text)
     networkofferingid: NetworkOffering = required()
     zoneid: Zone = required()
     displaytext: str | None = optional(check=names.text)
+    vpcid: Vpc | None = optional(description="the VPC that it is to be a tier of")
+    aclid: AclList | None = optional(description="of a tier: who may talk to it; default_deny unless given")
     account: str | None = optional()
     domainid: Domain | None = optional()
     projectid: Uuid | None = optional()
@@ -72,7 +75,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     networkdomain: str | None = optional(check=names.dns_domain)
     physicalnetworkid: PhysicalNetwork | None = optional()
     privatemtu: int | None = optional(1500, check=mtu)
-    publicmtu: int | None = optional(1500, check=mtu)
+    publicmtu: int | None = optional(check=mtu, description="1500 unless given; a tier has that of its VPC")
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     vlan: str | None = optional(admin=True)
     externalid: str | None = optional(check=names.text)
@@ -80,11 +83,44 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
 
     def run(self, ctx: Context) -> Network:
         """Check, take what it needs, and implement it where its offering is persistent."""
-        return self.make(ctx, owner_of_new(ctx, self.account, self.domainid, self.projectid))
+        owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
+        if self.vpcid is None:
+            return self.make(ctx, owner)
+        self._check_tier(self.vpcid, owner)
+        return self.make(ctx, ctx.session.get_one(Account, self.vpcid.account_id))
+
+    def _check_tier(self, vpc: Vpc, owner: Account) -> None:
+        """Refuse what a tier has from its VPC, or cannot do without."""
+        if self.account is not None and owner.id != vpc.account_id:
+            raise BadParameter(
+                f"Invalid parameter account value={self.account}: VPC {vpc.name} is another account's, and so are its "
+                "tiers; leave it out."
+            )
+        if self.zoneid.id != vpc.zone_id:
+            raise BadParameter(
+                f"Invalid parameter zoneid value={self.zoneid.uuid}: VPC {vpc.name} is in zone {vpc.zone.name}, "
+                f"{vpc.zone.uuid}."
+            )
+        if self.gateway is None:
+            raise BadParameter("Invalid parameter gateway: a tier of a VPC needs gateway and netmask.")
+        if self.publicmtu not in (None, vpc.public_mtu):
+            raise BadParameter(
+                f"Invalid parameter publicmtu value={self.publicmtu}: VPC {vpc.name} has {vpc.public_mtu} for all its "
+                "tiers; change it there (updateVPC)."
+            )
+        if self.sourcenatipaddress is not None:
+            raise BadParameter(
+                f"Invalid parameter sourcenatipaddress value={self.sourcenatipaddress}: the source NAT address is VPC "
+                f"{vpc.name}'s; change it there (updateVPC)."
+            )
+        if reasons := tiers.objections(vpc, self.networkofferingid):
+            raise BadParameter(
+                f"Invalid parameter networkofferingid value={self.networkofferingid.uuid}: {'; '.join(reasons)}."
+            )
 
     def make(self, ctx: Context, owner: Account) -> Network:
         """Make the network for this owner."""
-        offering, physical = self._offering(ctx), self._physical(ctx)
+        offering, physical, vpc = self._offering(ctx), self._physical(ctx), self.vpcid
         limits.take(ctx.session, owner.id, "network")
         network = Network(
             name=self.name,
@@ -95,19 +131,23 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             guest_type=offering.guest_type,
             account_id=owner.id,
             domain_id=owner.domain_id,
-            network_domain=self.networkdomain or _default_domain(owner, self.zoneid),
+            network_domain=self.networkdomain or (vpc.network_domain if vpc else default_domain(owner, self.zoneid)),
             dns=[server for server in (self.dns1, self.dns2) if server],
             dns6=[server for server in (self.ip6dns1, self.ip6dns2) if server],
             mtu=self.privatemtu,
-            public_mtu=self.publicmtu,
+            public_mtu=vpc.public_mtu if vpc else self.publicmtu or 1500,
             acl_type=self.acltype or "Account",
             display=self.displaynetwork,
             details=self._details(),
             offering=offering,
             zone=self.zoneid,
             physical_network=physical,
+            vpc=vpc,
         )
         self._address(network)
+        if vpc is not None:
+            tiers.admit(ctx.session, vpc, network)
+        self._choose_acl(ctx, network)
         ctx.session.add(network)
         ctx.session.flush()
         if has_ipv6(offering):
@@ -124,11 +164,15 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 f"Invalid parameter networkofferingid value={offering.uuid}: "
                 f"offering {offering.name} is {offering.state}; an enabled guest offering is needed."
             )
-        if offering.guest_type != "Isolated" or offering.for_vpc:
-            kind = "VPC tier" if offering.for_vpc else offering.guest_type
+        if offering.for_vpc and self.vpcid is None:
             raise BadParameter(
-                f"Invalid parameter networkofferingid value={offering.uuid}: {kind} networks cannot be made yet; "
-                "choose an offering for isolated networks."
+                f"Invalid parameter networkofferingid value={offering.uuid}: offering {offering.name} is for the tiers "
+                "of a VPC: give vpcid, or choose another offering."
+            )
+        if offering.guest_type != "Isolated":
+            raise BadParameter(
+                f"Invalid parameter networkofferingid value={offering.uuid}: {offering.guest_type} networks cannot be "
+                "made yet; choose an offering for isolated networks."
             )
         if self.zoneid.allocation_state != "Enabled" and not ctx.caller.is_admin:
             raise BadParameter(
@@ -211,6 +255,14 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         if self.sourcenatipaddress is not None:
             public_ips.acquire(ctx.session, network, owner, source_nat=True, address=self.sourcenatipaddress)
 
+    def _choose_acl(self, ctx: Context, network: Network) -> None:
+        if network.vpc is not None and "NetworkACL" in services_of(network):
+            network.acl = tiers.choose_acl(ctx.session, network.vpc, self.aclid)
+        elif self.aclid is not None:
+            raise BadParameter(
+                f"Invalid parameter aclid value={self.aclid.uuid}: offering {network.offering.name} has no NetworkACL."
+            )
+
     def _details(self) -> dict[str, str]:
         details = {"externalid": self.externalid, "hideIpAddressUsage": "true" if self.hideipaddressusage else None}
         return {key: value for key, value in details.items() if value is not None}
@@ -221,7 +273,7 @@ def make_network(ctx: Context, owner: Account, zone: Zone, offering: NetworkOffe
     return CreateNetwork.given(name=name, zoneid=zone, networkofferingid=offering).make(ctx, owner)
 
 
-def _default_domain(owner: Account, zone: Zone) -> str:
+def default_domain(owner: Account, zone: Zone) -> str:
     """Return the DNS domain of networks whose creator names none, as CloudStack makes it."""
     named = owner.network_domain or owner.domain.network_domain or zone.network_domain
     return named or f"cs{owner.id:x}cloud.internal"
@@ -258,6 +310,7 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
     def run(self, ctx: Context) -> Network:
         """Change what is given; routers learn of it without a restart."""
         network = self.id
+        self._check_tier(network)
         if self.guestvmcidr is not None:
             reserve(ctx.session, network, self.guestvmcidr)
         if self.networkofferingid is not None:
@@ -282,24 +335,35 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
         if self.hideipaddressusage is not None:
             network.details = network.details | {"hideIpAddressUsage": str(self.hideipaddressusage).lower()}
         if self.sourcenatipaddress:
-            self._move_source_nat(ctx)
+            move_source_nat(ctx.session, network, self.sourcenatipaddress)
         ctx.touch(network)
         return network
 
-    def _move_source_nat(self, ctx: Context) -> None:
-        network, wanted = self.id, self.sourcenatipaddress
-        mine = select(PublicIp).where(PublicIp.network_id == network.id)
-        found = ctx.session.scalar(mine.where(PublicIp.address == wanted))
-        if found is None:
-            raise BadParameter(
-                f"Invalid parameter sourcenatipaddress value={wanted}: acquire it for network {network.name} first."
-            )
-        if found.static_nat:
-            raise BadParameter(f"Invalid parameter sourcenatipaddress value={wanted}: static NAT uses it.")
-        ctx.session.execute(
-            update(PublicIp).where(PublicIp.network_id == network.id, PublicIp.source_nat).values(source_nat=False)
-        )
-        found.source_nat = True
+    def _check_tier(self, network: Network) -> None:
+        """Refuse what a tier has from its VPC."""
+        if network.vpc is None:
+            return
+        for name in ("networkdomain", "publicmtu", "sourcenatipaddress"):
+            if getattr(self, name) is not None:
+                raise BadParameter(
+                    f"Invalid parameter {name} value={getattr(self, name)}: network {network.name} has it from VPC "
+                    f"{network.vpc.name}."
+                )
+
+
+def move_source_nat(session: Session, whole: Whole, wanted: str) -> None:
+    """Have the guests of a VPC, or of a network that stands alone, leave with another of its addresses.
+
+    :raises BadParameter: it does not have the address, or static NAT uses it.
+    """
+    mine = public_ips.used_by(whole)
+    found = session.scalar(select(PublicIp).where(mine, PublicIp.address == wanted))
+    if found is None:
+        raise BadParameter(f"Invalid parameter sourcenatipaddress value={wanted}: acquire it for {whole.name} first.")
+    if found.static_nat:
+        raise BadParameter(f"Invalid parameter sourcenatipaddress value={wanted}: static NAT uses it.")
+    session.execute(update(PublicIp).where(mine, PublicIp.source_nat).values(source_nat=False))
+    found.source_nat = True
 
 
 class DeleteNetwork(Command, name="deleteNetwork", answer=success(), roles=EVERYONE, job=True,
@@ -328,74 +392,11 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
     if here:
         raise InUse(f"Network {network.name} cannot be deleted: {', '.join(here)} have interfaces on it.")
     public_ips.forget_network(session, network)
+    touched = implement.unplug(session, network) if network.vpc_id is not None else []
+    touched += implement.remove_routers(session, network)
     network.removed, network.state = now(), "Destroy"
-    touched = implement.remove_routers(session, network)
     if not touched:
         implement.free_vnet(session, network)
     session.query(NetworkAddress).filter_by(network_id=network.id).delete()
     limits.give_back(session, network.account_id, "network")
     return touched
-
-
-class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVERYONE, job=True,
-                     event="NETWORK.RESTART", instance="Network",
-                     unsupported=("makeredundant",)):  # fmt: skip
-    """Bring a network's router to the desired state again; with cleanup, by a new router that takes over without a gap.
-
-    A live patch brings the present router to what this release makes of it: templates live on the control plane, so
-    that is what any restart without cleanup does.
-    """
-
-    id: Network = required()
-    cleanup: bool | None = optional(False)
-    livepatch: bool | None = optional(False)
-
-    def run(self, ctx: Context) -> None:
-        """Touch the router, or hand its replacement, or the making of one that was destroyed, to a workflow."""
-        ctx.instance = self.id
-        if self.cleanup and self.livepatch:
-            raise BadParameter(
-                "Invalid parameter livepatch value=true: cleanup=true replaces the router; a live patch keeps it. "
-                "Give one of them."
-            )
-        if self.id.state not in ("Implementing", "Implemented"):
-            raise BadParameter(
-                f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
-            )
-        lacks_one = implement.router_providers(self.id) and not self.id.targets(ctx.session)
-        if self.cleanup or lacks_one:
-            self.id.restart_required = False
-            ctx.go_on("restartNetwork", self.id)
-        else:
-            ctx.touch(self.id)
-
-
-@workflow("restartNetwork")
-def restart_network(flow: Flow) -> None:
-    """Have new routers take the places of a network's, one by one, and make those that are missing or were stopped."""
-    flow.wait(flow.step(_remove_stopped, flow.subject))
-    for router in flow.step(_serving, flow.subject):
-        replacement.replace(flow, router)
-    flow.wait(flow.step(_bring_up, flow.subject))
-
-
-def _network(session: Session, uuid: str) -> Network:
-    return session.scalars(select(Network).where(Network.uuid == uuid)).one()
-
-
-def _remove_stopped(session: Session, uuid: str) -> list[tuple[int, int]]:
-    stopped = [router for router in implement.routers_of(session, _network(session, uuid)) if not router.running]
-    return targets.touch(session, [target for router in stopped for target in implement.remove_router(session, router)])
-
-
-def _serving(session: Session, uuid: str) -> list[str]:
-    found = implement.routers_of(session, _network(session, uuid))
-    making = [router for router in found if router.dark and router.replaces_id is not None]
-    return [router.uuid for router in found if router.retired is None and router not in making]
-
-
-def _bring_up(session: Session, uuid: str) -> list[tuple[int, int]]:
-    network = _network(session, uuid)
-    if network.removed is not None:
-        return []
-    return implement.ensure_implemented(session, network)

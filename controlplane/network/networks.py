@@ -22,7 +22,9 @@ from controlplane.db.base import Created, Owned, Removable, Row
 from controlplane.errors import Unsupported
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.network.acls import AclList
 from controlplane.network.addressing import reserved
+from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.physical_networks import PhysicalNetwork
@@ -34,6 +36,7 @@ class Network(Created, Removable, Owned, Row):
     """A guest network (createNetwork).
 
     :ivar state: ``Allocated`` (no VNI, no router), ``Implementing``, ``Implemented``, ``Shutdown``, ``Destroy``.
+    :ivar vpc_id: the VPC that it is a tier of, ``acl_id`` the ACL list that says who may talk to it.
     :ivar cidr6: its own /64, and ``gateway6`` the router's address in it; None without IPv6, as ``cidr`` without IPv4.
     :ivar vnet: its VLAN or VNI while it is implemented.
     :ivar guest_cidr: the part of ``cidr`` that guests get addresses of; None is all of it.
@@ -52,6 +55,8 @@ class Network(Created, Removable, Owned, Row):
     zone_id: Mapped[int] = mapped_column(ForeignKey("zones.id"), index=True)
     physical_network_id: Mapped[int] = mapped_column(ForeignKey("physical_networks.id"), index=True)
     offering_id: Mapped[int] = mapped_column(ForeignKey("network_offerings.id"))
+    vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"), index=True)
+    acl_id: Mapped[int | None] = mapped_column(ForeignKey("acl_lists.id"), index=True)
     guest_type: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20), default="Allocated", index=True)
     cidr: Mapped[str | None] = mapped_column(String(40))
@@ -77,9 +82,18 @@ class Network(Created, Removable, Owned, Row):
     zone: Mapped[Zone] = relationship()
     physical_network: Mapped[PhysicalNetwork] = relationship()
     offering: Mapped[NetworkOffering] = relationship()
+    vpc: Mapped[Vpc | None] = relationship()
+    acl: Mapped[AclList | None] = relationship()
+
+    @property
+    def whole(self) -> Network | Vpc:
+        """What it shares its routers and public addresses with: its VPC, or nothing but itself."""
+        return self.vpc or self
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the appliances that serve it."""
+        if self.vpc is not None:
+            return self.vpc.targets(session)
         return list(session.scalars(_targets(), {"network": self.id}))
 
 
@@ -91,9 +105,20 @@ def _targets() -> Select[Target]:
     return select(Target).join(Router).where(Router.network_id == bindparam("network"), Router.retired.is_(None))
 
 
+Whole = Network | Vpc
+"""What has routers and public addresses: a network that stands alone, or a VPC with all its tiers."""
+
+
 def services_of(network: Network) -> dict[str, list[str]]:
     """Return the network's services and who provides each of them."""
     return network.offering.services
+
+
+def router_providers(network: Network) -> list[str]:
+    """Return the providers of the network that are routers of ours, in a fixed order."""
+    installed = registry.network_providers()
+    named = {provider for providers in services_of(network).values() for provider in providers}
+    return sorted(name for name in named if name in installed and installed[name].kind == "router")
 
 
 def require_service(network: Network, service: str) -> None:
@@ -177,6 +202,10 @@ class NetworkResponse(Response):
     type: str
     vlan: str | None = None
     acltype: str
+    aclid: str | None = None
+    aclname: str | None = None
+    vpcid: str | None = None
+    vpcname: str | None = None
     account: str
     domain: str
     domainid: str
@@ -210,7 +239,8 @@ def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse
     from controlplane.network import ipv6
 
     numbers = [row.id for row in rows]
-    eager = joinedload(Network.zone), joinedload(Network.physical_network), joinedload(Network.offering)
+    parts = Network.zone, Network.physical_network, Network.offering, Network.vpc, Network.acl
+    eager = [joinedload(part) for part in parts]
     ctx.session.scalars(select(Network).where(Network.id.in_(numbers)).options(*eager)).all()
     owners, tags, traffic = owner_fields(ctx, rows), tags_of(ctx, "Network", rows), traffic_of(ctx.session, rows)
     routes = ipv6.routes_of(ctx.session, rows)
@@ -222,15 +252,19 @@ def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse
 
 def traffic_of(session: Session, rows: Sequence[Network]) -> dict[int, dict[str, int]]:
     """Return, by network number, the bytes to and from the outside: of the present routers and of those before."""
+    from controlplane.network.nics import Nic
     from controlplane.network.routers import Router
 
     totals = {row.id: {"receivedbytes": row.received_before, "sentbytes": row.sent_before} for row in rows}
     uuids = {row.id: row.uuid for row in rows}
-    found = select(Router.network_id, Found.counters).join(Found, Found.target_id == Router.target_id)
-    for number, counters in session.execute(found.where(Router.network_id.in_(totals))):
-        received, sent = counted(counters, uuids[number])
-        totals[number]["receivedbytes"] += received
-        totals[number]["sentbytes"] += sent
+    alone = select(Router.network_id, Found.counters).where(Router.network_id.in_(totals))
+    tiers = select(Nic.network_id, Found.counters).join(Router, Nic.router_id == Router.id)
+    tiers = tiers.where(Nic.network_id.in_(totals), Router.vpc_id.is_not(None))
+    for query in (alone, tiers):
+        for number, counters in session.execute(query.join(Found, Found.target_id == Router.target_id)):
+            received, sent = counted(counters, uuids[number])
+            totals[number]["receivedbytes"] += received
+            totals[number]["sentbytes"] += sent
     return totals
 
 
@@ -271,6 +305,10 @@ def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagRespo
         dns2=dns[1] or None,
         type=row.guest_type,
         acltype=row.acl_type,
+        aclid=row.acl.uuid if row.acl else None,
+        aclname=row.acl.name if row.acl else None,
+        vpcid=row.vpc.uuid if row.vpc else None,
+        vpcname=row.vpc.name if row.vpc else None,
         service=[_service(name, who, offering.capabilities) for name, who in sorted(services_of(row).items())],
         networkdomain=row.network_domain or None,
         physicalnetworkid=row.physical_network.uuid,
@@ -315,7 +353,7 @@ def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]])
 
 
 class ListNetworks(OwnedListing, name="listNetworks", answer=many("network", network_views), roles=EVERYONE,
-                   unsupported=("associatednetworkid", "vpcid", "showicon", "networkfilter")):  # fmt: skip
+                   unsupported=("associatednetworkid", "showicon", "networkfilter")):  # fmt: skip
     """List guest networks."""
 
     table = Network
@@ -330,6 +368,7 @@ class ListNetworks(OwnedListing, name="listNetworks", answer=many("network", net
     type: str | None = matching(Network.guest_type, choices=("Isolated", "Shared", "L2"))
     acltype: str | None = matching(Network.acl_type, choices=("Account", "Domain"))
     restartrequired: bool | None = matching(Network.restart_required)
+    vpcid: Vpc | None = matching(Network.vpc_id)
     displaynetwork: bool | None = matching(Network.display, admin=True)
     traffictype: str | None = optional(choices=("Guest", "Public", "Management", "Storage", "Control"))
     issystem: bool | None = optional()
@@ -348,7 +387,7 @@ class ListNetworks(OwnedListing, name="listNetworks", answer=many("network", net
             query = query.where(Network.vnet == int(self.vlan) if self.vlan.isdigit() else Network.id.is_(None))
         wanted = []
         if self.forvpc is not None:
-            wanted.append(NetworkOffering.for_vpc == self.forvpc)
+            wanted.append(Network.vpc_id.is_not(None) == self.forvpc)
         if self.specifyipranges is not None:
             wanted.append(NetworkOffering.specify_ip_ranges == self.specifyipranges)
         if self.supportedservices:

@@ -12,12 +12,12 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.errors import BadParameter
-from controlplane.network import firewall, implement, ipv6, ipv6_firewall
+from controlplane.network import firewall, implement, ipv6, ipv6_firewall, tiers
 from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
 from controlplane.network.ipv6_firewall import Ipv6FirewallRule
 from controlplane.network.load_balancers import LoadBalancer, remove_balancers
-from controlplane.network.networks import Network, services_of
+from controlplane.network.networks import Network, router_providers, services_of
 from controlplane.network.nics import Nic, take_address6
 from controlplane.network.physical_choice import objection
 from controlplane.network.port_forwarding import PortForward, remove_forwards
@@ -83,6 +83,8 @@ def _objections(session: Session, network: Network, offering: NetworkOffering) -
         reasons.append(f"it is {offering.internet_protocol}, and the network is {old.internet_protocol}")
     if problem := objection(session, network.physical_network, offering):
         reasons.append(f"physical network {problem}")
+    if network.vpc is not None:
+        reasons += tiers.objections(network.vpc, offering)
     if not offering.conserve_mode:
         reasons += _mixed(session, network)
     return reasons
@@ -157,17 +159,19 @@ def _close(session: Session, network: Network, which: object) -> None:
 
 def _align(session: Session, network: Network) -> list[Target]:
     """Take down the routers of providers that the network has no more, and make those of new ones."""
-    wanted = implement.router_providers(network)
+    wanted = router_providers(network)
     touched: list[Target] = []
     standing = select(Router).where(Router.network_id == network.id, Router.removed.is_(None))
     for router in session.scalars(standing).all():
         if router.provider not in wanted:
             touched += implement.remove_router(session, router)
-    if "SourceNat" not in services_of(network):
+    if network.vpc is not None:
+        network.acl = tiers.kept_acl(session, network)
+    elif "SourceNat" not in services_of(network):
         mine = PublicIp.network_id == network.id, PublicIp.source_nat
         session.execute(update(PublicIp).where(*mine).values(source_nat=False))
     if network.offering.persistent or network.state in ("Implementing", "Implemented"):
         implement.ensure_implemented(session, network)
-        for router in session.scalars(standing).all():
+        for router in implement.routers_of(session, network.whole):
             touched += router.targets(session)
     return touched

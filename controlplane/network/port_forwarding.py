@@ -26,7 +26,7 @@ from controlplane.network.firewall import FirewallRule, close_related, open_rela
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
-from controlplane.network.purposes import must_take, network_of
+from controlplane.network.purposes import must_take, network_of, tier_of_machine
 from controlplane.network.rule_facts import Lists, addresses_of, stored
 from controlplane.network.rule_pages import Pages
 from controlplane.network.rules import guest_address, guest_nic, remove_rows, rows_by_id, set_custom_id
@@ -167,7 +167,7 @@ class CreatePortForwardingRule(Command, name="createPortForwardingRule", job=Tru
     def run(self, ctx: Context) -> PortForward:
         """Check, and make the rule."""
         session, ip = ctx.session, self.ipaddressid
-        network = network_of(session, ip, self.networkid)
+        network = network_of(session, ip, self.networkid or tier_of_machine(session, ip, self.virtualmachineid))
         must_take(session, ip, network, PORT_FORWARDING)
         rule = self._rule(ip, network)
         nic = guest_nic(session, self.virtualmachineid, network, rule.account_id)

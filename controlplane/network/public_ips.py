@@ -31,9 +31,10 @@ from controlplane.errors import BadParameter, NoAddress
 from controlplane.identity.accounts import Account
 from controlplane.identity.limits import give_back, take
 from controlplane.network import claims
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, Whole
 from controlplane.network.nics import Nic
 from controlplane.network.rules import remove_tags
+from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target, on_settled
 from controlplane.zone.zones import Zone
@@ -84,6 +85,7 @@ class PublicIp(Row):
     :ivar state: ``Free``, ``Reserved`` for an account, ``Allocated``, or ``Releasing``: nobody's any more, while the
         router that had it may still answer for it.
     :ivar account_id: who has it; None while it is free.
+    :ivar vpc_id: the VPC that uses it; its ``network_id`` is then the tier that static NAT takes it for, if any.
     :ivar nic_address: with ``static_nat``: the guest's address that it stands for, on ``nic_id``.
     """
 
@@ -102,6 +104,7 @@ class PublicIp(Row):
     account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id"), index=True)
     domain_id: Mapped[int | None] = mapped_column(ForeignKey("domains.id"), index=True)
     network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"), index=True)
+    vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"), index=True)
     allocated: Mapped[datetime | None]
     source_nat: Mapped[bool] = mapped_column(default=False)
     static_nat: Mapped[bool] = mapped_column(default=False)
@@ -125,8 +128,15 @@ class PublicIp(Row):
         return or_(owned_by(cls, caller), (cls.state == FREE) & cls.range_id.in_(open_to_them))
 
     def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of the network that uses it."""
+        """Return the targets of the VPC or network that uses it."""
+        if self.vpc_id is not None:
+            return session.get_one(Vpc, self.vpc_id).targets(session)
         return session.get_one(Network, self.network_id).targets(session) if self.network_id else []
+
+
+def used_by(whole: Whole) -> ColumnElement[bool]:
+    """Return the condition for the addresses that a VPC uses, or a network that stands alone."""
+    return PublicIp.vpc_id == whole.id if isinstance(whole, Vpc) else PublicIp.network_id == whole.id
 
 
 AddressClearer = Callable[[Session, PublicIp], None]
@@ -156,27 +166,26 @@ def clears_nic(function: NicClearer) -> NicClearer:
 
 
 def acquire(
-    session: Session, network: Network, owner: Account, *, source_nat: bool = False, address: str | None = None
+    session: Session, whole: Whole, owner: Account, *, source_nat: bool = False, address: str | None = None
 ) -> PublicIp:
-    """Give a network a public address of its zone; it counts for the owner.
+    """Give a VPC, or a network that stands alone, a public address of its zone; it counts for the owner.
 
-    :param source_nat: the network's guests leave with it; a network that has such an address keeps it.
+    :param source_nat: its guests leave with it; what has such an address keeps it.
     :param address: the wanted one; None takes the lowest free one, of the owner's own ranges first.
     :raises BadParameter: the wanted address is not to be had.
     :raises NoAddress: none is left.
     :raises LimitReached: the owner may have no more.
     """
     if source_nat:
-        own = session.scalar(
-            select(PublicIp).where(PublicIp.network_id == network.id, PublicIp.source_nat, PublicIp.state == ALLOCATED)
-        )
+        own = session.scalar(select(PublicIp).where(used_by(whole), PublicIp.source_nat, PublicIp.state == ALLOCATED))
         if own is not None:
             return own
-    ip = chosen(session, network.zone, owner, address) if address else _lowest(session, network.zone, owner)
+    ip = chosen(session, whole.zone, owner, address) if address else _lowest(session, whole.zone, owner)
     if ip.state == FREE:
         take(session, owner.id, "public_ip")
     ip.state, ip.account_id, ip.domain_id, ip.allocated = ALLOCATED, owner.id, owner.domain_id, now()
-    ip.network_id, ip.source_nat = network.id, source_nat
+    ip.network_id, ip.vpc_id = (None, whole.id) if isinstance(whole, Vpc) else (whole.id, None)
+    ip.source_nat = source_nat
     session.flush()
     return ip
 
@@ -249,7 +258,8 @@ def release(session: Session, ip: PublicIp) -> None:
         give_back(session, ip.account_id, "public_ip")
     remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
     ip.state = RELEASING if ip.targets(session) else FREE
-    ip.network_id = ip.network_id if ip.state == RELEASING else None
+    if ip.state == FREE:
+        ip.network_id = ip.vpc_id = None
     ip.account_id = ip.domain_id = ip.allocated = None
     ip.source_nat, ip.is_system, ip.display = False, False, True
     forget_static_nat(ip)
@@ -258,14 +268,22 @@ def release(session: Session, ip: PublicIp) -> None:
 
 def forget_static_nat(ip: PublicIp) -> None:
     """Have the address stand for no guest any more."""
+    if ip.vpc_id is not None:
+        ip.network_id = None
     ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = False, None, None, None
 
 
 def forget_network(session: Session, network: Network) -> None:
-    """Give back every public address of a network that goes, the source NAT one too, and remove its own rules."""
+    """Remove the rules of a network that goes, and give back all its public addresses: a tier's are its VPC's."""
     for clear in _network_clearers:
         clear(session, network)
-    for ip in session.scalars(select(PublicIp).where(PublicIp.network_id == network.id, PublicIp.state == ALLOCATED)):
+    if network.vpc_id is None:
+        release_all(session, network)
+
+
+def release_all(session: Session, whole: Whole) -> None:
+    """Give back every public address of what goes, the source NAT one too."""
+    for ip in session.scalars(select(PublicIp).where(used_by(whole), PublicIp.state == ALLOCATED)):
         release(session, ip)
 
 
@@ -282,9 +300,11 @@ def _let_go() -> Update:
     from controlplane.network.routers import Router
 
     ips = cast("Table", PublicIp.__table__)
-    networks = select(Router.network_id).where(Router.target_id == bindparam("target"), Router.dark.is_(False))
-    mine = ips.c.state == RELEASING, ips.c.network_id.in_(networks)
-    return update(ips).where(*mine).values(state=FREE, network_id=None)
+    routers = Router.target_id == bindparam("target"), Router.dark.is_(False)
+    of_network = ips.c.network_id.in_(select(Router.network_id).where(*routers))
+    of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(*routers))
+    freed = update(ips).where(ips.c.state == RELEASING, of_network | of_vpc)
+    return freed.values(state=FREE, network_id=None, vpc_id=None)
 
 
 @duty(30)
@@ -292,9 +312,13 @@ def free_stranded(session: Session) -> None:
     """Free the released addresses whose router is gone without having said so."""
     from controlplane.network.routers import Router
 
-    answering = select(Router.network_id).where(Router.target_id.is_not(None), Router.network_id.is_not(None))
-    stranded = update(PublicIp).where(PublicIp.state == RELEASING, PublicIp.network_id.not_in(answering))
-    session.execute(stranded.values(state=FREE, network_id=None))
+    there = Router.target_id.is_not(None)
+    networks = select(Router.network_id).where(there, Router.network_id.is_not(None))
+    vpcs = select(Router.vpc_id).where(there, Router.vpc_id.is_not(None))
+    alone = PublicIp.vpc_id.is_(None) & PublicIp.network_id.not_in(networks)
+    of_vpc = PublicIp.vpc_id.is_not(None) & PublicIp.vpc_id.not_in(vpcs)
+    stranded = update(PublicIp).where(PublicIp.state == RELEASING, alone | of_vpc)
+    session.execute(stranded.values(state=FREE, network_id=None, vpc_id=None))
 
 
 def forget_nic(session: Session, nic: Nic) -> list[Target]:
@@ -307,12 +331,12 @@ def forget_nic(session: Session, nic: Nic) -> list[Target]:
     return [target for network in networks.values() for target in network.targets(session)]
 
 
-def addresses_facts(session: Session, network: Network) -> tuple[vocabulary.PublicAddress, ...]:
-    """Return the network's public addresses; which interface carries each is for the caller to say."""
+def addresses_facts(session: Session, whole: Whole) -> tuple[vocabulary.PublicAddress, ...]:
+    """Return the public addresses of a VPC or network; which interface carries each is for the caller to say."""
     query = (
         select(PublicIp.uuid, PublicIp.address, PublicIp.source_nat, VlanRange.gateway, VlanRange.netmask)
         .join(VlanRange, PublicIp.range_id == VlanRange.id)
-        .where(PublicIp.network_id == network.id, PublicIp.state == ALLOCATED)
+        .where(used_by(whole), PublicIp.state == ALLOCATED)
         .order_by(PublicIp.number)
     )
     return tuple(
@@ -323,7 +347,7 @@ def addresses_facts(session: Session, network: Network) -> tuple[vocabulary.Publ
             gateway=gateway,
             nic="",
             source_nat=source_nat,
-            network=network.uuid,
+            network="" if isinstance(whole, Vpc) else whole.uuid,
         )
         for uuid, address, source_nat, gateway, netmask in session.execute(query)
     )

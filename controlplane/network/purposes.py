@@ -9,9 +9,11 @@ from __future__ import annotations
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
+from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.errors import BadParameter, RuleConflict
 from controlplane.network.claims import BALANCING, PORT_FORWARDING, WIREGUARD, PortClaim
 from controlplane.network.networks import Network, require_service
+from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATED, PublicIp
 
 _NETWORK = select(Network).where(Network.id == bindparam("network")).options(joinedload(Network.offering))
@@ -26,6 +28,8 @@ def network_of(session: Session, ip: PublicIp, named: Network | None, parameter:
     :param named: the network that the caller says; None leaves it to the address.
     :raises BadParameter: the address is not in use, or by another network.
     """
+    if ip.state == ALLOCATED and ip.vpc_id is not None:
+        return _tier_of(session, ip, named)
     if ip.state != ALLOCATED or ip.network_id is None:
         raise BadParameter(
             f"Invalid parameter {parameter} value={ip.uuid}: {ip.address} is {ip.state.lower()}; "
@@ -35,9 +39,40 @@ def network_of(session: Session, ip: PublicIp, named: Network | None, parameter:
         raise BadParameter(
             f"Invalid parameter networkid value={named.uuid}: {ip.address} is associated with another network."
         )
+    _lock(session, ip)
+    return session.scalars(_NETWORK, {"network": ip.network_id}).one()
+
+
+def _lock(session: Session, ip: PublicIp) -> None:
     if session.get_bind().dialect.name != "sqlite":  # which has one writer at a time
         session.execute(select(PublicIp.id).where(PublicIp.id == ip.id).with_for_update())
-    return session.scalars(_NETWORK, {"network": ip.network_id}).one()
+
+
+def _tier_of(session: Session, ip: PublicIp, named: Network | None) -> Network:
+    """Return the tier that a rule on an address of a VPC leads to: the named one, or the one that static NAT has.
+
+    :raises BadParameter: none is named, or it is no tier of the VPC.
+    """
+    _lock(session, ip)
+    tier = named or (session.get_one(Network, ip.network_id) if ip.network_id is not None else None)
+    if tier is None:
+        raise BadParameter(
+            f"Invalid parameter networkid: {ip.address} is an address of a VPC: say which of its tiers is meant."
+        )
+    if tier.vpc_id != ip.vpc_id or tier.removed is not None:
+        raise BadParameter(
+            f"Invalid parameter networkid value={tier.uuid}: {tier.name} is no tier of the VPC that has {ip.address}."
+        )
+    return tier
+
+
+def tier_of_machine(session: Session, ip: PublicIp, vm: VirtualMachine) -> Network | None:
+    """Return the one tier of the address's VPC that the machine is on; None where there is none, or several."""
+    if ip.vpc_id is None:
+        return None
+    query = select(Network).join(Nic, Nic.network_id == Network.id)
+    tiers = session.scalars(query.where(Nic.vm_id == vm.id, Network.vpc_id == ip.vpc_id)).all()
+    return tiers[0] if len(tiers) == 1 else None
 
 
 def must_take(session: Session, ip: PublicIp, network: Network, purpose: str) -> None:

@@ -66,8 +66,7 @@ def prepare(session: Session, uuid: str) -> Waits:
         return []
     heir = heir_of(session, old)
     if heir is None:
-        network = session.get_one(Network, old.network_id)
-        heir = implement.add_router(session, network, old.provider)
+        heir = implement.add_router(session, old.whole, old.provider)
         heir.replaces_id, heir.dark = old.id, True
         host = old.host if old.host is not None and _takes_more(old.host) else implement.choose_host(session, heir)
         implement.place(session, heir, host)
@@ -186,6 +185,8 @@ def _drains(session: Session, router: Router) -> bool:
     if heir is None or heir.host_id != router.host_id:
         return False
     balanced = LoadBalancer.network_id == router.network_id
+    if router.vpc_id is not None:
+        balanced = LoadBalancer.network_id.in_(select(Network.id).where(Network.vpc_id == router.vpc_id))
     return session.scalar(select(LoadBalancer.id).where(balanced).limit(1)) is not None
 
 

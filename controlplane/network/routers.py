@@ -19,7 +19,8 @@ from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Removable, Row
 from controlplane.identity.ownership import OwnedListing, owner_fields
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, Whole
+from controlplane.network.vpcs import Vpc
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile.targets import Found, Target
 from controlplane.zone.clusters import Cluster
@@ -29,7 +30,7 @@ from controlplane.zone.zones import Zone
 
 
 class Router(Created, Removable, Owned, Row):
-    """A virtual router (listRouters).
+    """A virtual router (listRouters): of a network (``network_id``), or of a VPC (``vpc_id``) and all its tiers.
 
     :ivar name: ``r-12-VM``; also its target's and its namespace's.
     :ivar state: ``Starting``, ``Running``, ``Stopping``, ``Stopped``.
@@ -44,6 +45,7 @@ class Router(Created, Removable, Owned, Row):
 
     name: Mapped[str] = mapped_column(String(255), default="")
     network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"), index=True)
+    vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"), index=True)
     zone_id: Mapped[int] = mapped_column(ForeignKey("zones.id"), index=True)
     host_id: Mapped[int | None] = mapped_column(ForeignKey("hosts.id"), index=True)
     target_id: Mapped[int | None] = mapped_column(ForeignKey("targets.id"), index=True)
@@ -56,10 +58,18 @@ class Router(Created, Removable, Owned, Row):
     dark: Mapped[bool] = mapped_column(default=False)
     retired: Mapped[datetime | None]
     network: Mapped[Network | None] = relationship()
+    vpc: Mapped[Vpc | None] = relationship()
     zone: Mapped[Zone] = relationship()
     service_offering: Mapped[ServiceOffering | None] = relationship()
     host: Mapped[Host | None] = relationship()
     target: Mapped[Target | None] = relationship()
+
+    @property
+    def whole(self) -> Whole:
+        """What it serves: the network that stands alone, or the VPC with all its tiers."""
+        served = self.vpc or self.network
+        assert served is not None
+        return served
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return its own target and its host's, which holds its shell."""
@@ -125,6 +135,8 @@ class RouterResponse(Response):
     hypervisor: str | None = None
     serviceofferingid: str | None = None
     serviceofferingname: str | None = None
+    vpcid: str | None = None
+    vpcname: str | None = None
     guestnetworkid: str | None = None
     guestnetworkname: str | None = None
     guestipaddress: str | None = None
@@ -154,14 +166,15 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
 
     numbers = [row.id for row in rows]
     where = joinedload(Router.host).joinedload(Host.cluster).joinedload(Cluster.pod)
-    eager = joinedload(Router.network), joinedload(Router.zone), joinedload(Router.service_offering)
-    more = joinedload(Router.target), where
-    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager, *more)).all()
+    served = joinedload(Router.network).joinedload(Network.vpc), joinedload(Router.vpc)
+    eager = *served, joinedload(Router.zone), joinedload(Router.service_offering), joinedload(Router.target), where
+    ctx.session.scalars(select(Router).where(Router.id.in_(numbers)).options(*eager)).all()
     found = select(Found).where(Found.target_id.in_([row.target_id for row in rows if row.target_id]))
     seen = {item.target_id: item for item in ctx.session.scalars(found)}
     owners = owner_fields(ctx, rows)
     plugged: dict[int, list[Nic]] = {number: [] for number in numbers}
-    for nic in ctx.session.scalars(select(Nic).where(Nic.router_id.in_(numbers)).order_by(Nic.device)):
+    query = select(Nic).where(Nic.router_id.in_(numbers)).order_by(Nic.device)
+    for nic in ctx.session.scalars(query.options(joinedload(Nic.network))):
         plugged[nic.router_id or 0].append(nic)
     used = {nic.range_id for nics in plugged.values() for nic in nics if nic.range_id}
     ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
@@ -176,16 +189,21 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     return views
 
 
-def _source_nat_addresses(ctx: Context, rows: Sequence[Router]) -> dict[int | None, str]:
+Served = tuple[int | None, int | None]
+"""What a router or an address is of, by number: a network that stands alone, or a VPC."""
+
+
+def _source_nat_addresses(ctx: Context, rows: Sequence[Router]) -> dict[Served, str]:
     from controlplane.network.public_ips import PublicIp
 
-    networks = [row.network_id for row in rows]
-    query = select(PublicIp.network_id, PublicIp.address).where(PublicIp.network_id.in_(networks), PublicIp.source_nat)
-    return {network: address for network, address in ctx.session.execute(query)}
+    networks, vpcs = [row.network_id for row in rows], [row.vpc_id for row in rows]
+    query = select(PublicIp.network_id, PublicIp.vpc_id, PublicIp.address).where(PublicIp.source_nat)
+    theirs = PublicIp.network_id.in_(networks) | PublicIp.vpc_id.in_(vpcs)
+    return {(network, vpc): address for network, vpc, address in ctx.session.execute(query.where(theirs))}
 
 
-def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[int | None, str]) -> RouterNicResponse:
-    network = row.network
+def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[Served, str]) -> RouterNicResponse:
+    network = nic.network
     public = nic.range_id is not None
     netmask = vlan.netmask if vlan else str(IPv4Network(network.cidr).netmask) if network and network.cidr else None
     return RouterNicResponse(
@@ -193,7 +211,7 @@ def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[int | None, str
         deviceid=str(nic.device),
         networkid=network.uuid if network and not public else None,
         networkname=network.name if network and not public else None,
-        ipaddress=(source_nat.get(row.network_id) if public else nic.address) or None,
+        ipaddress=(source_nat.get((row.network_id, row.vpc_id)) if public else nic.address) or None,
         netmask=netmask or None,
         gateway=(vlan.gateway or None) if vlan else None,
         macaddress=nic.mac,
@@ -230,7 +248,7 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
     guest = next((nic for nic in nics if nic.traffictype == "Guest"), None)
     public = next((nic for nic in nics if nic.traffictype == "Public"), None)
     health = _health(row, seen)
-    host, network, offering = row.host, row.network, row.service_offering
+    host, offering, vpc = row.host, row.service_offering, row.vpc
     return RouterResponse(
         id=row.uuid,
         name=row.name,
@@ -249,8 +267,10 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
         hypervisor=host.hypervisor if host else None,
         serviceofferingid=offering.uuid if offering else None,
         serviceofferingname=offering.name if offering else None,
-        guestnetworkid=network.uuid if network else None,
-        guestnetworkname=network.name if network else None,
+        vpcid=vpc.uuid if vpc else None,
+        vpcname=vpc.name if vpc else None,
+        guestnetworkid=guest.networkid if guest else None,
+        guestnetworkname=guest.networkname if guest else None,
         guestipaddress=guest.ipaddress if guest else None,
         guestmacaddress=guest.macaddress if guest else None,
         guestnetmask=guest.netmask if guest else None,
@@ -258,7 +278,7 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
         publicip=public.ipaddress if public else None,
         publicmacaddress=public.macaddress if public else None,
         publicnetmask=public.netmask if public else None,
-        networkdomain=network.network_domain if network else None,
+        networkdomain=row.whole.network_domain,
         version=VERSION,
         softwareversion=VERSION,
         healthchecksfailed=any(not check.success for check in health),
@@ -269,7 +289,7 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
 
 
 class ListRouters(OwnedListing, name="listRouters", answer=many("router", router_views), roles=DOMAIN_ADMINS,
-                  unsupported=("arch", "version", "vpcid")):  # fmt: skip
+                  unsupported=("arch", "version")):  # fmt: skip
     """List virtual routers."""
 
     table = Router
@@ -279,7 +299,8 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
     id: Router | None = matching(Router.id)
     name: str | None = matching(Router.name)
     state: str | None = matching(Router.state)
-    networkid: Network | None = matching(Router.network_id)
+    networkid: Network | None = optional()
+    vpcid: Vpc | None = matching(Router.vpc_id)
     zoneid: Zone | None = matching(Router.zone_id)
     hostid: Host | None = matching(Router.host_id, admin=True)
     clusterid: Cluster | None = optional(admin=True)
@@ -290,8 +311,10 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep the routers of a cluster, a pod, or with a failed check."""
-        if self.forvpc:
-            query = query.where(Router.id.is_(None))
+        if self.forvpc is not None:
+            query = query.where(Router.vpc_id.is_not(None) == self.forvpc)
+        if self.networkid is not None:
+            query = query.where(Router.id.in_(self._on_network(self.networkid)))
         if self.clusterid or self.podid:
             query = query.join(Host, Router.host_id == Host.id)
         if self.clusterid:
@@ -305,6 +328,15 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
             bad |= {number for number, failures in without if failures}
             query = query.where(Router.target_id.in_(bad) == self.healthchecksfailed)
         return query
+
+    @staticmethod
+    def _on_network(network: Network) -> Select[Any]:
+        """Return the numbers of the routers that serve a network: its own, or its VPC's that have it plugged in."""
+        from controlplane.network.nics import Nic
+
+        if network.vpc_id is None:
+            return select(Router.id).where(Router.network_id == network.id)
+        return select(Nic.router_id).where(Nic.network_id == network.id, Nic.router_id.is_not(None))
 
 
 dispatch.JOB_TABLES["DomainRouter"] = Router

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, String, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
+from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.rule_text import limiting as only_limiting
 
@@ -35,6 +36,7 @@ def stored(column: ColumnElement[list[str]]) -> ColumnElement[str]:
 
 
 def addresses_of(session: Session, network_id: int) -> dict[int, str]:
-    """Return the network's public addresses by number."""
-    query = select(PublicIp.id, PublicIp.address).where(PublicIp.network_id == network_id)
+    """Return the public addresses by number that the network, or its VPC, uses."""
+    vpc = select(Network.vpc_id).where(Network.id == network_id).scalar_subquery()
+    query = select(PublicIp.id, PublicIp.address).where((PublicIp.network_id == network_id) | (PublicIp.vpc_id == vpc))
     return {number: address for number, address in session.execute(query)}

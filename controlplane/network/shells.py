@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.network import ipv6
-from controlplane.network.networks import Network
+from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
@@ -23,13 +23,14 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
     """Return the shells of the routers that this host holds."""
     here = Router.host_id == host.id, Router.running, Router.removed.is_(None)
     routers = session.scalars(
-        select(Router).where(*here).options(joinedload(Router.network), joinedload(Router.target))
+        select(Router)
+        .where(*here)
+        .options(joinedload(Router.network), joinedload(Router.vpc), joinedload(Router.target))
     )
     shells = []
     for router in routers:
-        assert router.network is not None
         assert router.target is not None
-        facts = tuple(nic_fact(session, router.network, nic) for nic in nics_of(session, router))
+        facts = tuple(nic_fact(session, router.whole, nic) for nic in nics_of(session, router))
         shells.append(
             Shell(
                 router.target.uuid,
@@ -61,17 +62,19 @@ def nics_of(session: Session, router: Router) -> Sequence[Nic]:
     return session.scalars(query.where(Nic.router_id.in_(others))).all()
 
 
-def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
+def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
     """Return a router's interface as its host and the router itself see it."""
-    if nic.range_id is None:
+    network = nic.network
+    if network is not None:
         prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
+    assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
     prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen if row.gateway else 0
-    outside = ipv6.outside_of(session, network)
+    outside = ipv6.outside_of(session, whole)
     if outside is None or outside.vlan != row.vlan:
         outside = ipv6.Outside("", 0, "", row.vlan, row.id)
     return vocabulary.Nic(
@@ -83,7 +86,7 @@ def nic_fact(session: Session, network: Network, nic: Nic, addresses: tuple[Publ
         prefix,
         row.gateway,
         nic.device,
-        mtu=network.public_mtu,
+        mtu=whole.public_mtu,
         address6=outside.address,
         prefix6=outside.prefix,
         gateway6=outside.gateway,

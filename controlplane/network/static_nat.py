@@ -30,7 +30,7 @@ from controlplane.network.public_ips import (
     clears_nic,
     forget_static_nat,
 )
-from controlplane.network.purposes import STATIC_NAT, must_take, network_of
+from controlplane.network.purposes import STATIC_NAT, must_take, network_of, tier_of_machine
 from controlplane.network.rules import guest_address, guest_nic, rows_by_id
 from controlplane.reconcile.targets import Target
 from drivers import vocabulary
@@ -72,7 +72,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
     def run(self, ctx: Context) -> None:
         """Check, and have the address stand for the guest; again for the same guest is fine."""
         ip, vm, session = self.ipaddressid, self.virtualmachineid, ctx.session
-        network = network_of(session, ip, self.networkid)
+        network = network_of(session, ip, self.networkid or tier_of_machine(session, ip, vm))
         must_take(session, ip, network, STATIC_NAT)
         assert ip.account_id is not None
         nic = guest_nic(session, vm, network, ip.account_id)
@@ -92,6 +92,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
                 f"{address} already, by {taken}; vmguestip can name another of its addresses."
             )
         ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = True, vm.id, nic.id, address
+        ip.network_id = network.id
         ctx.instance = ip
         ctx.touch(ip)
 

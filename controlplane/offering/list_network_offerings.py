@@ -1,11 +1,8 @@
-"""The lists of network and VPC offerings."""
+"""The list of network offerings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Select, String, and_
 from sqlalchemy.orm import joinedload
@@ -15,12 +12,11 @@ from controlplane.api.command import many
 from controlplane.api.context import Context
 from controlplane.api.listing import ListCommand
 from controlplane.api.parameters import matching, optional
-from controlplane.api.responses import Response
 from controlplane.identity.domains import Domain
 from controlplane.network.networks import Network
-from controlplane.offering.network_offerings import NetworkOffering, VpcOffering, network_offering_views
-from controlplane.offering.scope import for_domain, has, in_zone, scope_fields
-from controlplane.offering.services import ServiceResponse, service_name, service_responses
+from controlplane.offering.network_offerings import NetworkOffering, network_offering_views
+from controlplane.offering.scope import for_domain, has, in_zone
+from controlplane.offering.services import service_name
 from controlplane.zone.zones import Zone
 
 
@@ -82,71 +78,4 @@ class ListNetworkOfferings(
                 offering.specify_vlan == now.specify_vlan,
                 in_zone(offering, self.networkid.zone),
             )
-        return query
-
-
-@dataclass(kw_only=True)
-class VpcOfferingResponse(Response):
-    """A VPC offering."""
-
-    id: str
-    name: str
-    displaytext: str
-    state: str
-    isdefault: bool
-    distributedvpcrouter: bool = False
-    supportsregionLevelvpc: bool = False  # noqa: N815 - the wire's own spelling
-    service: list[ServiceResponse]
-    domain: str | None = None
-    domainid: str | None = None
-    zone: str | None = None
-    zoneid: str | None = None
-    created: datetime
-
-
-def vpc_offering_views(ctx: Context, rows: Sequence[VpcOffering]) -> list[VpcOfferingResponse]:
-    """Return the responses of these VPC offerings."""
-    scopes = scope_fields(ctx, rows)
-    return [
-        VpcOfferingResponse(
-            id=row.uuid,
-            name=row.name,
-            displaytext=row.display_text,
-            state=row.state,
-            isdefault=row.default,
-            service=service_responses(row.services, {}),
-            created=row.created,
-            **cast("dict[str, Any]", scopes[row.id]),
-        )
-        for row in rows
-    ]
-
-
-class ListVpcOfferings(
-    ListCommand, name="listVPCOfferings", answer=many("vpcoffering", vpc_offering_views), roles=EVERYONE
-):
-    """List VPC offerings."""
-
-    table = VpcOffering
-    keywords = (VpcOffering.name, VpcOffering.display_text)
-    order = (VpcOffering.sort_key, VpcOffering.id)
-
-    id: VpcOffering | None = matching(VpcOffering.id)
-    name: str | None = matching(VpcOffering.name)
-    displaytext: str | None = matching(VpcOffering.display_text)
-    isdefault: bool | None = matching(VpcOffering.default)
-    state: str | None = matching(VpcOffering.state)
-    supportedservices: list[str] | None = optional()
-    domainid: Domain | None = optional()
-    zoneid: Zone | None = optional()
-
-    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
-        """Look into services and scopes."""
-        del ctx
-        for service in self.supportedservices or ():
-            query = query.where(has(VpcOffering.services, service_name(service)))
-        if self.domainid is not None:
-            query = query.where(for_domain(VpcOffering, self.domainid))
-        if self.zoneid is not None:
-            query = query.where(in_zone(VpcOffering, self.zoneid))
         return query

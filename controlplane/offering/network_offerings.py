@@ -140,25 +140,3 @@ def network_offering_views(ctx: Context, rows: Sequence[NetworkOffering]) -> lis
         )
         for row in rows
     ]
-
-
-class VpcOffering(Created, Removable, Row):
-    """A VPC offering (createVPCOffering)."""
-
-    __tablename__ = "vpc_offerings"
-
-    name: Mapped[str] = mapped_column(String(255))
-    unique_name: Mapped[str] = mapped_column(String(255), unique=True)
-    display_text: Mapped[str] = mapped_column(String(255))
-    state: Mapped[str] = mapped_column(String(20), default="Enabled")
-    default: Mapped[bool] = mapped_column(default=False)
-    services: Mapped[dict[str, list[str]]] = mapped_column(default=dict)
-    redundant: Mapped[bool] = mapped_column(default=False)
-    domain_uuids: Mapped[list[str]] = mapped_column(default=list)
-    zone_uuids: Mapped[list[str]] = mapped_column(default=list)
-    sort_key: Mapped[int] = mapped_column(default=0)
-
-    @classmethod
-    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
-        """Tenants see enabled offerings for everybody or for a domain on their path."""
-        return and_(usable_by(cls, caller), true() if caller.is_admin else cls.state == "Enabled")

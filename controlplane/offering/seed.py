@@ -12,8 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.offering.disk_offerings import DiskOffering
-from controlplane.offering.network_offerings import NetworkOffering, VpcOffering
+from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.offering.service_offerings import GIB, ServiceOffering
+from controlplane.offering.vpc_offerings import VpcOffering
 from drivers import registry
 
 VR, VPC_VR, SG, CONFIG, INTERNAL, NETSCALER = (
@@ -216,29 +217,37 @@ def _fill_networks(session: Session) -> None:
         )
 
 
-def _complete(row: NetworkOffering, services: dict[str, list[str]]) -> None:
+def _complete(row: NetworkOffering | VpcOffering, services: dict[str, list[str]]) -> None:
     """Give an offering the services that providers learned since; whoever has it is served them from now on."""
     if not row.removed and set(row.services) < set(services):
         row.services = services
 
 
 def _fill_vpcs(session: Session) -> None:
-    known = set(session.scalars(select(VpcOffering.unique_name)))
-    ready = VPC_VR in registry.network_providers()
+    installed = registry.network_providers()
+    rows = {row.unique_name: row for row in session.scalars(select(VpcOffering))}
     for name, text, services, redundant in VPC_OFFERINGS:
-        if name not in known:
-            given = given_by(VPC_VR, *services)
-            if "Netscaler" in text:
-                given |= {"Lb": [NETSCALER]}
-            enabled = ready and all(names[0] in registry.network_providers() for names in given.values())
-            session.add(
-                VpcOffering(
-                    name=name,
-                    unique_name=name,
-                    display_text=text,
-                    state="Enabled" if enabled else "Disabled",
-                    default=True,
-                    services=given,
-                    redundant=redundant,
-                )
+        given = given_by(VPC_VR, *services)
+        given |= {"Lb": [NETSCALER if "Netscaler" in text else VPC_VR, INTERNAL]}
+        given = {
+            service: names
+            for service, names in given.items()
+            if all(who not in installed or service in installed[who].capabilities for who in names)
+        }
+        if name in rows:
+            _complete(rows[name], given)
+            continue
+        ready = all(who in installed for names in given.values() for who in names)
+        if redundant and ready:
+            ready = installed[VPC_VR].capabilities["SourceNat"].get("RedundantRouter") == "true"
+        session.add(
+            VpcOffering(
+                name=name,
+                unique_name=name,
+                display_text=text,
+                state="Enabled" if ready else "Disabled",
+                default=True,
+                services=given,
+                redundant=redundant,
             )
+        )

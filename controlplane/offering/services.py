@@ -44,6 +44,8 @@ CHOOSABLE = frozenset(
 )
 """The capabilities that an offering may choose a value of (servicecapabilitylist)."""
 SEVERAL_PROVIDERS = frozenset({"Lb"})
+INTERNAL, PUBLIC = "Internal", "Public"
+"""The load balancing schemes (``LbSchemes``): between the tiers of a VPC, and of public addresses."""
 BEHIND_SOURCE_NAT = ("StaticNat", "PortForwarding", "Firewall", "Lb", "Vpn", "Gateway")
 """What a router gives only to networks whose source NAT it does, too: their packets leave through it."""
 
@@ -111,6 +113,7 @@ class Matrix:
     """What an offering is to give, as it is checked.
 
     :param guest_type: ``Isolated``, ``Shared`` or ``L2``.
+    :param alternatives: of several providers of a service each network chooses one.
     :param protocol: ``IPv4``, ``DualStack`` or ``IPv6``.
     """
 
@@ -119,6 +122,7 @@ class Matrix:
     guest_type: str = "Isolated"
     for_vpc: bool = False
     protocol: str = "IPv4"
+    alternatives: bool = False
 
     def check(self) -> None:
         """Refuse what no network could be given.
@@ -138,7 +142,7 @@ class Matrix:
         installed = registry.network_providers()
         if not providers:
             raise BadParameter(f"Invalid parameter serviceproviderlist: service {service} has no provider: name one.")
-        if len(providers) > 1 and service not in SEVERAL_PROVIDERS:
+        if len(providers) > 1 and service not in SEVERAL_PROVIDERS and not self.alternatives:
             raise BadParameter(
                 f"Invalid parameter serviceproviderlist value={','.join(providers)}: service {service} can have one "
                 "provider only."
@@ -193,7 +197,10 @@ class Matrix:
             )
         for service in BEHIND_SOURCE_NAT:
             for provider in self.services.get(service, ()):
-                if registry.network_providers()[provider].kind == "router" and provider not in (source or ()):
+                driver = registry.network_providers()[provider]
+                if driver.capabilities[service].get("LbSchemes") == INTERNAL:
+                    continue  # it balances what stays inside
+                if driver.kind == "router" and provider not in (source or ()):
                     raise BadParameter(
                         f"Invalid parameter supportedservices: {provider} cannot give {service} without SourceNat."
                     )

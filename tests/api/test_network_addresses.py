@@ -90,7 +90,7 @@ def test_networks_that_use_no_public_address_are_told_so(ground, alice):
         alice("associateIpAddress", networkid=flat)
     with pytest.raises(Unsupported, match="portable"):
         alice("associateIpAddress", networkid=ground.network("alice"), isportable=True)
-    with pytest.raises(BadParameter, match="vpcid of associateIpAddress is not supported"):
+    with pytest.raises(BadParameter, match="no vpc with this id"):
         alice("associateIpAddress", vpcid="x")
 
 

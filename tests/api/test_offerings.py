@@ -34,7 +34,7 @@ def test_the_standard_catalogue(cloud):
     assert {service["name"] for service in isolated["service"]} >= {*ALL.split(","), "Gateway"}
     assert offerings["DefaultSharedNetworkOffering"]["specifyvlan"] is True
     assert offerings["DefaultSharedNetworkOfferingWithSGService"]["state"] == "Disabled"
-    assert offerings["DefaultIsolatedNetworkOfferingForVpcNetworks"]["state"] == "Disabled"
+    assert offerings["DefaultIsolatedNetworkOfferingForVpcNetworks"]["state"] == "Enabled"
     assert "service" in offerings["QuickCloudNoServices"]
     with cloud.database.read() as session:
         for row in session.scalars(select(NetworkOffering).where(NetworkOffering.state == "Enabled")):
@@ -50,8 +50,10 @@ def test_the_standard_catalogue(cloud):
     disks = {row["name"]: row for row in cloud("listDiskOfferings")["diskoffering"]}
     assert [disks[name]["disksize"] for name in ("Small", "Medium", "Large")] == [5, 20, 100]
     assert disks["Custom"]["iscustomized"] is True
-    assert [row["state"] for row in cloud("listVPCOfferings")["vpcoffering"]] == ["Disabled"] * 3
-    assert cloud("listNetworkOfferings", sourcenatsupported=True, state="Enabled")["count"] == 1
+    states = {row["name"]: row["state"] for row in cloud("listVPCOfferings")["vpcoffering"]}
+    assert states["Default VPC offering"] == "Enabled"
+    assert states["Default VPC  offering with Netscaler"] == "Disabled"
+    assert cloud("listNetworkOfferings", sourcenatsupported=True, state="Enabled")["count"] == 4
     assert cloud("listNetworkOfferings", supportedservices="Dhcp,SecurityGroup")["count"] == 2
     assert cloud("listNetworkOfferings", guestiptype="L2", specifyvlan=True)["count"] == 2
 
@@ -93,9 +95,10 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
     default = cloud("listNetworkOfferings", name="QuickCloudNoServices")["networkoffering"][0]
     with pytest.raises(BadParameter, match="is a default offering"):
         cloud("deleteNetworkOffering", id=default["id"])
-    vpc = cloud("listNetworkOfferings", name="DefaultIsolatedNetworkOfferingForVpcNetworks")["networkoffering"][0]
-    with pytest.raises(BadParameter, match=r"value=VpcVirtualRouter: it is not installed, for service"):
-        cloud("updateNetworkOffering", id=vpc["id"], state="Enabled")
+    eip = "DefaultSharedNetscalerEIPandELBNetworkOffering"
+    device = cloud("listNetworkOfferings", name=eip)["networkoffering"][0]
+    with pytest.raises(BadParameter, match=r"value=SecurityGroupProvider: it is not installed, for service"):
+        cloud("updateNetworkOffering", id=device["id"], state="Enabled")
 
 
 def test_what_no_network_could_be_given_is_refused(cloud):
@@ -114,7 +117,7 @@ def test_what_no_network_could_be_given_is_refused(cloud):
         ({}, {"supportedservices": "Dhcp", "guestiptype": "L2"}, "an L2 network has UserData only"),
         ({}, {"supportedservices": "Dhcp", "guestiptype": "Shared"}, "Shared networks have ranges"),
         ({}, {"supportedservices": ALL, "specifyipranges": True}, "an Isolated network with SourceNat has none"),
-        ({}, {"supportedservices": "Dhcp", "forvpc": True}, "VpcVirtualRouter: it is not installed, for service Dhcp"),
+        ({}, {"supportedservices": "Firewall", "forvpc": True}, "does not support service Firewall"),
         ({}, {"supportedservices": "NetworkACL"}, "does not support service NetworkACL"),
         ({}, {"supportedservices": "Dhcp", "networkrate": -1}, "networkrate value=-1"),
         ({}, {"supportedservices": "Dhcp", "traffictype": "Public"}, "must be one of Guest"),

@@ -8,14 +8,14 @@ packet filter's skeleton changes with interfaces, networks and addresses only.
 from __future__ import annotations
 
 from drivers.network.virtual_router import balancing, dhcp, ipsec, links, metadata, ruleset, wireguard
-from drivers.network.virtual_router.capabilities import CAPABILITIES
+from drivers.network.virtual_router.capabilities import CAPABILITIES, OF_INTERNAL_BALANCERS, OF_VPCS
 from drivers.network.virtual_router.config import RouterConfig
 from drivers.network.virtual_router.render import render
 from drivers.protocol import Capabilities
 from drivers.vocabulary import ApplianceFacts
 from systemvm.bundle import Elements, File
 
-__all__ = ["VirtualRouter"]
+__all__ = ["InternalLbVm", "VirtualRouter", "VpcVirtualRouter"]
 
 
 class VirtualRouter:
@@ -53,3 +53,17 @@ class VirtualRouter:
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:
         """Write it down."""
         return render(config)
+
+
+class VpcVirtualRouter(VirtualRouter):
+    """The provider ``VpcVirtualRouter``: the same router, serving all tiers of a VPC."""
+
+    name = "VpcVirtualRouter"
+    capabilities: Capabilities = OF_VPCS
+
+
+class InternalLbVm(VirtualRouter):
+    """The provider ``InternalLbVm``: load balancing between the tiers of a VPC, done by the VPC's own router."""
+
+    name = "InternalLbVm"
+    capabilities: Capabilities = OF_INTERNAL_BALANCERS

@@ -57,3 +57,14 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "UserData": {},
     "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec,wireguard", "VpnTypes": "removeaccessvpn,s2svpn"},
 }
+"""Of an isolated network's router."""
+
+OF_VPCS: dict[str, dict[str, str]] = {
+    service: choices for service, choices in CAPABILITIES.items() if service != "Firewall"
+} | {"NetworkACL": {"SupportedProtocols": "tcp,udp,icmp,all"}}
+"""Of the router of a VPC: what a firewall does elsewhere, network ACLs do."""
+
+OF_INTERNAL_BALANCERS: dict[str, dict[str, str]] = {
+    "Lb": CAPABILITIES["Lb"] | {"LbSchemes": "Internal", "SupportedProtocols": "tcp"}
+}
+"""Of the load balancers between tiers."""

@@ -112,6 +112,7 @@ class GuestSide6:
 class Ruleset:
     """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
 
+    :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom.
     :param ipsec: it has IPsec tunnels.
     :param uncounted: the traffic of some addresses outside is not counted.
     """
@@ -120,6 +121,7 @@ class Ruleset:
     guests: tuple[GuestSide, ...]
     counters: tuple[str, ...]
     marked: bool
+    vpc: bool
     elements: Mapping[str, tuple[str, ...]]
     tunnels: tuple[TunnelSide, ...] = ()
     guests6: tuple[GuestSide6, ...] = ()

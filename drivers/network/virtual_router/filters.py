@@ -134,13 +134,13 @@ def service(rule: IngressRule | EgressRule | Ipv6Rule, what: str) -> Box:
     if rule.protocol in ("tcp", "udp"):
         return (ports(rule.start, rule.end, what),)
     if rule.protocol == "icmp":
-        return (_icmp(rule.start, rule.end, what),)
+        return (icmp(rule.start, rule.end, what),)
     if rule.protocol == "all":
         return ()
     raise ValueError(f"{what} has the protocol {rule.protocol!r}: it must be tcp, udp, icmp or all.")
 
 
-def _icmp(kind: int, code: int, what: str) -> Interval:
+def icmp(kind: int, code: int, what: str) -> Interval:
     """Return type * 256 + code, which makes "any code" and "any type" intervals as well."""
     if not (-1 <= kind < _CODES and -1 <= code < _CODES):
         raise ValueError(f"{what} has the ICMP type {kind} and code {code}: both must be 0 to 255, or -1 for any.")

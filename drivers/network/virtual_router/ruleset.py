@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
 
-from drivers.network.virtual_router import balancing, filters, ipsec, ipv6, nat, wireguard
+from drivers.network.virtual_router import acl, balancing, filters, ipsec, ipv6, nat, wireguard
 from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, addresses, cidr, identity, network
@@ -44,12 +44,14 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     parts = [_addresses(facts, known), _marks(facts, marks), *_rules(facts, known), ipv6.elements(with_v6), extra]
     elements = nat.merged(parts)
     sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(extra)
+    sets += acl.MAPS if facts.vpc is not None else ()
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
         guests=guests,
         counters=tuple(sorted({way + counter(item) for item in counted for way in ("in_", "out_")})),
         marked=len(ways) > 1,
+        vpc=facts.vpc is not None,
         elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
         tunnels=tunnels,
         ipsec=bool(tunneled),
@@ -90,6 +92,7 @@ def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[fi
         nat.forwards(nets["PortForwarding"], known),
         nat.static(nets["StaticNat"], known),
         balancing.elements({counter(net.id): net for net in nets["Lb"]}, known),
+        *(acl.elements(net) for net in _sorted(facts) if facts.vpc is not None),
         wireguard.elements(facts),
     ]
 
@@ -119,14 +122,15 @@ def _guest(
 def _addresses(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> filters.Elements:
     """Return the elements that depend on the addresses alone.
 
-    An address is guarded, that is closed until a rule opens it, unless somebody else is the firewall of its network.
+    An address is guarded, that is closed until a rule opens it, unless somebody else is the firewall of its network,
+    or it is a VPC's, whose tiers have network ACLs.
     """
     filtered = {net.id for net in facts.networks if "Firewall" in net.services}
     others = {net.id for net in facts.networks} - filtered
     guarded = [
         item.address
         for item in known.values()
-        if item.network not in others and (item.network or filtered or not others)
+        if facts.vpc is None and item.network not in others and (item.network or filtered or not others)
     ]
     return {
         "public": list(known),

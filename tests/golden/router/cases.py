@@ -26,6 +26,7 @@ from drivers.vocabulary import (
     Wireguard,
     WireguardPeer,
 )
+from drivers.vpc import AclItem, Vpc
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
 OUTER, INNER = "02:00:00:00:00:01", "02:00:00:00:01:01"
@@ -177,6 +178,38 @@ def two_networks():
     return replace(facts, nics=nics, networks=(*facts.networks, other))
 
 
+TIER = SERVICES - {"Firewall"} | {"NetworkACL"}
+
+
+def tier(number, mac, **more):
+    cidr = f"10.1.{number}.0/24"
+    return Network(uid(2, number), cidr, f"10.1.{number}.1", mac, "cs1.example", TIER, **more)
+
+
+def vpc():
+    """A web tier that everyone may open port 80 of, and a db tier that only the web tier may reach."""
+    web, db = "02:00:00:00:01:01", "02:00:00:00:01:02"
+    web_acl = (
+        AclItem(uid(12, 1), 1, True, True, "tcp", 80, 80, ANY),
+        AclItem(uid(12, 2), 2, False, True, "all", -1, -1, ("198.51.100.0/24",)),
+        AclItem(uid(12, 3), 3, True, True, "tcp", 1, 1024, ANY),
+        AclItem(uid(12, 4), 4, True, True, "icmp", 8, -1, ANY),
+        AclItem(uid(12, 5), 5, True, True, "47", -1, -1, ("192.0.2.0/24",)),
+        AclItem(uid(12, 6), 6, True, False, "all", -1, -1, ANY),
+    )
+    db_acl = (AclItem(uid(13, 1), 10, True, True, "tcp", 5432, 5432, ("10.1.1.0/24",)),)
+    facts = appliance(addresses=(public(1, FIRST, source_nat=True), public(2, SECOND)))
+    forward = PortForward(uid(8, 1), FIRST, "tcp", 80, 80, "10.1.1.5", 80, 80)
+    rule = replace(balancer(1, 443, members=(Member(uid(3, 7), "10.1.2.7"),)), address=FIRST)
+    return replace(
+        facts,
+        nics=(*facts.nics, Nic(uid(4, 2), db, uid(2, 2), "Guest", "10.1.2.1", 24, "", 2, uid(2, 2))),
+        addresses=tuple(address._replace(network="") for address in facts.addresses),
+        networks=(tier(1, web, acl=web_acl, forwards=(forward,)), tier(2, db, acl=db_acl, balancers=(rule,))),
+        vpc=Vpc(uid(14, 1), "shop", "10.1.0.0/16", "cs1.example"),
+    )
+
+
 KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
 
 
@@ -275,6 +308,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "vpc": vpc,
     "tunnels": tunnels,
     "wireguard": wireguard,
     "dual_stack": dual_stack,
