@@ -12,9 +12,9 @@ import httpx
 
 from controlplane.api.signature import canonical, sign
 
-PAUSE = 0.005
-"""Seconds between two looks at a job. Each look costs the control plane 3 ms: without a pause it would be the looking
-that is measured."""
+PAUSE = 0.01
+"""Seconds between two looks at a job. Each look costs the control plane 3 ms: with less of a pause it would be the
+looking that is measured."""
 
 
 class Failed(RuntimeError):

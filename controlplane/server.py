@@ -32,6 +32,8 @@ DUTIES = ("controlplane.reconcile.sweep", "controlplane.reconcile.hosted")
 """Modules whose ``start(database)`` begins something that goes on in the background, and returns how to stop it."""
 LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
+M_ARENA_MAX = -8
+"""See mallopt(3) and malloc.h."""
 YOUNG_OBJECTS = 20_000
 """How many objects are made, beyond those that went, before the garbage collector looks through them."""
 
@@ -98,7 +100,9 @@ def _settle_memory() -> None:
     """
     gc.collect()
     with contextlib.suppress(AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        library.mallopt(M_ARENA_MAX, 1)  # Python's threads take turns: an arena for each would only be more to keep
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
 

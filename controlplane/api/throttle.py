@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limits.strategies import FixedWindowRateLimiter
 
 from controlplane.api.caller import Caller
 from controlplane.db.configuration import define
@@ -23,7 +25,13 @@ class Throttle:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    @cached_property
+    def _limiter(self) -> FixedWindowRateLimiter:
+        from limits.storage import MemoryStorage  # only who throttles pays for it: 2 MB
+        from limits.strategies import FixedWindowRateLimiter
+
+        return FixedWindowRateLimiter(MemoryStorage())
 
     def check(self, caller: Caller) -> None:
         """Count one call.
@@ -36,5 +44,7 @@ class Throttle:
             if not ENABLED.flag(session):
                 return
             seconds, most = INTERVAL.number(session), MOST.number(session)
+        from limits import RateLimitItemPerSecond
+
         if not self._limiter.hit(RateLimitItemPerSecond(most, seconds), str(caller.account_id)):
             raise TooMany(f"Your account may make {most} calls in {seconds} s and has made them: wait a moment.")

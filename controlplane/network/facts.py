@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
+from controlplane.network import redundancy
 from controlplane.network.acls import acl_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.ipv6_firewall import rule_facts6
@@ -25,6 +26,7 @@ from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
 from controlplane.network.vpcs import Vpc
+from controlplane.network.vpn_connections import tunnel_facts
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
@@ -71,8 +73,10 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
         dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
-        remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
-        wireguards=tuple(found for _, network in guests for found in wireguard_facts(session, network)),
+        tunnels=tunnel_facts(session, whole) if isinstance(whole, Vpc) else (),
+        remote_access=remote_access_facts(session, whole),
+        wireguards=wireguard_facts(session, whole),
+        redundancy=redundancy.facts(session, router),
         settings=_settings(session, whole),
     )
 

@@ -19,7 +19,7 @@ LONGEST_LIST = 500
 _LARGEST_ICMP = 255
 _CIDR = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}/\d{1,2}", re.ASCII)
 EVERYONE6 = "::/0"
-_NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp"}
+NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp"}
 _NUMBERS6 = {"58": "icmp", "icmpv6": "icmp", "icmp6": "icmp", "6": "tcp", "17": "udp"}
 
 
@@ -94,7 +94,7 @@ def protocol(text: str, allowed: Collection[str]) -> str:
     :raises BadParameter: it is none of these.
     """
     spelled = text.strip().lower()
-    name = _NUMBERS.get(spelled, spelled)
+    name = NUMBERS.get(spelled, spelled)
     if name not in allowed:
         raise BadParameter(f"Invalid parameter protocol value={text}: it must be one of {', '.join(allowed)}.")
     return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
@@ -17,7 +17,8 @@ from controlplane.identity import limits, names
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
 from controlplane.network import implement, public_ips
-from controlplane.network.acls import AclItem, AclList
+from controlplane.network.acl_lists import remove_lists
+from controlplane.network.acls import AclList
 from controlplane.network.network_changes import default_domain, move_source_nat, mtu
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import VlanRange
@@ -193,14 +194,7 @@ def delete_vpc(session: Session, vpc: Vpc) -> list[targets.Target]:
     if tiers:
         raise InUse(f"VPC {vpc.name} cannot be deleted: it has the tiers {', '.join(tiers)}; delete them first.")
     public_ips.release_all(session, vpc)
-    lists = select(AclList.id).where(AclList.vpc_id == vpc.id)
-    remove_tags(session, "NetworkACL", select(AclItem.uuid).where(AclItem.list_id.in_(lists)))
-    session.execute(delete(AclItem).where(AclItem.list_id.in_(lists)))
-    gone = select(Network).where(Network.vpc_id == vpc.id, Network.acl_id.is_not(None))
-    for tier in session.scalars(gone):
-        tier.acl_id = None
-    session.flush()
-    session.execute(delete(AclList).where(AclList.vpc_id == vpc.id))
+    remove_lists(session, select(AclList.id).where(AclList.vpc_id == vpc.id))
     touched = implement.remove_routers(session, vpc)
     vpc.removed, vpc.state = now(), "Inactive"
     limits.give_back(session, vpc.account_id, "vpc")

@@ -15,13 +15,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 REDIRECTS = 5
 BLOCK = 1 << 20
-PATIENCE = httpx.Timeout(30.0, connect=15.0)
+PATIENCE = 30.0
 _ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 _CHECKSUM = re.compile(r"(?:\{([A-Za-z0-9-]+)\})?([0-9A-Fa-f]+)")
 
@@ -74,7 +76,7 @@ def fetch(wanted: Wanted, file: Path) -> int:
         else:
             _download(wanted, part)
         part.replace(file)
-    except (OSError, httpx.HTTPError) as error:
+    except OSError as error:
         raise ValueError(f"{wanted.url} cannot be fetched: {error}") from None
     finally:
         part.unlink(missing_ok=True)
@@ -116,21 +118,35 @@ def _compare(checksum: str, blocks: Iterable[bytes]) -> None:
 
 
 def _download(wanted: Wanted, part: Path) -> None:
-    url = wanted.url
-    internal = tuple(ip_network(site) for site in wanted.internal)
-    with httpx.Client(follow_redirects=False, timeout=PATIENCE, trust_env=False) as client:
-        for _ in range(REDIRECTS + 1):
-            with closing(client.send(_request(client, url, internal), stream=True)) as response:
-                if not response.is_redirect:
-                    response.raise_for_status()
-                    _receive(response, part, wanted)
-                    break
-                url = urljoin(url, response.headers["location"])
-        else:
-            raise ValueError(f"it leads from one URL to the next more than {REDIRECTS} times")
+    """Receive the content of an HTTP URL.
+
+    :raises OSError: it cannot be received.
+    """
+    import httpx  # only who fetches pays for it: 5 MB
+
+    try:
+        patience = httpx.Timeout(PATIENCE, connect=PATIENCE / 2)
+        with httpx.Client(follow_redirects=False, timeout=patience, trust_env=False) as client:
+            _follow(client, wanted, part)
+    except httpx.HTTPError as error:
+        raise OSError(str(error)) from error
     if wanted.checksum:
         with part.open("rb") as stream:
             _compare(wanted.checksum, iter(lambda: stream.read(BLOCK), b""))
+
+
+def _follow(client: httpx.Client, wanted: Wanted, part: Path) -> None:
+    url = wanted.url
+    internal = tuple(ip_network(site) for site in wanted.internal)
+    for _ in range(REDIRECTS + 1):
+        with closing(client.send(_request(client, url, internal), stream=True)) as response:
+            if not response.is_redirect:
+                response.raise_for_status()
+                _receive(response, part, wanted)
+                break
+            url = urljoin(url, response.headers["location"])
+    else:
+        raise ValueError(f"it leads from one URL to the next more than {REDIRECTS} times")
 
 
 def _receive(response: httpx.Response, part: Path, wanted: Wanted) -> None:

@@ -10,15 +10,16 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from systemvm import netns, settle
 from systemvm.bundle import Bundle, Elements, Failure, File, Observation
 from systemvm.libnftables import Context, NftError
 from systemvm.services import Place, elements
+from systemvm.services.nft_reading import Reading, counts_of, imprint_of, listing, read, read_apart
 from systemvm.tally import Count, Tally
 
 _PROBE = 500
@@ -36,6 +37,7 @@ class _Kernel:
     :param generation: the ruleset's, after our last transaction; 0 is unknown.
     :param digest: of the skeleton and elements that it holds.
     :param imprint: hash of the listing at that generation; empty while it was not listed.
+    :param look: a reading of a large table that is under way beside everything else, or was not looked at yet.
     """
 
     context: Context
@@ -46,6 +48,7 @@ class _Kernel:
     imprint: str = ""
     listed: float = 0.0
     cost: float = 0.0
+    look: Future[Reading] | None = None
     totals: Mapping[str, Count] = field(default_factory=dict)
 
 
@@ -58,6 +61,7 @@ class Nft:
         self._kernels: dict[str, _Kernel] = {}
         self._digests: dict[str, tuple[str, str]] = {}
         self._safe: dict[str, dict[str, Elements]] = {}
+        self._looks = ThreadPoolExecutor(1, "look")
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Dry-run a new skeleton inside the namespace, and its elements with it as long as they are few.
@@ -116,7 +120,8 @@ class Nft:
         former = elements.table_of(before.content) if before else table
         # A large table takes longer to list than to load: what was counted since it was last listed is let go then.
         if kernel.digest:
-            kernel.tally.fold(_counts(_listing(kernel.context, former)) if kernel.cost < _CHEAP else None)
+            kernel.tally.fold(counts_of(kernel.context, former) if kernel.cost < _CHEAP else None)
+        kernel.look = None  # it would count what is gone
         text = elements.replacing(after.content, new.elements)
         if former != table:
             text = f"table {' '.join(former)}\ndelete table {' '.join(former)}\n{text}"
@@ -134,33 +139,46 @@ class Nft:
             return []
         table = elements.table_of(file.content)
         if held and kernel.imprint:
-            listed = _listing(kernel.context, table)
-            if listed and _imprint(listed) == kernel.imprint:
+            listed = listing(kernel.context, table)
+            if listed and imprint_of(listed) == kernel.imprint:
                 kernel.generation = generation
                 self._note(place, kernel)
                 return []
         kernel.tally.fold()
+        kernel.look = None
         kernel.context.run(elements.replacing(file.content, bundle.elements))
         kernel.digest, kernel.imprint, kernel.generation = self._digest(bundle), "", kernel.context.generation()
         self._note(place, kernel)
         return [f"table {' '.join(table)} was not as it should be and was loaded again"]
 
     def observe(self, place: Place, bundle: Bundle) -> Observation:
-        """Read the named counters, and those of the elements summed by their comment (the rule's UUID)."""
+        """Return the named counters, and those of the elements summed by their comment (the rule's UUID).
+
+        A large table takes seconds to read, and an apply must not wait for it: that is done apart, and what was found
+        is told the next time.
+        """
         file = _skeleton(bundle)
         if file is None:
             return Observation(bundle.target)
-        kernel, now = self._kernel(place), time.monotonic()
-        if now - kernel.listed >= kernel.cost * _SHARE:
-            before = kernel.context.generation()
-            listed = _listing(kernel.context, elements.table_of(file.content))
-            kernel.totals = kernel.tally.read(_counts(listed))
-            if listed and not kernel.imprint and kernel.context.generation() == before == kernel.generation:
-                kernel.imprint = _imprint(listed)
-                self._note(place, kernel)
-            kernel.listed, kernel.cost = now, time.monotonic() - now
+        kernel = self._kernel(place)
+        if kernel.look is None and time.monotonic() - kernel.listed >= kernel.cost * _SHARE:
+            table, wanted = elements.table_of(file.content), not kernel.imprint
+            if sum(len(entry.items) for entry in bundle.elements) > _PROBE:
+                kernel.look = self._looks.submit(read_apart, place.namespace, table, imprint=wanted)
+            else:
+                self._adopt(place, kernel, read(kernel.context, table, imprint=wanted))
+        if kernel.look and kernel.look.done():
+            look, kernel.look = kernel.look, None
+            self._adopt(place, kernel, look.result())
         counters = tuple((name, *count) for name, count in kernel.totals.items())
         return Observation(bundle.target, health=(("nft", ""),), counters=counters)
+
+    def _adopt(self, place: Place, kernel: _Kernel, found: Reading) -> None:
+        kernel.totals = kernel.tally.read(found.counts)
+        if found.imprint and not kernel.imprint and found.generation == kernel.generation:
+            kernel.imprint = found.imprint
+            self._note(place, kernel)
+        kernel.listed, kernel.cost = time.monotonic(), found.seconds
 
     def remove(self, place: Place) -> None:
         """Let go of the namespace; the table goes with it, or with the bundle that no longer has it."""
@@ -252,49 +270,3 @@ def _failure(file: File, text: str, error: NftError) -> Failure:
     else:
         where = file.path
     return Failure(file.path, f"{where}: {error.reason}" + (f" at {error.word!r}" if error.word else ""))
-
-
-def _listing(context: Context, table: tuple[str, str]) -> list[dict[str, Any]]:
-    """List a table; empty where it is not there."""
-    try:
-        return context.listing(f"table {' '.join(table)}")
-    except NftError:
-        return []
-
-
-def _counts(listed: Sequence[Mapping[str, Any]]) -> dict[str, Count]:
-    counts: dict[str, Count] = {}
-    for entry in listed:
-        if counter := entry.get("counter"):
-            counts[counter["name"]] = (counter["packets"], counter["bytes"])
-        for item in (entry.get("set") or entry.get("map") or {}).get("elem", ()):
-            element = item[0] if isinstance(item, list) else item
-            inner = element.get("elem", {}) if isinstance(element, dict) else {}
-            if "comment" in inner and isinstance(inner.get("counter"), dict):
-                had = counts.get(inner["comment"], (0, 0))
-                counts[inner["comment"]] = (had[0] + inner["counter"]["packets"], had[1] + inner["counter"]["bytes"])
-    return counts
-
-
-def _imprint(listed: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hash of all that a bundle decides: no handles, no counts, no elements that packets added."""
-    kept = []
-    for entry in listed:
-        kind, body = next(iter(entry.items()))
-        body = {name: value for name, value in body.items() if name not in ("handle", "packets", "bytes", "used")}
-        if kind in ("set", "map"):
-            dynamic = {"dynamic", "timeout"} & set(body.get("flags", ()))
-            body["elem"] = sorted(_bare(item) for item in body.get("elem", ())) if not dynamic else []
-        kept.append(json.dumps([kind, body], sort_keys=True))
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
-
-
-def _bare(item: Any) -> str:
-    def plain(value: Any) -> Any:
-        return (
-            {key: None if key == "counter" else plain(part) for key, part in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
-
-    return json.dumps([plain(part) for part in item] if isinstance(item, list) else plain(item), sort_keys=True)

@@ -34,7 +34,7 @@ OUR_COMMANDS: dict[str, str] = dict.fromkeys(
         "getWireguardPeerConfiguration",
     ),
     "CloudStack has no WireGuard",
-)
+) | {"importNetworkACL": "many rules are one call, and one transaction on the router"}
 """Commands that CloudStack does not have, and why we do."""
 OUR_PARAMETERS: dict[tuple[str, str], str] = {}
 """(command, parameter) that CloudStack's command does not have, and why ours does."""

@@ -78,3 +78,34 @@ def test_ten_thousand_elements(applier: Applier, tmp_path: Path) -> None:
     # the bar, 1.5, is the bench's to measure on a quiet machine; here a busy one must not turn into a failure
     assert min(whole) <= 3 * min(raw)
     assert min(one) <= min(raw)
+
+
+def counted(generation: int, further: int = 0) -> Bundle:
+    """A bundle with a counter to each of its elements."""
+    items = [f'10.{n // 62500}.{n // 250 % 250}.{n % 250} . 80 counter comment "{n}"' for n in range(N + further)]
+    skeleton = "table ip speed {\n set opened {\n  type ipv4_addr . inet_service\n  counter\n }\n}\n"
+    files = (File("nftables.nft", skeleton, "nft"),)
+    return Bundle("t", "r-1", "router", generation, files, (Elements("opened", tuple(sorted(items))),))
+
+
+def test_no_apply_waits_while_a_large_table_is_read_back(applier: Applier) -> None:
+    assert applier.apply(counted(1)).status == "applied"
+    raw = seconds(lambda: netns.run(applier.place(counted(1)).namespace, ["nft", "-j", "list", "table", "ip", "speed"]))
+
+    def observed(held: Bundle) -> tuple[float, int]:
+        began = time.monotonic()
+        seen = applier.observe(held)
+        return time.monotonic() - began, len(seen.counters)
+
+    took, found = [], []
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not any(found):
+        taken, count = observed(counted(1))
+        took.append(taken)
+        found.append(count)
+        if len(took) == 1:  # while the table is being read
+            assert applier.apply(counted(2, further=1)).status == "applied"
+        time.sleep(0.01)
+    assert found[-1] in (N, N + 1)
+    assert took[0] < raw
+    assert applier.ensure(counted(2, further=1)) == []

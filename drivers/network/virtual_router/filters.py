@@ -29,7 +29,7 @@ def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elemen
     :raises ValueError: a rule names another address, protocol, port or CIDR than there can be.
     """
     groups: dict[tuple[str, str], list[Piece]] = {}
-    opened, others = split(_known(rules, known), _single)
+    opened, others = split((rule, _single(rule)) for rule in _known(rules, known))
     ordered = sorted(others)
     for rank, rule in enumerate(ordered):
         what = f"Firewall rule {identity(rule.id, 'The firewall rule id')}"

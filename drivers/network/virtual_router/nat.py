@@ -32,7 +32,7 @@ def forwards(networks: Iterable[Network], known: Mapping[str, object]) -> Elemen
             raise ValueError(
                 f"Port forwarding rule {rule.id} is for {rule.address!r}, which is no public address of this router."
             )
-    alone, others = split(insides, lambda rule: _single(rule, insides[rule]))
+    alone, others = split((rule, _single(rule, inside)) for rule, inside in insides.items())
     ordered = sorted(others, key=lambda rule: (not rule.sources, rule.id))
     groups: dict[tuple[str, str], list[Piece]] = {}
     for rank, rule in enumerate(ordered):

@@ -45,6 +45,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     elements = nat.merged(parts)
     sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(extra)
     sets += acl.MAPS if facts.vpc is not None else ()
+    sets += acl.MAPS6 if facts.vpc is not None and with_v6 else ()
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
@@ -56,6 +57,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         tunnels=tunnels,
         ipsec=bool(tunneled),
         uncounted=bool(uncounted),
+        link=names.get(facts.redundancy.nic, "") if facts.redundancy else "",
         guests6=ipv6.guests(with_v6, names, METADATA_PORTS),
     )
 
