@@ -171,7 +171,7 @@ def change(there: Device, wanted: Tunnel, before: Tunnel | None) -> Change:
 
 
 def called(peer: Peer, endpoint: str) -> str:
-    """Return the configuration of a peer that is to be called there at once: who sends empty packets begins with one."""
+    """Return the configuration of a peer that is to be called there at once: keepalives begin with the first."""
     there = peer._replace(endpoint=endpoint, keepalive=peer.keepalive or 1)
     return _section(there, endpoint=True)
 
