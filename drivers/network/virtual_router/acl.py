@@ -16,10 +16,20 @@ from drivers.network.virtual_router.filters import Elements, icmp, rectangles
 from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
 from drivers.vocabulary import Network
-from drivers.vpc import AclItem
+from drivers.vpc import AclItem, PrivateGateway
 
 PORTS, ICMP, OTHER = "ports", "icmp", "other"
-MAPS = tuple(f"acl_{way}_{kind}" for way in ("in", "out") for kind in (PORTS, ICMP, OTHER))
+
+
+def maps(device: str = "") -> tuple[str, ...]:
+    """Return the names of the maps of all tiers, or of one private gateway, by its interface."""
+    return tuple(f"{_head(way, device)}_{kind}" for way in ("in", "out") for kind in (PORTS, ICMP, OTHER))
+
+
+def _head(way: str, device: str) -> str:
+    return f"acl_{way}_{device}" if device else f"acl_{way}"
+
+
 _NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17}
 _WITH_PORTS = ("tcp", "udp")
 _EVERY_PORT, _EVERY_TYPE, _EVERY_PROTOCOL = (0, 65535), (0, 65535), (0, 255)
@@ -33,30 +43,50 @@ def elements(network: Network) -> Elements:
 
     :raises ValueError: a rule names another protocol, port or CIDR than there can be.
     """
+    tier = cidr(network.cidr, "The tier's CIDR")
+    sides = (True, _Side("acl_in", "accept", tier)), (False, _Side("acl_out", "return", tier))
+    if network.acl is None:
+        return {name: texts for _, side in sides for name, texts in side.all_of([_ANYTHING]).items()}
+    return _of(network.acl, sides)
+
+
+def of_gateway(gateway: PrivateGateway, device: str) -> Elements:
+    """Return the elements of one private gateway, which has maps of its own: its peers can have any address.
+
+    :raises ValueError: as :func:`elements` does.
+    """
+    sides = (True, _Side(_head("in", device), "return")), (False, _Side(_head("out", device), "accept"))
+    return _of(gateway.acl, sides)
+
+
+def _of(items: Sequence[AclItem], sides: Sequence[tuple[bool, _Side]]) -> Elements:
     found: Elements = {}
-    for ingress, way, passed in ((True, "in", "accept"), (False, "out", "return")):
-        items = sorted(item for item in network.acl or () if item.ingress is ingress)
-        items.sort(key=lambda item: item.number)
-        if network.acl is None or (not ingress and not items):
-            items = [_ANYTHING]
-        side = _Side(cidr(network.cidr, "The tier's CIDR"), passed)
-        found[f"acl_{way}_{PORTS}"] = [
-            text for name in _WITH_PORTS for text in side.write(items, _NUMBERS[name], _write_ports(name))
-        ]
-        found[f"acl_{way}_{ICMP}"] = side.write(items, _NUMBERS["icmp"], _write_icmp)
-        found[f"acl_{way}_{OTHER}"] = side.write(items, None, _write_protocol)
+    for ingress, side in sides:
+        mine = sorted((item for item in items if item.ingress is ingress), key=lambda item: (item.number, item))
+        found |= side.all_of(mine or ([] if ingress else [_ANYTHING]))
     return found
 
 
 class _Side:
-    """One direction of one tier.
+    """One direction of one tier or private gateway.
 
-    :param tier: the addresses of the tier.
+    :param name: what the names of its maps begin with.
     :param passed: the verdict of what is allowed.
+    :param tier: the addresses of the tier; None where the maps are for one interface.
     """
 
-    def __init__(self, tier: Interval, passed: str) -> None:
-        self.tier, self.passed = tier, passed
+    def __init__(self, name: str, passed: str, tier: Interval | None = None) -> None:
+        self.name, self.passed = name, passed
+        self.ours = f"{addresses(*tier)} . " if tier else ""
+
+    def all_of(self, items: Sequence[AclItem]) -> Elements:
+        """Return the elements of all three maps for rules that are in the order of their numbers."""
+        ports = (text for name in _WITH_PORTS for text in self.write(items, _NUMBERS[name], _write_ports(name)))
+        return {
+            f"{self.name}_{PORTS}": list(ports),
+            f"{self.name}_{ICMP}": self.write(items, _NUMBERS["icmp"], _write_icmp),
+            f"{self.name}_{OTHER}": self.write(items, None, _write_protocol),
+        }
 
     def write(self, items: Sequence[AclItem], protocol: int | None, head: Callable[[Box], list[str]]) -> list[str]:
         """Return the elements for one protocol, or for all that have neither ports nor types.
@@ -74,7 +104,7 @@ class _Side:
         texts = []
         for box, rank in disjoint(pieces) if pieces else ():
             item = items[rank]
-            pair = f"{addresses(*self.tier)} . {addresses(*box[1])}"
+            pair = f"{self.ours}{addresses(*box[1])}"
             comment = f'counter comment "{item.id}" ' if item.id else ""
             verdict = self.passed if item.allow else "drop"
             texts += [f"{start} . {pair} {comment}: {verdict}" for start in head(box)]

@@ -26,7 +26,7 @@ from drivers.vocabulary import (
     Wireguard,
     WireguardPeer,
 )
-from drivers.vpc import AclItem, Vpc
+from drivers.vpc import AclItem, PrivateGateway, StaticRoute, Vpc
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
 OUTER, INNER = "02:00:00:00:00:01", "02:00:00:00:01:01"
@@ -210,6 +210,24 @@ def vpc():
     )
 
 
+def private_gateway():
+    """The same VPC with an interface on a network of the operator's, and a route that leads through it."""
+    mac = "02:00:00:00:03:01"
+    facts = vpc()
+    items = (
+        AclItem(uid(15, 1), 1, True, True, "tcp", 5432, 5432, ("172.16.0.0/12",)),
+        AclItem(uid(15, 2), 2, True, True, "icmp", -1, -1, ANY),
+    )
+    gateway = PrivateGateway(uid(16, 1), mac, "172.16.1.2", source_nat=True, acl=items)
+    routes = (
+        StaticRoute(uid(17, 1), "172.20.0.0/16", "172.16.1.1"),
+        StaticRoute(uid(17, 2), "192.168.9.0/24", "10.9.9.9"),
+    )
+    nic = Nic(uid(4, 3), mac, "private", "Guest", "172.16.1.2", 24, "", 3)
+    made = replace(facts.vpc, gateways=(gateway,), routes=routes)
+    return replace(facts, nics=(*facts.nics, nic), vpc=made)
+
+
 KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
 
 
@@ -304,6 +322,7 @@ FACTS = {
     "two_ranges": two_ranges,
     "two_networks": two_networks,
     "vpc": vpc,
+    "private_gateway": private_gateway,
     "tunnels": tunnels,
     "wireguard": wireguard,
     "dual_stack": dual_stack,
