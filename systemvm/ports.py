@@ -119,6 +119,7 @@ class Bay:
         if link.alias != f"{cable}{port.rate}":
             _limit(ip, link.index, port)
         ip.link("set", index=link.index, master=master, state="up", ifalias=f"{cable}{port.rate}")
+        self.present[port.port] = links.read(ip, port.port)[port.port]
         where = "nothing" if dark else bridge.name
         return f"put {port.device} of {space} on {where} with {port.rate or 'unlimited'} Mbit/s"
 

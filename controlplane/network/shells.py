@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
 
-from controlplane.network import ipv6
+from controlplane.network import ipv6, redundancy
 from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
@@ -65,6 +65,9 @@ def nics_of(session: Session, router: Router) -> Sequence[Nic]:
 
 def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
     """Return a router's interface as its host and the router itself see it."""
+    if nic.traffic == redundancy.LINK:
+        where, length = redundancy.link_id(whole), redundancy.LINK_PREFIX
+        return vocabulary.Nic(nic.uuid, nic.mac, where, "Control", nic.address, length, "", nic.device)
     network = nic.network
     if network is not None:
         prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0
@@ -78,7 +81,8 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
     assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
-    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen if row.gateway else 0
+    gateway = row.gateway if whole.cidr else ""  # the range may have IPv4, and the network none
+    prefix = IPv4Network(f"{gateway}/{row.netmask}", strict=False).prefixlen if gateway else 0
     outside = ipv6.outside_of(session, whole)
     if outside is None or outside.vlan != row.vlan:
         outside = ipv6.Outside("", 0, "", row.vlan, row.id)
@@ -89,7 +93,7 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
         "Public",
         first.address if first else "",
         prefix,
-        row.gateway,
+        gateway,
         nic.device,
         mtu=whole.public_mtu,
         address6=outside.address,

@@ -102,12 +102,12 @@ class PeerTerms(Command):
 
 
 def _networks(vpn: WireguardVpn) -> list[IPv4Network]:
-    return [IPv4Network(vpn.network.cidr)] if vpn.network.cidr else []
+    return [IPv4Network(vpn.whole.cidr)] if vpn.whole.cidr else []
 
 
 def _remotes(session: Session, vpn: WireguardVpn, siblings: list[WireguardPeer], wanted: list[str]) -> list[str]:
     blocks = [wireguard_text.block("remotecidrlist", text) for text in wanted]
-    others = [*taken(session, vpn.network), ("the VPN's own addresses", IPv4Network(vpn.cidr))]
+    others = [*taken(session, vpn.whole), ("the VPN's own addresses", IPv4Network(vpn.cidr))]
     others += [(f"behind peer {other.name}", IPv4Network(cidr)) for other in siblings for cidr in other.remotes]
     for number, block in enumerate(blocks):
         before = [("which is in the list as well", other) for other in blocks[:number]]

@@ -138,7 +138,7 @@ def peer_views(ctx: Context, rows: Sequence[WireguardPeer]) -> list[WireguardPee
             acl=[_passage(line) for line in row.allowed],
             created=row.created,
             tags=tags[row.id],
-            **_seen(row, found.get(row.vpn_id), ctx.now),
+            **_seen(row, found.get(row.vpn_id, ()), ctx.now),
             **owners[row.account_id],
         )
         for row in rows
@@ -156,16 +156,24 @@ def _passage(line: Allowed) -> PassageResponse:
     return shown
 
 
-def _seen(row: WireguardPeer, found: Found | None, now: datetime) -> dict[str, Any]:
-    states, counters = (found.states, found.counters) if found else ({}, {})
-    shaken = states.get(f"{row.uuid}/handshake")
-    moment = datetime.fromtimestamp(int(shaken), UTC) if shaken else None
+def _seen(row: WireguardPeer, founds: Sequence[Found], now: datetime) -> dict[str, Any]:
+    """Return what the routers say of a peer: of two, the one that it spoke to last knows where it is."""
+    shaken, where = max(
+        (
+            (int(found.states.get(f"{row.uuid}/handshake", 0)), found.states.get(f"{row.uuid}/endpoint"))
+            for found in founds
+        ),
+        key=lambda seen: seen[0],
+        default=(0, None),
+    )
+    moment = datetime.fromtimestamp(shaken, UTC) if shaken else None
     alive = moment is not None and (now - moment).total_seconds() < ALIVE
-    received, sent = (counters.get(f"{way}_{row.uuid.replace('-', '')}", (0, 0))[1] for way in ("in", "out"))
+    name = row.uuid.replace("-", "")
+    received, sent = (sum(found.counters.get(f"{way}_{name}", (0, 0))[1] for found in founds) for way in ("in", "out"))
     return {
         "state": ("Connected" if alive else "Disconnected") if row.enabled else "Disabled",
         "lasthandshake": moment,
-        "lastendpoint": states.get(f"{row.uuid}/endpoint"),
+        "lastendpoint": where,
         "receivedbytes": received,
         "sentbytes": sent,
     }

@@ -1,4 +1,4 @@
-"""WireGuard VPNs: one for a network, on a public address of its own. CloudStack has nothing of the kind."""
+"""WireGuard VPNs: one for a network or VPC, on a public address of its own. CloudStack has nothing of the kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network
 
-from sqlalchemy import ForeignKey, String, func, select
+from sqlalchemy import ColumnElement, ForeignKey, String, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -19,15 +19,16 @@ from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Row, new_uuid
 from controlplane.db.configuration import define
 from controlplane.db.secrets import Secret
-from controlplane.errors import BadParameter, RuleConflict
+from controlplane.errors import BadParameter, RuleConflict, Unsupported
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network import rule_text, wireguard_text
 from controlplane.network.claims import WIREGUARD, PortClaim, claim, give_up
-from controlplane.network.networks import Network, require_service
-from controlplane.network.public_ips import ALLOCATED, PublicIp, VlanRange, clears_address
+from controlplane.network.networks import Network, Whole, require_service
+from controlplane.network.public_ips import ALLOCATED, PublicIp, VlanRange, clears_address, used_by
 from controlplane.network.purposes import must_take, network_of
 from controlplane.network.rules import remove_rows, rows_by_id
+from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Found, Target
 
 TAGGABLE = "WireguardVpn"
@@ -48,6 +49,7 @@ class WireguardVpn(Created, Owned, Row):
     __tablename__ = "wireguard_vpns"
 
     network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"), unique=True)
+    vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"), unique=True)
     public_ip_id: Mapped[int] = mapped_column(ForeignKey("public_ips.id"), index=True)
     port: Mapped[int]
     cidr: Mapped[str] = mapped_column(String(40))
@@ -55,12 +57,20 @@ class WireguardVpn(Created, Owned, Row):
     public_key: Mapped[str] = mapped_column(String(44))
     private_key: Mapped[str] = mapped_column(Secret)
     display: Mapped[bool] = mapped_column(default=True)
-    network: Mapped[Network] = relationship()
+    network: Mapped[Network | None] = relationship()
+    vpc: Mapped[Vpc | None] = relationship()
     public_ip: Mapped[PublicIp] = relationship()
 
+    @property
+    def whole(self) -> Whole:
+        """The network or VPC that it leads to."""
+        found = self.vpc or self.network
+        assert found is not None
+        return found
+
     def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of its network."""
-        return session.get_one(Network, self.network_id).targets(session)
+        """Return the targets of its network or VPC."""
+        return self.whole.targets(session)
 
 
 dispatch.JOB_TABLES[TAGGABLE] = WireguardVpn
@@ -73,6 +83,8 @@ class WireguardVpnResponse(Response):
     id: str
     networkid: str | None = None
     networkname: str | None = None
+    vpcid: str | None = None
+    vpcname: str | None = None
     publicipid: str
     publicip: str
     port: int
@@ -97,6 +109,7 @@ def vpn_views(ctx: Context, rows: Sequence[WireguardVpn]) -> list[WireguardVpnRe
 
     session, admin = ctx.session, ctx.caller.is_admin
     networks = rows_by_id(session, (Network.id, Network.uuid, Network.name), (row.network_id for row in rows))
+    vpcs = rows_by_id(session, (Vpc.id, Vpc.uuid, Vpc.name), (row.vpc_id for row in rows))
     addresses = rows_by_id(session, (PublicIp.id, PublicIp.uuid, PublicIp.address), (row.public_ip_id for row in rows))
     counted = select(WireguardPeer.vpn_id, func.count()).group_by(WireguardPeer.vpn_id)
     counts = {number: count for number, count in session.execute(counted)}
@@ -106,6 +119,8 @@ def vpn_views(ctx: Context, rows: Sequence[WireguardVpn]) -> list[WireguardVpnRe
             id=row.uuid,
             networkid=networks[row.network_id].uuid if row.network_id else None,
             networkname=networks[row.network_id].name if row.network_id else None,
+            vpcid=vpcs[row.vpc_id].uuid if row.vpc_id else None,
+            vpcname=vpcs[row.vpc_id].name if row.vpc_id else None,
             publicipid=addresses[row.public_ip_id].uuid,
             publicip=addresses[row.public_ip_id].address,
             port=row.port,
@@ -126,30 +141,36 @@ def vpn_views(ctx: Context, rows: Sequence[WireguardVpn]) -> list[WireguardVpnRe
 
 def health_of(session: Session, rows: Sequence[WireguardVpn]) -> dict[int, tuple[str, str]]:
     """Return, by VPN, ``Running``, ``Stopped`` (no router runs) or ``Alert``, and the reason for the last."""
-    found = {row.id: ("Stopped", "") for row in rows}
-    for number, states in found_of(session, rows).items():
-        row = next(row for row in rows if row.id == number)
-        reason = next((what for name, what in states.health.items() if name == f"wireguard/wg{row.uuid[:8]}"), None)
-        if reason is not None:
-            found[number] = ("Alert", reason) if reason else ("Running", "")
-    return found
+    names = {row.id: f"wireguard/wg{row.uuid[:8]}" for row in rows}
+    states = {row.id: ("Stopped", "") for row in rows}
+    for number, founds in found_of(session, rows).items():
+        reasons = [found.health[names[number]] for found in founds if names[number] in found.health]
+        if reasons:
+            states[number] = ("Running", "") if "" in reasons else ("Alert", reasons[0])
+    return states
 
 
-def found_of(session: Session, rows: Sequence[WireguardVpn]) -> dict[int, Found]:
-    """Return what was last read back from the router of each VPN, by VPN; none where none serves it."""
+def found_of(session: Session, rows: Sequence[WireguardVpn]) -> dict[int, list[Found]]:
+    """Return what was last read back from the routers of each VPN, by VPN."""
     from controlplane.network.routers import Router
 
-    numbers = {row.network_id: row.id for row in rows if row.network_id}
-    query = select(Router.network_id, Found).join(Found, Found.target_id == Router.target_id)
-    mine = query.where(Router.network_id.in_(numbers), Router.removed.is_(None)).order_by(Router.id)
-    return {numbers[network]: found for network, found in session.execute(mine) if network is not None}
+    networks = {row.network_id: row.id for row in rows if row.network_id}
+    vpcs = {row.vpc_id: row.id for row in rows if row.vpc_id}
+    query = select(Router.network_id, Router.vpc_id, Found).join(Found, Found.target_id == Router.target_id)
+    mine = Router.network_id.in_(networks) | Router.vpc_id.in_(vpcs)
+    found: dict[int, list[Found]] = {}
+    for network, vpc, seen in session.execute(query.where(mine, Router.removed.is_(None)).order_by(Router.id)):
+        number = vpcs[vpc] if vpc is not None else networks[network or 0]
+        found.setdefault(number, []).append(seen)
+    return found
 
 
 class CreateWireguardVpn(Command, name="createWireguardVpn", answer=one("wireguardvpn", vpn_views), job=True,
                          creates=True, instance=TAGGABLE, roles=EVERYONE, event="VPN.WIREGUARD.CREATE"):  # fmt: skip
-    """Make a WireGuard VPN for a network (Netspine's own: CloudStack has no WireGuard)."""
+    """Make a WireGuard VPN for a network or VPC (Netspine's own: CloudStack has no WireGuard)."""
 
-    networkid: Network = required(description="the network that the VPN leads to")
+    networkid: Network | None = optional(description="the network that the VPN leads to")
+    vpcid: Vpc | None = optional(description="the VPC that the VPN leads to, in a network's place")
     publicipid: PublicIp | None = optional(
         description="public address that it listens on; the source NAT address by default"
     )
@@ -159,53 +180,84 @@ class CreateWireguardVpn(Command, name="createWireguardVpn", answer=one("wiregua
 
     def run(self, ctx: Context) -> WireguardVpn:
         """Check, and make the VPN."""
-        session, network = ctx.session, self.networkid
-        require_service(network, "Vpn")
-        ip = self._address(session, network)
-        other = session.scalar(select(WireguardVpn.uuid).where(WireguardVpn.network_id == network.id))
+        session, whole = ctx.session, self._whole()
+        ip = self._address(session, whole)
+        other = session.scalar(select(WireguardVpn.uuid).where(leads_to(whole)))
         if other is not None:
-            raise RuleConflict(f"Network {network.name} has a WireGuard VPN already, {other}: add peers to that one.")
-        vpn = WireguardVpn(uuid=new_uuid(), account_id=network.account_id, domain_id=network.domain_id)
-        vpn.network, vpn.public_ip, vpn.display = network, ip, self.fordisplay is not False
+            raise RuleConflict(f"{_noun(whole)} {whole.name} has a WireGuard VPN already, {other}: add peers to that.")
+        vpn = WireguardVpn(uuid=new_uuid(), account_id=whole.account_id, domain_id=whole.domain_id)
+        vpn.network, vpn.vpc = (None, whole) if isinstance(whole, Vpc) else (whole, None)
+        vpn.public_ip, vpn.display = ip, self.fordisplay is not False
         vpn.port = PORT.number(session) if self.port is None else self.port
         rule_text.port_range("port", vpn.port, "port", None)
-        cidr = self._cidr(session, network)
+        cidr = self._cidr(session, whole)
         vpn.cidr, vpn.gateway = str(cidr), str(cidr[1])
         vpn.private_key, vpn.public_key = wireguard_text.new_pair()
         wanted = PortClaim(public_ip_id=ip.id, protocol="udp", port=vpn.port, rule_uuid=vpn.uuid, purpose=WIREGUARD)
         claim(session, wanted, vpn.port)
         session.add(vpn)
-        ctx.touch(network)
+        ctx.touch(whole)
         return vpn
 
-    def _address(self, session: Session, network: Network) -> PublicIp:
+    def _whole(self) -> Whole:
+        if (self.networkid is None) == (self.vpcid is None):
+            raise BadParameter("Invalid parameter networkid: exactly one of networkid and vpcid must be given.")
+        if self.vpcid is not None:
+            if "Vpn" not in self.vpcid.offering.services:
+                offering = self.vpcid.offering.name
+                raise Unsupported(f"VPC {self.vpcid.name} does not have the service Vpn: its offering is {offering}.")
+            return self.vpcid
+        network = self.networkid
+        assert network is not None
+        if network.vpc_id is not None:
+            raise BadParameter(
+                f"Invalid parameter networkid value={network.uuid}: {network.name} is a tier; give its VPC's vpcid."
+            )
+        require_service(network, "Vpn")
+        return network
+
+    def _address(self, session: Session, whole: Whole) -> PublicIp:
         ip = self.publicipid
         if ip is None:
-            own = PublicIp.network_id == network.id, PublicIp.source_nat, PublicIp.state == ALLOCATED
+            own = used_by(whole), PublicIp.source_nat, PublicIp.state == ALLOCATED
             ip = session.scalar(select(PublicIp).where(*own))
         if ip is None:
             raise BadParameter(
-                f"Invalid parameter publicipid: network {network.name} has no source NAT address yet; associate an "
-                "address with it and name that one."
+                f"Invalid parameter publicipid: {whole.name} has no source NAT address yet; associate an address with "
+                "it and name that one."
             )
-        network_of(session, ip, network, "publicipid")
-        if not ip.source_nat:  # that one carries VPNs beside what else it does
-            must_take(session, ip, network, WIREGUARD)
+        if isinstance(whole, Network):
+            network_of(session, ip, whole, "publicipid")
+            if not ip.source_nat:  # that one carries VPNs beside what else it does
+                must_take(session, ip, whole, WIREGUARD)
+        elif ip.vpc_id != whole.id or ip.state != ALLOCATED or ip.static_nat:
+            use = "has static NAT" if ip.static_nat else f"is no address of VPC {whole.name}"
+            raise RuleConflict(f"Invalid parameter publicipid value={ip.uuid}: {ip.address} {use}.")
         return ip
 
-    def _cidr(self, session: Session, network: Network) -> IPv4Network:
+    def _cidr(self, session: Session, whole: Whole) -> IPv4Network:
         text = self.cidr or CIDR.text(session)
         cidr = wireguard_text.block("cidr", text)
         if not LARGEST <= cidr.prefixlen <= SMALLEST:
             raise BadParameter(f"Invalid parameter cidr value={text}: it must be /{LARGEST} to /{SMALLEST} large.")
-        must_be_free("cidr", cidr, taken(session, network))
+        must_be_free("cidr", cidr, taken(session, whole))
         return cidr
 
 
-def taken(session: Session, network: Network) -> list[tuple[str, IPv4Network]]:
-    """Return what is routed by the network's router already: the network, and its public ranges."""
-    found = [(f"network {network.name}", IPv4Network(network.cidr))] if network.cidr else []
-    ranges = select(VlanRange.gateway, VlanRange.netmask).where(VlanRange.zone_id == network.zone_id)
+def leads_to(whole: Whole) -> ColumnElement[bool]:
+    """Return the condition for the VPN of a network or VPC."""
+    return WireguardVpn.vpc_id == whole.id if isinstance(whole, Vpc) else WireguardVpn.network_id == whole.id
+
+
+def _noun(whole: Whole) -> str:
+    return "VPC" if isinstance(whole, Vpc) else "Network"
+
+
+def taken(session: Session, whole: Whole) -> list[tuple[str, IPv4Network]]:
+    """Return what is routed by the router already: the network or VPC, and the zone's public ranges."""
+    name = f"{'VPC' if isinstance(whole, Vpc) else 'network'} {whole.name}"
+    found = [(name, IPv4Network(whole.cidr))] if whole.cidr else []
+    ranges = select(VlanRange.gateway, VlanRange.netmask).where(VlanRange.zone_id == whole.zone_id)
     outer = VlanRange.network_id.is_(None), VlanRange.gateway.contains(".")
     for gateway, netmask in session.execute(ranges.where(*outer).distinct()):
         found.append(("the zone's public range", IPv4Network(f"{gateway}/{netmask}", strict=False)))
@@ -254,6 +306,7 @@ class ListWireguardVpns(OwnedListing, name="listWireguardVpns", answer=many("wir
 
     id: WireguardVpn | None = matching(WireguardVpn.id)
     networkid: Network | None = matching(WireguardVpn.network_id)
+    vpcid: Vpc | None = matching(WireguardVpn.vpc_id)
     publicipid: PublicIp | None = matching(WireguardVpn.public_ip_id)
     fordisplay: bool | None = matching(WireguardVpn.display, admin=True)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from systemvm import netns
 from systemvm.services import HostSettings
@@ -19,13 +20,13 @@ from systemvm.services import HostSettings
 _log = logging.getLogger(__name__)
 _TALKING = frozenset({"01", "03", "04", "05", "08", "09", "0B"})
 """States, as proc_net_tcp(5) has them, of a connection that somebody still wants."""
-_LATE = frozenset({"02", "06"})
-"""One that is only asked for yet, and one that is over but may see a late frame."""
+_ASKED = "02"
+"""A connection that the router has asked for, and that may come about yet."""
 Flow = tuple[str, int, str, int]
 """Peer's address and port, own address and port."""
 
 
-def flows(space: str, states: frozenset[str] = _TALKING | _LATE) -> set[Flow]:
+def flows(space: str, states: frozenset[str] = _TALKING | {_ASKED}) -> set[Flow]:
     """Return the IPv4 TCP connections that end in a namespace, those within it aside."""
     with netns.entered(space):
         lines = Path("/proc/thread-self/net/tcp").read_text(encoding="ascii").splitlines()[1:]
@@ -46,17 +47,23 @@ def busy(space: str) -> bool:
     return bool(flows(space, _TALKING))
 
 
-def prepare(host: HostSettings, old: str, ways: Mapping[str, str]) -> bool:
-    """Have the frames of the old shell's own connections handed to it, as soon as the new one is plugged.
+class Way(NamedTuple):
+    """One of the router's segments: the old cable's end on the host, the new one's, and the bridge of both."""
 
-    :param ways: the new cable's host end → the old one's.
+    old: str
+    new: str
+    bridge: str
+
+
+def prepare(host: HostSettings, old: str, ways: Sequence[Way]) -> bool:
+    """Have the frames of the old shell's own connections go their own way, before the new one is plugged.
+
+    What the old one opens for them, towards its balancers' servers, is let out, too; a new connection of somebody
+    else's is the new one's.
+
     :return: False where the kernel cannot (netdev egress hooks came with Linux 5.16): these connections break then.
     """
-    chains = "".join(
-        f'\tchain to_{number} {{ type filter hook egress device "{new}" priority filter; '
-        f'ip saddr . tcp sport . ip daddr . tcp dport @flows fwd to "{before}"; }}\n'
-        for number, (new, before) in enumerate(ways.items())
-    )
+    chains = "".join(_chains(number, way) for number, way in enumerate(ways))
     table = f"netdev {_table(old)}"
     text = f"table {table}\ndelete table {table}\ntable {table} {{\n{_SET}{chains}}}\n"
     return _run(host, text + _add(table, flows(old)))
@@ -65,19 +72,25 @@ def prepare(host: HostSettings, old: str, ways: Mapping[str, str]) -> bool:
 _SET = "\tset flows { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic; size 262144; }\n"
 
 
-def begin(host: HostSettings, old: str, bridges: Mapping[str, str]) -> None:
-    """Let the old shell's own connections out, and what it opens for them, and nothing else.
+def _chains(number: int, way: Way) -> str:
+    inward, outward = "ip saddr . tcp sport . ip daddr . tcp dport", "ip daddr . tcp dport . ip saddr . tcp sport"
+    return f"""\tchain to_{number} {{
+\t\ttype filter hook egress device "{way.new}" priority filter;
+\t\ttcp flags & (syn | ack) != syn {inward} @flows fwd to "{way.old}"
+\t}}
+\tchain from_{number} {{
+\t\ttype filter hook ingress device "{way.old}" priority filter;
+\t\t{outward} @flows fwd to "{way.bridge}"
+\t\ttcp flags & (syn | ack) == syn add @flows {{ {outward} }} fwd to "{way.bridge}"
+\t}}
+"""
 
-    :param bridges: the old cable's host end → the bridge that it was in.
-    """
-    table, flow = f"netdev {_table(old)}", "ip daddr . tcp dport . ip saddr . tcp sport"
-    chains = "".join(
-        f'\tchain from_{number} {{ type filter hook ingress device "{device}" priority filter; '
-        f'{flow} @flows fwd to "{bridge}"; '
-        f'tcp flags & (syn | ack) == syn add @flows {{ {flow} }} fwd to "{bridge}"; drop; }}\n'
-        for number, (device, bridge) in enumerate(bridges.items())
-    )
-    _run(host, f"table {table} {{\n{chains}}}\n" + _add(table, flows(old)))
+
+def begin(host: HostSettings, old: str, ways: Sequence[Way]) -> None:
+    """Take in what the old shell accepted until it was unplugged, and let nothing else out of it from now on."""
+    table = f"netdev {_table(old)}"
+    closed = "".join(f"add rule {table} from_{number} drop\n" for number in range(len(ways)))
+    _run(host, closed + _add(table, flows(old)))
 
 
 def end(host: HostSettings, old: str) -> None:

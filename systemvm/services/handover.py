@@ -56,13 +56,13 @@ def take_over(host: HostSettings, bay: Bay, name: str, follows: str, ports: Sequ
         carried.more()
         _keep_neighbours(old, new)
         haproxy.adopt(_place(host, follows), _place(host, name))
-        pairs = _pairs(bay, old, ports)
-        steered = drain.prepare(host, old, {port.port: cable for cable, port in pairs})
+        ways = _ways(bay, old, ports)
+        steered = drain.prepare(host, old, ways)
         bay.move(old, ports)
         carried.more()
         if steered:
-            drain.begin(host, old, {cable: bay.bridges[port.segment] for cable, port in pairs})
-        _announce(new)
+            drain.begin(host, old, ways)
+        announce_addresses(new)
         haproxy.retire(_place(host, follows))
     finally:
         _loose(new, note.read_text(encoding="ascii"))
@@ -119,14 +119,15 @@ def _set_neighbour(ip: IPRoute, **entry: Any) -> None:
         ip.neigh("replace", **entry)
 
 
-def _pairs(bay: Bay, old: str, ports: Sequence[Port]) -> list[tuple[str, Port]]:
-    """Return each cable of the old shell, by its end's name, with the one of the new shell that has its MAC."""
+def _ways(bay: Bay, old: str, ports: Sequence[Port]) -> list[drain.Way]:
+    """Return the cables of the old shell, each with the one of the new shell that has its MAC."""
     by_mac = {port.mac: port for port in ports}
     found = [(link.name, by_mac.get(bay.mac_of(link))) for link in bay.held(old)]
-    return [(name, port) for name, port in found if port is not None]
+    return [drain.Way(name, port.port, bay.bridges[port.segment]) for name, port in found if port is not None]
 
 
-def _announce(space: str) -> None:
+def announce_addresses(space: str) -> None:
+    """Tell the neighbours of a shell where its addresses are now (RFC 5227, 3)."""
     with netns.netlink(space) as ip:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
         found = [(names[entry["index"]], entry.get_attr("IFA_LOCAL")) for entry in ip.get_addr(family=2)]

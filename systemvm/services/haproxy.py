@@ -1,4 +1,7 @@
-"""haproxy: a target's load balancers, in master-worker mode. A change is a reload that loses no connection.
+"""haproxy: a target's load balancers, in master-worker mode. No change loses a connection.
+
+Weights, certificates and servers are changed as it runs; anything else is a reload. A server that is taken away gets no
+new connection, and goes when its last one has ended.
 
 It runs in the folder in force. The bundle's configuration gives ``stats socket unix@../run/haproxy.sock … expose-fd
 listeners``; by it the counters and the servers' states are read, and a new worker inherits the listening sockets.
@@ -13,17 +16,20 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.daemon import Daemon
-from systemvm.services import Place
+from systemvm.services import Place, balancers
 from systemvm.tally import Count, Tally
 
 CONF = "haproxy/haproxy.cfg"
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _MASTER = re.compile(r"^\d+\s+master\s+(\d+)\s+\[failed: (\d+)\]", re.MULTILINE)
 _WAIT = 10.0
+_PORT = 18
+"""Which word of a line of ``show servers state`` is the port."""
 _RUNNING = "2"
 
 
@@ -49,7 +55,7 @@ class Haproxy:
         return [Failure(CONF, f"{CONF} line {line[1]}: {first}" if line else f"{CONF}: {first}")]
 
     def activate(self, place: Place, old: Bundle | None, new: Bundle) -> list[Failure]:
-        """Start it, reload it or stop it."""
+        """Start it, change it as it runs, reload it or stop it."""
         daemon = _daemon(place)
         if not _has(new):
             daemon.stop()
@@ -58,6 +64,8 @@ class Haproxy:
             return []
         if daemon.pid() is None:
             return self._start(place)
+        if old is not None and _has(old) and _change(place, _files(old), _files(new)):
+            return []
         self._tally(place).fold(_counts(_stat(place)))
         return _reload(place, daemon)
 
@@ -75,8 +83,11 @@ class Haproxy:
         return []
 
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
-        """Start it where it is gone."""
-        if not _has(bundle) or _retired(place).exists() or _daemon(place).pid() is not None:
+        """Start it where it is gone, and see the servers off that were taken away."""
+        if not _has(bundle) or _retired(place).exists():
+            return []
+        if _daemon(place).pid() is not None:
+            _see_off(place, _files(bundle)[CONF])
             return []
         for failure in self._start(place):
             raise RuntimeError(failure.reason)
@@ -86,7 +97,9 @@ class Haproxy:
         """Read each rule's sessions and bytes, and the state of each of its servers."""
         if not _has(bundle):
             return Observation(bundle.target)
-        rows = _stat(place)
+        rows, leaving = _stat(place), _leaving(place).exists()
+        wanted = balancers.read(_files(bundle)[CONF]) if leaving else {}
+        rows = [row for row in rows if not leaving or _is_wanted(row, wanted)]
         states = [
             (f"{_rule(row['pxname'])}/{row['svname']}", _state(row["status"]))
             for row in rows
@@ -129,8 +142,13 @@ def retire(place: Place) -> None:
 
 def _servers(place: Place) -> dict[str, bool]:
     """Return BACKEND/SERVER → whether it gets connections."""
+    return {f"{row[1]}/{row[3]}": row[5] == _RUNNING for row in _rows(place)}
+
+
+def _rows(place: Place) -> list[list[str]]:
+    """Return the servers that it has, those that were taken away and still have connections too."""
     rows = [line.split() for line in _ask(place, "haproxy.sock", "show servers state").splitlines()[2:]]
-    return {f"{row[1]}/{row[3]}": row[5] == _RUNNING for row in rows if len(row) > 5}
+    return [row for row in rows if len(row) > _PORT]
 
 
 def _retired(place: Place) -> Path:
@@ -146,6 +164,52 @@ def _has(bundle: Bundle, *, any_file: bool = False) -> bool:
     return any(file.service == "haproxy" and (any_file or file.path == CONF) for file in bundle.files)
 
 
+def _files(bundle: Bundle) -> dict[str, str]:
+    return {file.path: file.content for file in bundle.files if file.service == "haproxy"}
+
+
+def _leaving(place: Place) -> Path:
+    """Return the mark that tells that haproxy may have servers that its configuration has no more."""
+    return place.folder / "run" / "haproxy-leaving"
+
+
+def _change(place: Place, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Change it as it runs; False where that cannot be, or was not understood: a reload puts everything right."""
+    there = {f"{row[1]}/{row[3]}": f"{row[4]}:{row[_PORT]}" for row in _rows(place)}
+    due = balancers.difference(old, new, CONF, there)
+    if due is None:
+        return False
+    if due.leaving:
+        _leaving(place).touch()
+    for step in due.steps:
+        said = _ask(place, "haproxy.sock", step.command).strip()
+        if step.answers not in said or (said and not step.answers):
+            return False
+    _see_off(place, new[CONF])
+    return True
+
+
+def _see_off(place: Place, conf: str) -> None:
+    """Delete the servers that the configuration has no more; who still has connections stays a while."""
+    if not _leaving(place).exists():
+        return
+    wanted = balancers.read(conf)
+    gone = [
+        server
+        for server in _servers(place)
+        if (section := wanted.get(f"listen {server.partition('/')[0]}"))
+        and server.partition("/")[2] not in section.servers
+    ]
+    said = [_ask(place, "haproxy.sock", f"del server {server}") for server in gone]
+    if all("deleted" in answer for answer in said):
+        _leaving(place).unlink(missing_ok=True)
+
+
+def _is_wanted(row: Mapping[str, str], wanted: Mapping[str, balancers.Section]) -> bool:
+    section = wanted.get(f"listen {row['pxname']}")
+    return section is None or row["svname"] in ("FRONTEND", "BACKEND", *section.servers)
+
+
 def _reload(place: Place, daemon: Daemon) -> list[Failure]:
     """Let the master execute itself anew, and wait for its word on the new worker."""
     deadline = time.monotonic() + _WAIT
@@ -155,6 +219,7 @@ def _reload(place: Place, daemon: Daemon) -> list[Failure]:
         now = _MASTER.search(_ask(place, "master.sock", "show proc"))
         if now and (before is None or int(now[1]) > int(before[1])):
             failed = int(now[2]) > 0
+            _leaving(place).unlink(missing_ok=True)
             return [Failure(CONF, f"{CONF}: haproxy did not reload: {_alert(daemon)}")] if failed else []
         time.sleep(0.005)
     return [Failure(CONF, f"{CONF}: haproxy did not come back from its reload: {daemon.said()}")]

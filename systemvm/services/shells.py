@@ -123,14 +123,17 @@ def _ensure(host: HostSettings, bay: Bay, shell: Shell) -> list[str]:
     done = [f"made the shell {shell.name}"] if netns.ensure(space) else []
     if done:
         _trust_addresses(space)
-    return done + bay.plug(space, shell.ports, up=True, dark=shell.dark)
+    plugged = bay.plug(space, shell.ports, up=True, dark=shell.dark)
+    if plugged and not shell.dark:
+        handover.announce_addresses(space)  # it may have been made in the dark, and served elsewhere until now
+    return done + plugged
 
 
 def _take_over(host: HostSettings, bay: Bay, shell: Shell) -> list[str]:
     """Make the shell in the dark where it is not there, and hand it what the one has that it follows."""
-    return _ensure(host, bay, replace(shell, dark=True)) + handover.take_over(
-        host, bay, shell.name, shell.follows, shell.ports
-    )
+    whole = netns.exists(host.prefix + shell.name) and all(port.port in bay.present for port in shell.ports)
+    done = [] if whole else _ensure(host, bay, replace(shell, dark=True))
+    return done + handover.take_over(host, bay, shell.name, shell.follows, shell.ports)
 
 
 def _state(host: HostSettings, shell: Shell) -> str:

@@ -40,13 +40,17 @@ class HostAgent:
 
     :ivar broken: guests (UUID, or ``*``) that this host cannot start.
     :ivar refusing: it answers every bundle with a failure of the whole.
+    :ivar failing: targets, by name, that it cannot bring about.
+    :ivar shells: the appliances' shells that it was last told to hold, by name.
     """
 
     door: Door
     number: int
     broken: set[str] = field(default_factory=set)
     refusing: bool = False
+    failing: set[str] = field(default_factory=set)
     holds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shells: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -62,12 +66,12 @@ class HostAgent:
                     self.door.outcomes(self.number, [self.apply(Bundle.from_json(data))])
 
     def apply(self, bundle: Bundle) -> Outcome:
-        if self.refusing:
+        if self.refusing or (bundle.name in self.failing and not bundle.absent):
             failures = (Failure("segments.json", "line 1: no"),)
             return Outcome(bundle.target, bundle.generation, bundle.digest, "failed", failures)
         failures = []
         if bundle.kind == "host":
-            self.holds = guests_in(bundle)
+            self.holds, self.shells = guests_in(bundle), shells_in(bundle)
             for guest in self.holds.values():
                 if guest["running"] and self.broken & {"*", guest["id"]}:
                     failures.append(Failure(guest["id"], "no such image"))
@@ -82,6 +86,12 @@ def guests_in(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """The guests of a host's bundle by UUID."""
     files = [json.loads(file.content) for file in bundle.files if file.path.startswith("guests/")]
     return {guest["id"]: guest for guest in files}
+
+
+def shells_in(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """The shells of a host's bundle by name."""
+    files = [json.loads(file.content) for file in bundle.files if file.path.startswith("shells/")]
+    return {shell["name"]: shell for shell in files}
 
 
 @dataclass

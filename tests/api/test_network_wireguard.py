@@ -12,14 +12,16 @@ from controlplane.errors import ApiError, BadParameter, LimitReached, RuleConfli
 from controlplane.network.claims import PortClaim
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, release
+from controlplane.network.routers import Router
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.network.wireguard_peers import WireguardPeer
 from controlplane.network.wireguard_vpns import WireguardVpn
 from controlplane.reconcile import observations
-from controlplane.reconcile.targets import Target
-from drivers import vocabulary
+from controlplane.reconcile.targets import Target, load_facts
+from drivers import wireguard
 from systemvm.bundle import Observation
 from tests.api.ground import SERVICES, lay
+from tests.api.vpc_world import vpc_world
 
 
 @pytest.fixture
@@ -208,7 +210,7 @@ def test_another_site_has_networks_behind_it_and_is_called(ground, alice, networ
     assert "AllowedIPs = 10.1.1.0/24, 10.250.0.1/32\n" in told
     (peer,) = facts(ground, network).peers
     assert (peer.remotes, peer.endpoint) == (("10.9.0.0/16", "10.8.1.0/24"), "198.51.100.7:51821")
-    assert peer.passages == (vocabulary.Passage("10.1.1.5/32"),)
+    assert peer.passages == (wireguard.Passage("10.1.1.5/32"),)
     device = add("phone", cidrlist="10.9.3.0/24")
     assert device["acl"] == [{"cidr": "10.9.3.0/24", "protocol": "all"}]
     changed = ground.done(alice("updateWireguardPeer", id=site["id"], endpoint="198.51.100.9:1", keepalive=5))
@@ -238,7 +240,7 @@ def test_a_list_has_protocols_and_ports(ground, network, add):
         {"cidr": "10.1.1.6/32", "protocol": "udp", "startport": 53, "endport": 53},
         {"cidr": "10.1.1.0/24", "protocol": "udp"},
     ]
-    assert facts(ground, network).peers[0].passages[1] == vocabulary.Passage("10.1.1.5/32", "tcp", 80, 90)
+    assert facts(ground, network).peers[0].passages[1] == wireguard.Passage("10.1.1.5/32", "tcp", 80, 90)
 
 
 @pytest.mark.parametrize(
@@ -387,3 +389,38 @@ def test_events_tell_of_it_without_a_secret(ground, alice, add):
     assert {"VPN.WIREGUARD.CREATE", "VPN.WIREGUARD.PEER.ADD", "VPN.WIREGUARD.PEER.CONFIGURATION",
             "VPN.WIREGUARD.PEER.REMOVE"} <= {event["type"] for event in events}  # fmt: skip
     assert row.private_key not in str(events)
+
+
+def test_a_vpc_has_a_vpn_for_all_its_tiers(cloud):
+    with vpc_world(cloud) as here:
+        vpc = here.vpc()
+        tier = here.tier(vpc["id"])
+        made = here.done(here.cloud("createWireguardVpn", vpcid=vpc["id"]))
+        assert (made["vpcid"], made["vpcname"], made.get("networkid")) == (vpc["id"], "shop", None)
+        peer = here.done(here.cloud("addWireguardPeer", wireguardvpnid=made["id"], name="laptop"))
+        assert peer["acl"] == [{"cidr": "10.1.0.0/16", "protocol": "all"}]
+        told = here.cloud("getWireguardPeerConfiguration", id=peer["id"])["configuration"]
+        assert "AllowedIPs = 10.1.0.0/16, 10.250.0.1/32" in told
+        with cloud.database.read() as session:
+            target = session.scalars(select(Target).join(Router).where(Router.vpc_id.is_not(None))).one()
+            (known,) = load_facts(session, target).wireguards
+        assert [one.id for one in known.peers] == [peer["id"]]
+        assert here.cloud("listWireguardVpns", vpcid=vpc["id"])["count"] == 1
+        for parameters, words in (
+            ({}, "exactly one of networkid and vpcid"),
+            ({"networkid": tier["id"], "vpcid": vpc["id"]}, "exactly one of networkid and vpcid"),
+            ({"networkid": tier["id"]}, "web is a tier; give its VPC's vpcid"),
+        ):
+            with pytest.raises(BadParameter, match=words):
+                here.cloud("createWireguardVpn", **parameters)
+        with pytest.raises(RuleConflict, match="VPC shop has a WireGuard VPN already"):
+            here.cloud("createWireguardVpn", vpcid=vpc["id"], port=4000)
+        other = here.vpc("other", cidr="10.2.0.0/16")
+        with pytest.raises(RuleConflict, match="is no address of VPC other"):
+            here.cloud("createWireguardVpn", vpcid=other["id"], publicipid=made["publicipid"])
+        with pytest.raises(RuleConflict, match=r"overlaps 10\.2\.0\.0/16, VPC other"):
+            here.cloud("createWireguardVpn", vpcid=other["id"], cidr="10.2.9.0/24")
+        here.cloud("deleteNetwork", id=tier["id"])
+        here.cloud("deleteVPC", id=vpc["id"])
+        with cloud.database.read() as session:
+            assert session.scalars(select(WireguardVpn)).all() == []

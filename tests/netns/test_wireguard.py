@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import Passage, Wireguard, WireguardPeer
+from drivers.wireguard import Passage, Wireguard, WireguardPeer
 from systemvm import netns
 from systemvm.bundle import Bundle
 from systemvm.services import HostSettings, Place
 from systemvm.services.wireguard import Wireguard as Service
+from systemvm.services.wireguard import _daemon
 from tests.golden.router.cases import FIRST, appliance, network, uid
 from tests.netns.router_lab import Lab, ask, ping, until
 from tests.netns.wireguard_lab import Client, genkey
@@ -181,6 +182,7 @@ def test_what_is_lost_is_made_again_with_its_counters(router):
     before = {name: size for name, _, size in router.wg().counters}
     pid = int(json.loads((router.lab.folder / f"run/wireguard-{DEVICE}.pid").read_text())[0])
     os.kill(pid, signal.SIGKILL)
+    until(lambda: _daemon(router.place, DEVICE).pid() is None)
     until(lambda: router.service.ensure(router.place, router.held))
     assert router.service.ensure(router.place, router.held) == []
     client = router.clients[0]

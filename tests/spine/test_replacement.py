@@ -109,4 +109,4 @@ def test_a_restart_with_cleanup_is_not_noticed(world: World, shop: Shop, busy):
     macs = [{nic["macaddress"] for nic in router["nic"]} for router in (before, after)]
     assert macs[0] == macs[1]
     until(lambda: not world.api.listRouters(keyword=before["name"], listall=True), 20)
-    assert before["name"] not in str(world.kernel())
+    until(lambda: before["name"] not in str(world.kernel()))

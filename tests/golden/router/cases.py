@@ -5,6 +5,7 @@ from functools import partial
 
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
+from drivers.redundancy import Redundancy
 from drivers.vocabulary import (
     ApplianceFacts,
     Certificate,
@@ -18,15 +19,13 @@ from drivers.vocabulary import (
     Metadata,
     Network,
     Nic,
-    Passage,
     PortForward,
     PublicAddress,
     StaticNat,
     Stickiness,
-    Wireguard,
-    WireguardPeer,
 )
 from drivers.vpc import AclItem, PrivateGateway, StaticRoute, Vpc
+from drivers.wireguard import Passage, Wireguard, WireguardPeer
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
 OUTER, INNER = "02:00:00:00:00:01", "02:00:00:00:01:01"
@@ -178,6 +177,19 @@ def two_networks():
     return replace(facts, nics=nics, networks=(*facts.networks, other))
 
 
+def redundant():
+    """One of two routers that hold their addresses in turn."""
+    link = "02:00:00:00:01:03"
+    members = ((uid(7, 1), 0), (uid(7, 2), 3))
+    pair = Redundancy(
+        uid(2, 1), uid(7, 1), uid(7, 2), members, 0, sole=False, nic=link, address="169.254.240.1",
+        peer_address="169.254.240.2",
+    )  # fmt: skip
+    facts = appliance()
+    nics = (*facts.nics, Nic(uid(4, 3), link, "link", "Control", "169.254.240.1", 30, "", 3))
+    return replace(facts, nics=nics, redundancy=pair)
+
+
 TIER = SERVICES - {"Firewall"} | {"NetworkACL"}
 
 
@@ -228,6 +240,24 @@ def private_gateway():
     return replace(facts, nics=(*facts.nics, nic), vpc=made)
 
 
+def vpc_dual_stack():
+    """The same VPC with IPv6 in both tiers: a rule concerns the families of its CIDRs, and both where it has none."""
+    facts = vpc()
+    web, db = facts.networks
+    more = (
+        AclItem(uid(12, 7), 7, True, True, "tcp", 80, 80, ("2001:db8:c::/48",)),
+        AclItem(uid(12, 8), 8, True, True, "icmp", 128, 0, ("::/0",)),
+        AclItem(uid(12, 9), 9, True, False, "all", -1, -1),
+    )
+    networks = (
+        replace(web, acl=(*web.acl, *more), cidr6="2001:db8:1::/64", gateway6="2001:db8:1::1"),
+        replace(db, acl=(*db.acl, more[0]._replace(cidrs=("2001:db8:1::/64",))), cidr6="2001:db8:2::/64", gateway6="2001:db8:2::1"),
+    )  # fmt: skip
+    outer, *others = facts.nics
+    six = outer._replace(address6="2001:db8::5", prefix6=64, gateway6="2001:db8::1")
+    return replace(facts, nics=(six, *others), networks=networks)
+
+
 KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
 
 
@@ -242,6 +272,13 @@ def wireguard():
     )  # fmt: skip
     vpn = Wireguard(uid(12, 1), "192.0.2.9", 51820, "10.250.0.1", "10.250.0.0/24", 1420, KEYS[0], peers)
     return replace(two_ranges(), networks=(network(),), wireguards=(vpn,))
+
+
+def wireguard_vpc():
+    """The same in front of two tiers: a peer reaches what its own list and the tier's allow."""
+    vpn = Wireguard(uid(12, 9), SECOND, 51820, "10.250.0.1", "10.250.0.0/24", 1420, KEYS[0],
+                    (WireguardPeer(uid(13, 1), KEYS[1], "10.250.0.2", passages=(Passage("10.1.0.0/16"),)),))  # fmt: skip
+    return replace(vpc(), wireguards=(vpn,))
 
 
 def with_v6(net, **more):
@@ -307,6 +344,11 @@ def tunnels():
     )  # fmt: skip
 
 
+def uncounted():
+    listed = "198.51.100.0/25,198.51.100.128/25, 192.0.2.7/32,10.0.0.9/8"
+    return appliance(settings=(("network.usage.excluded.cidrs", listed),))
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -321,12 +363,16 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "redundant": redundant,
     "vpc": vpc,
     "private_gateway": private_gateway,
+    "vpc_dual_stack": vpc_dual_stack,
     "tunnels": tunnels,
     "wireguard": wireguard,
+    "wireguard_vpc": wireguard_vpc,
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
+    "uncounted": uncounted,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}
