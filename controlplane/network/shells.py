@@ -74,9 +74,9 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
-    if (gateway := nic.private_gateway) is not None:
-        prefix = IPv4Network(f"{gateway.gateway}/{gateway.netmask}", strict=False).prefixlen
-        where = private_segment_id(gateway.physical_network_id, gateway.vlan)
+    if (private := nic.private_gateway) is not None:
+        prefix = IPv4Network(f"{private.gateway}/{private.netmask}", strict=False).prefixlen
+        where = private_segment_id(private.physical_network_id, private.vlan)
         return vocabulary.Nic(nic.uuid, nic.mac, where, "Guest", nic.address, prefix, "", nic.device)
     assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
