@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from bench import bring_up, forwarding, large, memory, requests
+from bench import bring_up, forwarding, large, memory, replacement, requests
 from bench.cloud import Cloud, Guest, standing
 from bench.figures import Figure, table
 
@@ -78,6 +78,7 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         "load": lambda: large.from_nothing(cloud, site()),
         "lists": lambda: requests.lists(cloud, site()),
         "swaps": lambda: large.swaps(cloud, site()),
+        "replacement": lambda: replacement.vpc_under_load(cloud),
         "after": lambda: memory.control_plane(cloud, "after all this"),
     }
 

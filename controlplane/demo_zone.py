@@ -79,15 +79,19 @@ def _ensure_services(cloud: CloudStack, physical: str) -> None:
     for traffic in ("Management", "Guest", "Public"):
         if traffic not in present:
             cloud.addTrafficType(physicalnetworkid=physical, traffictype=traffic, **NOW)
-    providers = cloud.listNetworkServiceProviders(physicalnetworkid=physical, name="VirtualRouter")
-    provider = providers["networkserviceprovider"][0]
-    if provider["state"] != "Enabled":
-        elements = cloud.listVirtualRouterElements(nspid=provider["id"])
-        element = elements["virtualrouterelement"][0]
-        cloud.configureVirtualRouterElement(id=element["id"], enabled=True, **NOW)
-        cloud.updateNetworkServiceProvider(id=provider["id"], state="Enabled", **NOW)
+    for name in ("VirtualRouter", "VpcVirtualRouter"):
+        _ensure_provider(cloud, physical, name)
     if cloud.listPhysicalNetworks(id=physical)["physicalnetwork"][0]["state"] != "Enabled":
         cloud.updatePhysicalNetwork(id=physical, state="Enabled", **NOW)
+
+
+def _ensure_provider(cloud: CloudStack, physical: str, name: str) -> None:
+    provider = cloud.listNetworkServiceProviders(physicalnetworkid=physical, name=name)["networkserviceprovider"][0]
+    if provider["state"] == "Enabled":
+        return
+    for element in cloud.listVirtualRouterElements(nspid=provider["id"])["virtualrouterelement"]:
+        cloud.configureVirtualRouterElement(id=element["id"], enabled=True, **NOW)
+    cloud.updateNetworkServiceProvider(id=provider["id"], state="Enabled", **NOW)
 
 
 def _ensure_pod(cloud: CloudStack, zone: str) -> dict[str, Any]:
