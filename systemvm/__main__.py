@@ -37,7 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     state = options.state.absolute()
     state.mkdir(parents=True, exist_ok=True)
     settings = HostSettings(
-        options.host, options.namespace, options.prefix, state, dict(options.uplink), options.tunnel
+        host=options.host,
+        namespace=options.namespace,
+        prefix=options.prefix,
+        state=state,
+        uplinks=dict(options.uplink),
+        tunnel=options.tunnel,
+        server=options.server,
+        token=str(options.token_file.absolute()) if options.token_file else "",
     )
     applier = Applier(settings, Ledger(state / "ledger"), KINDS, PARTIAL)
     if options.clean:

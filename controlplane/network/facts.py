@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
+from controlplane.network import redundancy
 from controlplane.network.acls import acl_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.ipv6_firewall import rule_facts6
@@ -23,6 +24,7 @@ from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
 from controlplane.network.vpcs import Vpc
+from controlplane.network.vpn_connections import tunnel_facts
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
@@ -59,10 +61,12 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
             for nic, network in guests
         ),
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
-        dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
+        dns6=_resolvers6(whole, [network for _, network in guests]),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
-        remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
+        tunnels=tunnel_facts(session, whole) if isinstance(whole, Vpc) else (),
+        remote_access=remote_access_facts(session, whole),
         wireguards=wireguard_facts(session, whole),
+        redundancy=redundancy.facts(session, router),
     )
 
 
@@ -120,8 +124,8 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
     )
 
 
-def _resolvers6(network: Network) -> tuple[str, ...]:
+def _resolvers6(whole: Whole, networks: Sequence[Network]) -> tuple[str, ...]:
     """Return the resolvers that a router with IPv6 may ask over it; one without has no way to them."""
-    if not network.cidr6:
+    if not any(network.cidr6 for network in networks):
         return ()
-    return tuple(network.dns6) or tuple(one for one in (network.zone.ip6_dns1, network.zone.ip6_dns2) if one)
+    return tuple(whole.dns6) or tuple(one for one in (whole.zone.ip6_dns1, whole.zone.ip6_dns2) if one)

@@ -6,7 +6,7 @@ decided in the same transaction that shuts it down.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, exists, func, select, update
@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 from controlplane.compute import placement
 from controlplane.compute.choice import Want
 from controlplane.compute.virtual_machines import VirtualMachine
-from controlplane.db.base import now
+from controlplane.db.base import new_uuid, now
 from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
+from controlplane.events.alerts import ROUTER, clear_alert, raise_alert
 from controlplane.identity.accounts import Account
-from controlplane.network import ipv6, nics, public_ips
+from controlplane.network import ipv6, nics, public_ips, redundancy
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
@@ -38,7 +39,7 @@ from drivers import registry
 
 GC_WAIT = define("network.gc.wait", 600, "Seconds that a network on which nothing runs keeps its router",
                  category="Network", within=(0, None))  # fmt: skip
-GC_INTERVAL = 10
+GC_INTERVAL, SECOND_INTERVAL = 10, 60
 GUEST_DEVICE, FIRST_PUBLIC_DEVICE, MOST_DEVICES = 0, 2, 256
 VPC_PROVIDER = "VpcVirtualRouter"
 """The provider whose driver a VPC's router is made by, whatever providers its tiers have."""
@@ -64,7 +65,8 @@ def ensure_implemented(session: Session, network: Network) -> list[tuple[int, in
         if "SourceNat" in services_of(network):
             ensure_source_nat(session, network)
         for provider in router_providers(network):
-            touched.extend(ensure_router(session, network, provider).targets(session))
+            for router in ensure_routers(session, network, provider):
+                touched.extend(router.targets(session))
     if not touched:
         network.state = "Implemented"
     session.flush()
@@ -98,6 +100,40 @@ def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
     return public_ips.acquire(session, whole, owner, source_nat=True)
 
 
+def ensure_routers(session: Session, network: Network, provider: str) -> list[Router]:
+    """Return the network's routers of this provider, running: two on different hosts where it is redundant."""
+    return _with_other_half(session, ensure_router(session, network, provider), [network])
+
+
+def _with_other_half(session: Session, first: Router, networks: Sequence[Network]) -> list[Router]:
+    """Return the router and, where it is to have one, its other half on another host.
+
+    Where no other host will do, the one serves alone, an operator is told, and it is tried again later.
+    """
+    whole = first.whole
+    if not redundancy.is_redundant(whole):
+        return [first]
+    redundancy.ensure_link(session, first)
+    served = (one for one in serving(session, whole) if one.provider == first.provider and one.id != first.id)
+    second, subject = next(served, None), f"{whole.name} has one router instead of two"
+    if second is None:
+        assert first.host_id is not None
+        near = {first.host_id: f"router {first.name}, its other half, is there"}
+        try:
+            host = choose_host(
+                session, Router(zone_id=whole.zone_id, account_id=whole.account_id, uuid=new_uuid()), near
+            )
+        except NoCapacity as error:
+            raise_alert(session, ROUTER, subject, f"{subject}. {error.text}"[:5000], zone=whole.zone_id)
+            return [first]
+        second = add_router(session, whole, first.provider)
+        place(session, second, host)
+        redundancy.join(session, second)
+    clear_alert(session, ROUTER, subject, zone=whole.zone_id)
+    redundancy.ensure_link(session, second)
+    return [first, _bring_up(session, second, networks)]
+
+
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
     found = (router for router in serving(session, network) if router.provider == provider)
@@ -108,10 +144,10 @@ def ensure_router(session: Session, network: Network, provider: str) -> Router:
 def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
     """Return the VPC's routers, running: made and placed where they were not, and plugged into every tier in use."""
     ensure_source_nat(session, vpc)
-    routers = serving(session, vpc) or [add_router(session, vpc, VPC_PROVIDER)]
     tiers = select(Network).where(Network.vpc_id == vpc.id, Network.vnet.is_not(None), Network.removed.is_(None))
     networks = session.scalars(tiers.order_by(Network.id)).all()
-    return [_bring_up(session, router, networks) for router in routers]
+    first = next(iter(serving(session, vpc)), None) or add_router(session, vpc, VPC_PROVIDER)
+    return _with_other_half(session, _bring_up(session, first, networks), networks)
 
 
 def routers_of(session: Session, whole: Whole) -> list[Router]:
@@ -152,11 +188,13 @@ def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> 
 
 
 def _plug(session: Session, router: Router, network: Network) -> None:
-    """Give the router an interface on the network, with the gateway's address."""
+    """Give the router an interface on the network, with the gateway's address; its other half may have it already."""
     present = {nic.network_id: nic.device for nic in session.scalars(select(Nic).where(Nic.router_id == router.id))}
     if network.id in present:
         return
     device = GUEST_DEVICE if router.vpc_id is None else _free_device(list(present.values()))
+    if redundancy.share(session, router, network, device):
+        return
     own, own6 = network.gateway or "", network.gateway6 or ""
     nics.allocate(session, network, address=own, address6=own6, router=router, device=device)
 
@@ -165,13 +203,18 @@ def _free_device(taken: Collection[int]) -> int:
     return next(number for number in range(FIRST_PUBLIC_DEVICE, MOST_DEVICES) if number not in taken)
 
 
-def choose_host(session: Session, router: Router) -> Host:
+def choose_host(session: Session, router: Router, avoid: Mapping[int, str] | None = None) -> Host:
     """Return the host for a new router.
 
+    :param avoid: host number → why it is not to be taken.
     :raises NoCapacity: none will do.
     """
     want = Want(
-        mhz=placement.ROUTER_MHZ, memory=placement.ROUTER_MEMORY, account_id=router.account_id, machine=router.uuid
+        mhz=placement.ROUTER_MHZ,
+        memory=placement.ROUTER_MEMORY,
+        account_id=router.account_id,
+        machine=router.uuid,
+        avoid=avoid or {},
     )
     return placement.pick_host(session, router.zone_id, want)
 
@@ -235,9 +278,10 @@ def remove_router(session: Session, router: Router) -> list[Target]:
     for nic in session.scalars(select(Nic).where(Nic.router_id == router.id)):
         if nic.network is not None and router.vpc_id is not None:
             _remember_traffic(session, nic.network, router.target_id)
+        redundancy.hand_over_addresses(session, nic)
         nics.release(session, nic)
     session.flush()
-    return found
+    return [*found, *redundancy.others(session, router)]
 
 
 def shut_down(session: Session, network: Network) -> list[Target]:
@@ -290,6 +334,7 @@ def router_is_up(session: Session, target: Target) -> None:
         return  # made, and not serving
     router.state = "Running" if router.running else "Stopped"
     if not router.running:
+        targets.touch(session, redundancy.others(session, router))  # the other half may now stand alone
         return
     served = select(Network).join(Nic, Nic.network_id == Network.id).where(Nic.router_id == router.id)
     for network in session.scalars(served.where(Network.state == "Implementing")):
@@ -321,8 +366,14 @@ def router_is_gone(session: Session, target: Target) -> None:
     router.target_id = None
     session.flush()
     session.delete(target)
-    if router.vpc_id is not None:
-        free_tiers(session, router.vpc_id)
+    session.flush()
+    targets.touch(session, redundancy.others(session, router))
+    if not redundancy.remain(session, router):
+        redundancy.forget(session, router.whole)
+    if router.vpc is not None:
+        free_tiers(session, router.vpc.id)
+        if router.vpc.removed is not None:
+            ipv6.give_back_outside(session, router.vpc)
         return
     assert network is not None
     others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)
@@ -349,6 +400,19 @@ def _remember_traffic(session: Session, network: Network, target_id: int | None)
         received, sent = counted(found.counters, network.uuid)
         network.received_before += received
         network.sent_before += sent
+
+
+@duty(SECOND_INTERVAL)
+def complete_pairs(session: Session) -> None:
+    """Give redundant routers that are alone their other half, where there is a host for it now."""
+    paired = redundancy.paired(session)
+    for router in [
+        found[0] for found in paired if len(found) == 1 and found[0].running and found[0].state == "Running"
+    ]:
+        plugged = select(Network).join(Nic, Nic.network_id == Network.id).where(Nic.router_id == router.id)
+        both = _with_other_half(session, router, session.scalars(plugged).all())
+        if len(both) > 1:
+            targets.touch(session, [target for one in both for target in one.targets(session)])
 
 
 @duty(GC_INTERVAL)

@@ -45,6 +45,7 @@ class Network(Created, Removable, Owned, Row):
     :ivar dns6: the resolvers with IPv6 addresses that its router asks; empty is those of the zone.
     :ivar received_before: bytes that routers which are gone by now have counted towards the guests.
     :ivar sent_before: as many from the guests.
+    :ivar redundant: it has two routers although its offering asks for one (restartNetwork makeredundant).
     :ivar restart_required: its offering or settings changed in a way that only a restart brings about.
     """
 
@@ -75,6 +76,7 @@ class Network(Created, Removable, Owned, Row):
     acl_type: Mapped[str] = mapped_column(String(20), default="Account")
     display: Mapped[bool] = mapped_column(default=True)
     restart_required: Mapped[bool] = mapped_column(default=False)
+    redundant: Mapped[bool] = mapped_column(default=False)
     idle_since: Mapped[datetime | None]
     details: Mapped[dict[str, str]] = mapped_column(default=dict)
     received_before: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -315,6 +317,7 @@ def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagRespo
         restartrequired=row.restart_required,
         specifyipranges=offering.specify_ip_ranges,
         specifyvlan=offering.specify_vlan,
+        redundantrouter=row.redundant or offering.redundant_router,
         ispersistent=offering.persistent,
         tags=tags,
         details=row.details or None,

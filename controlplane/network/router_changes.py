@@ -12,7 +12,7 @@ from controlplane.api.command import Command, one
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
 from controlplane.errors import BadParameter
-from controlplane.network import implement
+from controlplane.network import implement, redundancy
 from controlplane.network.routers import Router, router_views
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
@@ -28,7 +28,7 @@ def stop(session: Session, router: Router) -> list[Target]:
     if router.target is not None:
         router.target.absent = True
     session.flush()
-    return list(router.targets(session))
+    return [*router.targets(session), *redundancy.others(session, router)]
 
 
 def start(session: Session, router: Router) -> list[Target]:
@@ -37,7 +37,8 @@ def start(session: Session, router: Router) -> list[Target]:
     if router.target is not None:
         router.target.absent = False
     session.flush()
-    return list(router.targets(session))
+    redundancy.join(session, router)
+    return [*router.targets(session), *redundancy.others(session, router)]
 
 
 @reached_at("router")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -17,7 +17,7 @@ from controlplane.api.command import many
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
-from controlplane.db.base import Created, Owned, Removable, Row
+from controlplane.db.base import Created, Owned, Removable, Row, now
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.network.networks import Network, Whole
 from controlplane.network.vpcs import Vpc
@@ -27,6 +27,9 @@ from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
+
+FRESH = timedelta(seconds=30)
+"""How long what was read back counts as what is."""
 
 
 class Router(Created, Removable, Owned, Row):
@@ -38,6 +41,7 @@ class Router(Created, Removable, Owned, Row):
     :ivar boot: a higher number makes its shell anew.
     :ivar replaces_id: the router whose place it takes, until that one is gone.
     :ivar dark: its interfaces are in no segment: it is yet to take over, or was taken over from.
+    :ivar votes_after: (target, generation) of what must have learnt of it before the control plane votes for it.
     :ivar retired: when another took over from it; it stays until the connections that end at itself have ended.
     """
 
@@ -57,6 +61,7 @@ class Router(Created, Removable, Owned, Row):
     replaces_id: Mapped[int | None] = mapped_column(ForeignKey("routers.id"), index=True)
     dark: Mapped[bool] = mapped_column(default=False)
     retired: Mapped[datetime | None]
+    votes_after: Mapped[list[Any]] = mapped_column(default=list)
     network: Mapped[Network | None] = relationship()
     vpc: Mapped[Vpc | None] = relationship()
     zone: Mapped[Zone] = relationship()
@@ -179,14 +184,48 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     used = {nic.range_id for nics in plugged.values() for nic in nics if nic.range_id}
     ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
     source_nat = _source_nat_addresses(ctx, rows)
-    outside = ipv6.shown_outside(ctx.session, {row.network_id for row in rows})
+    redundant = _states(ctx.session, rows)
+    outside = ipv6.shown_outside(ctx.session, rows)
     views = []
     for row in rows:
+        halves = redundant.get(row.id)
         nics = [_nic_view(row, nic, ranges.get(nic.range_id or 0), source_nat) for nic in plugged[row.id]]
         for view, nic in zip(nics, plugged[row.id], strict=True):
-            _show_ipv6(view, row, nic, ranges.get(nic.range_id or 0), outside.get(row.network_id))
-        views.append(_view(row, owners[row.account_id], nics, seen.get(row.target_id or 0)))
+            _show_ipv6(view, nic, ranges.get(nic.range_id or 0), outside.get(row.id))
+        owner = owners[row.account_id] | ({"isredundantrouter": True, "redundantstate": halves} if halves else {})
+        views.append(_view(row, owner, nics, seen.get(row.target_id or 0)))
     return views
+
+
+def redundant_state(session: Session, router: Router) -> str:
+    """Return how a redundant router stood when it was last read back; empty where it is none."""
+    return _states(session, [router]).get(router.id, "")
+
+
+def _states(session: Session, rows: Sequence[Router]) -> dict[int, str]:
+    """Return how each redundant router was last seen: PRIMARY, BACKUP, FAULT, or UNKNOWN where that is too long ago.
+
+    Of two that were seen as PRIMARY, one after the other, only the later can be it still.
+    """
+    from controlplane.network.nics import Nic
+
+    networks, vpcs = {row.network_id for row in rows}, {row.vpc_id for row in rows}
+    kin = select(Router.id, Router.network_id, Router.vpc_id, Router.state, Found.at, Found.states)
+    kin = kin.join(Nic, Nic.router_id == Router.id).outerjoin(Found, Found.target_id == Router.target_id)
+    theirs = Router.network_id.in_(networks) | Router.vpc_id.in_(vpcs)
+    found = session.execute(kin.where(theirs, Nic.traffic == "Control")).all()
+    states: dict[int, str] = {}
+    latest: dict[tuple[int | None, int | None], tuple[datetime, int]] = {}
+    for number, network, vpc, state, at, seen in found:
+        owner = (network, vpc)
+        fresh = at is not None and state == "Running" and now() - at < FRESH
+        states[number] = seen.get("redundancy", "UNKNOWN") if fresh else "UNKNOWN"
+        if states[number] == "PRIMARY":
+            before = latest.get(owner)
+            if before is not None:
+                states[min(before, (at, number))[1]] = "UNKNOWN"
+            latest[owner] = max(before or (at, number), (at, number))
+    return states
 
 
 Served = tuple[int | None, int | None]
@@ -220,9 +259,9 @@ def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[Served, str]) -
     )
 
 
-def _show_ipv6(view: RouterNicResponse, row: Router, nic: Any, vlan: Any, outside: tuple[str, Any] | None) -> None:
+def _show_ipv6(view: RouterNicResponse, nic: Any, vlan: Any, outside: tuple[str, Any] | None) -> None:
     """Add what the interface has of IPv6: the network's gateway address inside, the router's own outside."""
-    network = row.network
+    network = nic.network
     if vlan is None and network is not None and network.cidr6:
         view.ip6address, view.ip6cidr, view.ip6gateway = nic.address6, network.cidr6, network.gateway6
     elif vlan is not None and outside is not None and outside[1].vlan == vlan.vlan:

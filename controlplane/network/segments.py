@@ -6,6 +6,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
+from controlplane.network import redundancy
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
@@ -37,14 +38,20 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
     found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
     found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
+    for physical, name, number in redundancy.links(session, host):
+        label = _label(physical, "Guest", host.hypervisor)
+        found.add(Segment(name, f"{_scheme(physical)}://{number}", "Guest", label))
     return tuple(sorted(found))
 
 
 def _guest_segment(network: Network, hypervisor: str) -> Segment:
     physical = network.physical_network
-    scheme = "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
     label = _label(physical, "Guest", hypervisor)
-    return Segment(network.uuid, f"{scheme}://{network.vnet}", "Guest", label, network.mtu)
+    return Segment(network.uuid, f"{_scheme(physical)}://{network.vnet}", "Guest", label, network.mtu)
+
+
+def _scheme(physical: PhysicalNetwork) -> str:
+    return "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
 
 
 def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:

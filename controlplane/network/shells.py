@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
 
-from controlplane.network import ipv6
+from controlplane.network import ipv6, redundancy
 from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
@@ -64,6 +64,9 @@ def nics_of(session: Session, router: Router) -> Sequence[Nic]:
 
 def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:
     """Return a router's interface as its host and the router itself see it."""
+    if nic.traffic == redundancy.LINK:
+        where, length = redundancy.link_id(whole), redundancy.LINK_PREFIX
+        return vocabulary.Nic(nic.uuid, nic.mac, where, "Control", nic.address, length, "", nic.device)
     network = nic.network
     if network is not None:
         prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0

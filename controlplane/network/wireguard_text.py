@@ -97,7 +97,7 @@ def block(parameter: str, value: str) -> IPv4Network:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """One line of a peer's list, as ``acl[n].…`` gives it; see :class:`drivers.vocabulary.Passage`."""
+    """One line of a peer's list, as ``acl[n].…`` gives it; see :class:`drivers.wireguard.Passage`."""
 
     cidr: str
     protocol: str = "all"

@@ -58,6 +58,11 @@ class NetworkOffering(Created, Removable, Row):
     sort_key: Mapped[int] = mapped_column(default=0)
     service_offering: Mapped[ServiceOffering | None] = relationship()
 
+    @property
+    def redundant_router(self) -> bool:
+        """Whether its networks have two routers that stand in for each other."""
+        return self.capabilities.get("SourceNat", {}).get("RedundantRouter", "").lower() == "true"
+
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
         """Tenants see enabled offerings for everybody or for a domain on their path."""

@@ -51,6 +51,16 @@ def on_hello(listener: Hello) -> Hello:
     return listener
 
 
+Voter = Callable[[Session, int, dict[str, Any]], dict[str, bool]]
+_voters: list[Voter] = []
+
+
+def on_vote(voter: Voter) -> Voter:
+    """Register, as a decorator, who decides which redundant router the control plane backs."""
+    _voters.append(voter)
+    return voter
+
+
 def digest_of(token: str) -> str:
     """Return the form in which a token is kept."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -124,6 +134,15 @@ class Door:
                     store(session, target, observation)
 
 
+def _vote(door: Door, agent_id: int, body: dict[str, Any]) -> dict[str, Any]:
+    """Give votes to redundant routers; they are given when they are stored."""
+    votes: dict[str, bool] = {}
+    with door.database.write() as session:
+        for voter in _voters:
+            votes |= voter(session, agent_id, body)
+    return {"votes": votes}
+
+
 def _believe(session: Session, target: Target, entry: Any) -> None:
     generation, digest = entry or (0, "")
     if generation > target.desired_generation:  # the database was restored from an older copy
@@ -162,12 +181,18 @@ def routes(door: Door) -> list[Route]:
         await run_in_threadpool(door.observations, agent_id, observations)
         return JSONResponse({})
 
+    async def leases(request: Request) -> Response:
+        agent_id, body = await _known(door, request), await _body(request)
+        with _readable():
+            return JSONResponse(await run_in_threadpool(_vote, door, agent_id, body))
+
     prefix, post = "/agent/v1", ["POST"]
     return [
         Route(f"{prefix}/hello", hello, methods=post),
         Route(f"{prefix}/bundle", bundle),
         Route(f"{prefix}/outcome", outcome, methods=post),
         Route(f"{prefix}/observation", observation, methods=post),
+        Route(f"{prefix}/leases", leases, methods=post),
     ]
 
 

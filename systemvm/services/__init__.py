@@ -24,6 +24,7 @@ class HostSettings:
     :param state: the agent's own folder; it survives a restart.
     :param uplinks: traffic type (``Public``, ``Guest`` …) → the host's device that carries it.
     :param tunnel: the host's VXLAN address.
+    :param server: the control plane's URL, and ``token`` the file with this host's token.
     """
 
     host: str
@@ -32,6 +33,8 @@ class HostSettings:
     state: Path
     uplinks: dict[str, str] = field(default_factory=dict)
     tunnel: str = ""
+    server: str = ""
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

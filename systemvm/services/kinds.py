@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from systemvm.services import Service
+from systemvm.services.conntrackd import Conntrackd
 from systemvm.services.dnsmasq import Dnsmasq
 from systemvm.services.guests import Guests
 from systemvm.services.haproxy import Haproxy
 from systemvm.services.links import Links
 from systemvm.services.metadata import Metadata
 from systemvm.services.nft import Nft
+from systemvm.services.redundancy import Redundancy
 from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
 from systemvm.services.strongswan import Strongswan
@@ -16,7 +18,7 @@ from systemvm.services.wireguard import Wireguard
 
 KINDS: dict[str, tuple[Service, ...]] = {
     "host": (Segments(), Shells(), Guests()),
-    "router": (Links(), Nft(), Wireguard(), Dnsmasq(), Haproxy(), Metadata(), Strongswan()),
+    "router": (Links(), Nft(), Wireguard(), Dnsmasq(), Haproxy(), Metadata(), Strongswan(), Conntrackd(), Redundancy()),
 }
 
 PARTIAL = frozenset({"host"})

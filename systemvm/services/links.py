@@ -16,7 +16,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from systemvm import netns
+from systemvm import gate, netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.services import Place, shaping
 from systemvm.services.arp import announce
@@ -36,6 +36,7 @@ class Interface:
     :param addresses: in CIDR notation, all of them, the first being the source of the target's own traffic.
     :param mtu: bytes; 0 leaves it.
     :param rate: Mbit/s of what leaves through it; 0 is unlimited.
+    :param shared: the MAC that it shares with a redundant router's other half, behind a gate; empty where it has none.
     """
 
     mac: str
@@ -43,6 +44,7 @@ class Interface:
     addresses: tuple[str, ...]
     mtu: int
     rate: int
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def read(text: str) -> Wanted:
             addresses=tuple(str(ip_interface(address)) for address in entry.get("addresses", ())),
             mtu=int(entry.get("mtu") or 0),
             rate=int(entry.get("rate") or 0),
+            shared=(entry.get("shared") or "").lower(),
         )
         for entry in data["interfaces"]
     )
@@ -128,6 +131,7 @@ class Links:
             done = _rename(ip, wanted, found)
             with netns.entered(place.namespace):
                 done += _set_sysctls(wanted.sysctls)  # first: no IPv6 address can be added where IPv6 is off
+            done += _set_gates(ip, place, wanted, found)
             appeared: list[tuple[str, str]] = []
             for interface in wanted.interfaces:
                 index = found[interface.mac]["index"]
@@ -148,7 +152,7 @@ class Links:
         """Tell whether every interface is there and has its carrier."""
         wanted = read((place.current / FILE).read_text(encoding="utf-8"))
         with netns.netlink(place.namespace) as ip:
-            links = {link.get_attr("IFLA_ADDRESS"): link for link in ip.get_links()}
+            links = _found(ip, wanted)
         health = []
         for interface in wanted.interfaces:
             link = links.get(interface.mac)
@@ -165,7 +169,7 @@ class Links:
 def _await(ip: IPRoute, wanted: Wanted, wait: float, place: Place) -> dict[str, Any]:
     deadline = time.monotonic() + wait
     while True:
-        found = {link.get_attr("IFLA_ADDRESS"): link for link in ip.get_links()}
+        found = _found(ip, wanted)
         missing = [interface for interface in wanted.interfaces if interface.mac not in found]
         if not missing:
             return found
@@ -173,6 +177,28 @@ def _await(ip: IPRoute, wanted: Wanted, wait: float, place: Place) -> dict[str, 
             which = ", ".join(f"{interface.name} ({interface.mac})" for interface in missing)
             raise RuntimeError(f"{FILE}: {place.name} has no interface {which}: the host's own bundle plugs them.")
         time.sleep(0.02)
+
+
+def _found(ip: IPRoute, wanted: Wanted) -> dict[str, Any]:
+    """Return the namespace's interfaces by their MAC; one that has its shared MAC already counts as its own."""
+    own = {interface.shared: interface.mac for interface in wanted.interfaces if interface.shared}
+    macs = ((link.get_attr("IFLA_ADDRESS"), link) for link in ip.get_links())
+    return {own.get(mac, mac): link for mac, link in macs}
+
+
+def _set_gates(ip: IPRoute, place: Place, wanted: Wanted, found: Mapping[str, Any]) -> list[str]:
+    """Gate what is shared before it has an address or the shared MAC: until then there is nothing to let out."""
+    shared = {found[item.mac]["index"]: item for item in wanted.interfaces if item.shared}
+    others = {found[item.mac]["index"] for item in wanted.interfaces if not item.shared}
+    run = place.folder / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    done = [f"gate of {shared[index].name}" for index in gate.ensure(ip, run, shared)]
+    gate.ensure_no(ip, run, others)
+    for index, interface in shared.items():
+        if found[interface.mac].get_attr("IFLA_ADDRESS") != interface.shared:
+            ip.link("set", index=index, address=interface.shared)
+            done.append(f"MAC of {interface.name}")
+    return done
 
 
 def _rename(ip: IPRoute, wanted: Wanted, found: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from controlplane.network.wireguard_peers import WireguardPeer
 from controlplane.network.wireguard_vpns import WireguardVpn
 from controlplane.reconcile import observations
 from controlplane.reconcile.targets import Target, load_facts
-from drivers import vocabulary
+from drivers import wireguard
 from systemvm.bundle import Observation
 from tests.api.ground import SERVICES, lay
 from tests.api.vpc_world import vpc_world
@@ -210,7 +210,7 @@ def test_another_site_has_networks_behind_it_and_is_called(ground, alice, networ
     assert "AllowedIPs = 10.1.1.0/24, 10.250.0.1/32\n" in told
     (peer,) = facts(ground, network).peers
     assert (peer.remotes, peer.endpoint) == (("10.9.0.0/16", "10.8.1.0/24"), "198.51.100.7:51821")
-    assert peer.passages == (vocabulary.Passage("10.1.1.5/32"),)
+    assert peer.passages == (wireguard.Passage("10.1.1.5/32"),)
     device = add("phone", cidrlist="10.9.3.0/24")
     assert device["acl"] == [{"cidr": "10.9.3.0/24", "protocol": "all"}]
     changed = ground.done(alice("updateWireguardPeer", id=site["id"], endpoint="198.51.100.9:1", keepalive=5))
@@ -240,7 +240,7 @@ def test_a_list_has_protocols_and_ports(ground, network, add):
         {"cidr": "10.1.1.6/32", "protocol": "udp", "startport": 53, "endport": 53},
         {"cidr": "10.1.1.0/24", "protocol": "udp"},
     ]
-    assert facts(ground, network).peers[0].passages[1] == vocabulary.Passage("10.1.1.5/32", "tcp", 80, 90)
+    assert facts(ground, network).peers[0].passages[1] == wireguard.Passage("10.1.1.5/32", "tcp", 80, 90)
 
 
 @pytest.mark.parametrize(

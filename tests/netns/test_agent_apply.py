@@ -17,6 +17,7 @@ import pytest
 
 from systemvm import netns
 from systemvm.bundle import Bundle, Elements, File
+from systemvm.services.kinds import KINDS
 from tests.netns.agent_world import SKELETON, World, answer, connect, interfaces, serving, until
 
 pytestmark = pytest.mark.netns
@@ -47,7 +48,7 @@ def test_a_bundle_becomes_packets(world: World) -> None:
     with serving(world.guest, 8000, b"one"), serving(world.guest, 8001, b"two"):
         outcome = world.door.apply(world.bundle(1, forward="8000"))
         assert outcome.status == "applied", outcome
-        assert outcome.changed == ("links", "nft", "dnsmasq", "haproxy", "metadata")
+        assert outcome.changed == tuple(service.name for service in KINDS["router"])
         assert answer(world.client, "198.51.100.1", 80) == b"one"
         assert world.door.apply(world.bundle(2, forward="8000")).status == "unchanged"
         table = handle(world)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import Passage, Wireguard, WireguardPeer
+from drivers.wireguard import Passage, Wireguard, WireguardPeer
 from systemvm import netns
 from systemvm.bundle import Bundle
 from systemvm.services import HostSettings, Place

@@ -7,7 +7,7 @@ packet filter's skeleton changes with interfaces, networks and addresses only.
 
 from __future__ import annotations
 
-from drivers.network.virtual_router import balancing, dhcp, ipsec, links, metadata, ruleset, wireguard
+from drivers.network.virtual_router import balancing, dhcp, ipsec, links, metadata, redundancy, ruleset, wireguard
 from drivers.network.virtual_router.capabilities import CAPABILITIES, OF_INTERNAL_BALANCERS, OF_VPCS
 from drivers.network.virtual_router.config import RouterConfig
 from drivers.network.virtual_router.render import render
@@ -40,14 +40,18 @@ class VirtualRouter:
                 raise ValueError(f"{facts.name} has no interface {item.nic} for the public address {item.address}.")
         ways = links.uplinks(facts, names)
         tunnels = wireguard.plan(facts, {item.address: item for item in facts.addresses}, ways)
+        wires = redundancy.shared(facts, links.plan(facts, names, ways, wireguard.routing_rules(tunnels or ())))
+        pair, conntrackd = redundancy.plan(facts, names, wires)
         return RouterConfig(
-            links=links.plan(facts, names, ways, wireguard.routing_rules(tunnels or ())),
+            links=wires,
             ruleset=ruleset.plan(facts, names, ways),
             dnsmasq=dhcp.plan(facts, names),
             haproxy=balancing.plan(facts),
             metadata=metadata.plan(facts, names),
             wireguard=tunnels,
             ipsec=ipsec.plan(facts),
+            redundancy=pair,
+            conntrackd=conntrackd,
         )
 
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:

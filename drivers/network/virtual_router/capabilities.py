@@ -52,7 +52,7 @@ CAPABILITIES: dict[str, dict[str, str]] = {
         "SslTermination": "true",
     },
     "PortForwarding": {},
-    "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "false"},
+    "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "true"},
     "StaticNat": {},
     "UserData": {},
     "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec,wireguard", "VpnTypes": "removeaccessvpn,s2svpn"},

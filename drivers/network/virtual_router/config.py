@@ -13,13 +13,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface of the router. ``rate`` is what may leave through it, in Mbit/s; 0 is unlimited."""
+    """One interface of the router. ``rate`` is what may leave through it, in Mbit/s; 0 is unlimited.
+
+    :param shared: the MAC that a redundant router's interface has in common with its other half's; empty otherwise.
+    """
 
     mac: str
     name: str
     addresses: tuple[str, ...]
     mtu: int
     rate: int
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class Ruleset:
 
     :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom.
     :param ipsec: it has IPsec tunnels.
+    :param link: the interface to a redundant router's other half; empty where there is none.
     """
 
     publics: tuple[str, ...]
@@ -125,6 +130,7 @@ class Ruleset:
     tunnels: tuple[TunnelSide, ...] = ()
     guests6: tuple[GuestSide6, ...] = ()
     ipsec: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +309,36 @@ class Tunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class Redundancy:
+    """One of two routers, as its agent is told.
+
+    :param group: their owner; ``member`` is this router, ``peer`` the other, empty while there is none.
+    :param roster: names the routers that vote; votes under another name do not count.
+    :param sole: there is no other router, and none of a former roster is left.
+    :param address: on the link between the two; ``announce`` is (device, address) of what they have in common.
+    """
+
+    group: str
+    member: str
+    peer: str
+    roster: str
+    rank: int
+    sole: bool
+    address: str
+    peer_address: str
+    announce: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conntrackd:
+    """Where connections are told to the other router."""
+
+    device: str
+    address: str
+    peer_address: str
+
+
+@dataclass(frozen=True, slots=True)
 class RouterConfig:
     """The whole router. A service that is None has no files: the agent stops it."""
 
@@ -313,3 +349,5 @@ class RouterConfig:
     metadata: Mapping[str, Any] | None = field(repr=False)
     wireguard: tuple[Tunnel, ...] | None = None
     ipsec: Ipsec | None = None
+    redundancy: Redundancy | None = None
+    conntrackd: Conntrackd | None = None

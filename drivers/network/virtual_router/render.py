@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from drivers.network.virtual_router import wireguard
-from drivers.network.virtual_router.config import Ipsec, RouterConfig
+from drivers.network.virtual_router.config import Interface, Ipsec, RouterConfig
 from systemvm.bundle import Elements, File
 
 _FOLDER = "router"
@@ -50,7 +50,7 @@ def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]
         _json(
             "interfaces.json",
             {
-                "interfaces": [asdict(interface) for interface in links.interfaces],
+                "interfaces": [_interface(interface) for interface in links.interfaces],
                 "routes": links.routes,
                 "rules": links.rules,
                 "sysctls": links.sysctls,
@@ -60,6 +60,8 @@ def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]
     )
     if config.metadata is not None:
         files.append(_json("metadata.json", config.metadata, "metadata", secret=True))
+    if config.redundancy is not None:
+        files.append(_json("redundancy.json", asdict(config.redundancy), "redundancy"))
     if config.wireguard is not None:
         files.append(_json("wireguard.json", wireguard.written(config.wireguard), "wireguard", secret=True))
     if config.ipsec is not None:
@@ -68,6 +70,11 @@ def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]
         files += [File(path, pem, "haproxy", secret=True) for path, pem in config.haproxy.certificates]
     elements = tuple(Elements(name, items) for name, items in sorted(config.ruleset.elements.items()))
     return tuple(sorted(files, key=lambda file: file.path)), elements
+
+
+def _interface(interface: Interface) -> dict[str, Any]:
+    found = asdict(interface)
+    return found if interface.shared else {name: value for name, value in found.items() if name != "shared"}
 
 
 def _connections(ipsec: Ipsec) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
         tunnels=tunnels,
         ipsec=bool(tunneled),
+        link=names.get(facts.redundancy.nic, "") if facts.redundancy else "",
         guests6=ipv6.guests(with_v6, names, METADATA_PORTS),
     )
 

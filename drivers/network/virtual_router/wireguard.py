@@ -14,7 +14,8 @@ from typing import Any
 from drivers.network.virtual_router import filters
 from drivers.network.virtual_router.config import Tunnel, TunnelPeer, TunnelSide, Uplink
 from drivers.network.virtual_router.syntax import PORTS, address, identity, matched, network
-from drivers.vocabulary import ApplianceFacts, EgressRule, PublicAddress, Wireguard, WireguardPeer
+from drivers.vocabulary import ApplianceFacts, EgressRule, PublicAddress
+from drivers.wireguard import Wireguard, WireguardPeer
 
 SETS = ("tunnel_all", "tunnel_icmp", "tunnel_listen", "tunnel_ports", "tunnel_sites")
 _KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)

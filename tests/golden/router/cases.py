@@ -5,6 +5,7 @@ from functools import partial
 
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
+from drivers.redundancy import Redundancy
 from drivers.vocabulary import (
     ApplianceFacts,
     Certificate,
@@ -18,15 +19,13 @@ from drivers.vocabulary import (
     Metadata,
     Network,
     Nic,
-    Passage,
     PortForward,
     PublicAddress,
     StaticNat,
     Stickiness,
-    Wireguard,
-    WireguardPeer,
 )
 from drivers.vpc import AclItem, Vpc
+from drivers.wireguard import Passage, Wireguard, WireguardPeer
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
 OUTER, INNER = "02:00:00:00:00:01", "02:00:00:00:01:01"
@@ -176,6 +175,19 @@ def two_networks():
     facts = appliance(addresses=(public(1, FIRST, source_nat=True), public(2, SECOND)._replace(network=uid(2, 2))))
     nics = (*facts.nics, Nic(uid(4, 2), mac, uid(2, 2), "Guest", "10.1.2.1", 24, "", 2, uid(2, 2)))
     return replace(facts, nics=nics, networks=(*facts.networks, other))
+
+
+def redundant():
+    """One of two routers that hold their addresses in turn."""
+    link = "02:00:00:00:01:03"
+    members = ((uid(7, 1), 0), (uid(7, 2), 3))
+    pair = Redundancy(
+        uid(2, 1), uid(7, 1), uid(7, 2), members, 0, sole=False, nic=link, address="169.254.240.1",
+        peer_address="169.254.240.2",
+    )  # fmt: skip
+    facts = appliance()
+    nics = (*facts.nics, Nic(uid(4, 3), link, "link", "Control", "169.254.240.1", 30, "", 3))
+    return replace(facts, nics=nics, redundancy=pair)
 
 
 TIER = SERVICES - {"Firewall"} | {"NetworkACL"}
@@ -328,6 +340,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "two_networks": two_networks,
+    "redundant": redundant,
     "vpc": vpc,
     "vpc_dual_stack": vpc_dual_stack,
     "tunnels": tunnels,
