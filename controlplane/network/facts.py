@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -32,6 +34,14 @@ from drivers.vocabulary import ApplianceFacts, PublicAddress
 from drivers.vpc import AclItem
 from drivers.vpc import Vpc as VpcFact
 
+log = logging.getLogger(__name__)
+EXCLUDED = define(
+    "network.usage.excluded.cidrs",
+    "",
+    "CIDRs outside, separated by commas, whose traffic is not counted; in force with a router's next change",
+    category="Network",
+    scopes=("Zone",),
+)
 THROTTLING = define(
     "network.throttling.rate",
     200,
@@ -67,11 +77,29 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         remote_access=remote_access_facts(session, whole),
         wireguards=wireguard_facts(session, whole),
         redundancy=redundancy.facts(session, router),
+        settings=_settings(session, whole),
     )
 
 
 def _vpc(vpc: Vpc) -> VpcFact:
     return VpcFact(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain)
+
+
+def _settings(session: Session, whole: Whole) -> tuple[tuple[str, str], ...]:
+    """Return the operator's settings that a router is told; what is no CIDR in them stops no router."""
+    blocks = [text.strip() for text in EXCLUDED.text(session, zone=whole.zone_id).split(",") if text.strip()]
+    good = [block for block in blocks if _is_cidr(block)]
+    if len(good) < len(blocks):
+        log.warning("The setting %s has %s, which is no IPv4 CIDR", EXCLUDED.name, sorted(set(blocks) - set(good)))
+    return ((EXCLUDED.name, ",".join(good)),) if good else ()
+
+
+def _is_cidr(text: str) -> bool:
+    try:
+        IPv4Network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _addresses(session: Session, whole: Whole, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:

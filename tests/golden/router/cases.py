@@ -326,6 +326,11 @@ def tunnels():
     )  # fmt: skip
 
 
+def uncounted():
+    listed = "198.51.100.0/25,198.51.100.128/25, 192.0.2.7/32,10.0.0.9/8"
+    return appliance(settings=(("network.usage.excluded.cidrs", listed),))
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -348,6 +353,7 @@ FACTS = {
     "wireguard_vpc": wireguard_vpc,
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
+    "uncounted": uncounted,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}
