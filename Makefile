@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.
 BIN := .venv/bin
 PACKAGES := nftables python3-nftables dnsmasq-base haproxy iproute2 busybox-static conntrack iputils-arping iputils-ping \
 	curl iperf3 tcpdump openssl procps python3-venv \
-	charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins \
+	charon-systemd strongswan-swanctl libcharon-extauth-plugins libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins \
 	strongswan-pki keepalived conntrackd frr wireguard-go wireguard-tools openvswitch-switch ethtool xl2tpd ppp \
 	isc-dhcp-client
 EXAMPLE ?= 1

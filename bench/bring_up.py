@@ -146,6 +146,7 @@ def _insert_hosts(cloud: Cloud, cidr: str, model: str) -> dict[str, str]:
         numbers = session.scalars(query).all()
     addresses = [str(address) for address in ip_network(cidr).hosts()][-HOSTS:]
     macs = [f"02:be:00:00:{number >> 8:02x}:{number & 255:02x}" for number in range(HOSTS)]
-    given = zip(numbers, addresses, macs, strict=True)
-    cloud.copy(Nic, nic, [{"vm_id": number, "address": address, "mac": mac} for number, address, mac in given])
+    columns = "vm_id", "address", "mac", "guest_name"
+    given = zip(numbers, addresses, macs, names, strict=True)
+    cloud.copy(Nic, nic, [dict(zip(columns, values, strict=True)) for values in given])
     return {"address": addresses[-1], "mac": macs[-1]}

@@ -15,6 +15,7 @@ from cs import CloudStack
 
 ZONE, NETWORK, TEMPLATE = "zone-1", "example", "busybox"
 GUESTS = ("web-1", "web-2")
+GATEWAY6, PUBLIC6, PREFIX6 = "2001:db8:ffff::1", "2001:db8:ffff::/64", "2001:db8:1000::/48"
 VNIS, PUBLIC_START, PUBLIC_END = "5001-5999", "203.0.113.10", "203.0.113.250"
 NOW = {"fetch_result": True}
 
@@ -114,7 +115,11 @@ def _ensure_addresses(cloud: CloudStack, zone: str) -> None:
             netmask="255.255.255.0",
             startip=PUBLIC_START,
             endip=PUBLIC_END,
+            ip6gateway=GATEWAY6,
+            ip6cidr=PUBLIC6,
         )
+    if not cloud.listGuestNetworkIpv6Prefixes(zoneid=zone):
+        cloud.createGuestNetworkIpv6Prefix(zoneid=zone, prefix=PREFIX6, **NOW)
 
 
 def _ensure_hosts(cloud: CloudStack, zone: str, pod: str, hosts: list[HostSpec]) -> None:

@@ -28,12 +28,15 @@ KINDS = {
     "balancers": "load balancer rule",
 }
 """The fields of a network whose items can be left out one by one, and what such an item is called."""
+VPNS = {"wireguards": "WireGuard VPN", "tunnels": "VPN tunnel"}
+"""The fields of an appliance of which the same is true."""
 
 
 class Part(NamedTuple):
     """An item of a network's facts.
 
-    :param kind: the field, one of :data:`KINDS`; ``item`` is the rule's or the guest's UUID.
+    :param kind: the field, one of :data:`KINDS` or :data:`VPNS`; ``item`` is the rule's or the guest's UUID.
+    :param network: empty for an item of the appliance itself.
     """
 
     item: str
@@ -63,7 +66,9 @@ def plan_around(
 def _without_the_bad(
     plan: Callable[[ApplianceFacts], Result], facts: ApplianceFacts, suspects: frozenset[str]
 ) -> tuple[Result, dict[str, str]]:
-    parts = sorted(part for net in facts.networks for part in _parts(net))
+    parts = [part for net in facts.networks for part in _parts(net)]
+    parts += [Part(_id(item), kind, "") for kind in VPNS for item in getattr(facts, kind)]
+    parts.sort()
     kept: set[Part] = set()
     best = plan(_only(facts, kept))
     refused: dict[str, str] = {}
@@ -79,7 +84,7 @@ def _without_the_bad(
                 waiting += [group[half:], group[:half]]
             else:
                 (part,) = group
-                refused[part.item] = f"The {KINDS[part.kind]} {part.item} is left out: {error}"
+                refused[part.item] = f"The {(KINDS | VPNS)[part.kind]} {part.item} is left out: {error}"
         else:
             kept |= set(group)
     return best, refused
@@ -99,7 +104,9 @@ def _id(item: Any) -> str:
 
 def _only(facts: ApplianceFacts, kept: Collection[Part]) -> ApplianceFacts:
     """Return the facts with no other droppable items than these."""
-    return replace(facts, networks=tuple(_narrowed(net, kept) for net in facts.networks))
+    networks = tuple(_narrowed(net, kept) for net in facts.networks)
+    vpns = {kind: tuple(item for item in getattr(facts, kind) if Part(_id(item), kind, "") in kept) for kind in VPNS}
+    return replace(facts, networks=networks, **vpns)  # type: ignore[arg-type]
 
 
 def _narrowed(net: Network, kept: Collection[Part]) -> Network:

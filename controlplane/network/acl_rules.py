@@ -56,7 +56,7 @@ def write(item: AclItem, given: Given) -> None:
     item.protocol = protocol(given.protocol)
     item.traffic = _one_of("traffictype", given.traffictype or INGRESS, (INGRESS, EGRESS))
     item.allow = _one_of("action", given.action or ALLOW, (ALLOW, DENY)) == ALLOW
-    item.cidrs = rule_text.cidr_list("cidrlist", given.cidrlist or []) or [rule_text.EVERYONE]
+    item.cidrs = rule_text.cidr_list_any("cidrlist", given.cidrlist or []) or [rule_text.EVERYONE]
     item.reason = _reason(given.reason or "")
     item.start, item.end = _span(item.protocol, given)
 

@@ -5,6 +5,8 @@ One list that a provider cannot plan would keep every other change from its rout
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.orm import Session
 
 from controlplane.errors import BadParameter
@@ -25,6 +27,8 @@ def must_be_possible(session: Session, acl: AclList) -> None:
     session.flush()
     items = acl_facts(session, {acl.id})[acl.id]
     tier = Network("trial", _CIDR, _OWN, _MAC, "", frozenset({"NetworkACL"}), acl=items)
+    if any(":" in other for item in items for other in item.cidrs):
+        tier = replace(tier, cidr6="2001:db8::/64", gateway6="2001:db8::1")
     nic = Nic("trial", _MAC, "trial", "Guest", _OWN, 24, "", 0, "trial")
     facts = ApplianceFacts("trial", "trial", (nic,), (), (tier,), vpc=Vpc("trial", "trial", "10.1.0.0/16", ""))
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -24,6 +26,7 @@ from controlplane.network.routers import Router
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
 from controlplane.network.vpcs import Vpc
+from controlplane.network.vpn_connections import tunnel_facts
 from controlplane.network.wireguard_facts import wireguard_facts
 from controlplane.reconcile.targets import Target, facts_of
 from drivers import vocabulary
@@ -31,6 +34,14 @@ from drivers.vocabulary import ApplianceFacts, PublicAddress
 from drivers.vpc import AclItem
 from drivers.vpc import Vpc as VpcFact
 
+log = logging.getLogger(__name__)
+EXCLUDED = define(
+    "network.usage.excluded.cidrs",
+    "",
+    "CIDRs outside, separated by commas, whose traffic is not counted; in force with a router's next change",
+    category="Network",
+    scopes=("Zone",),
+)
 THROTTLING = define(
     "network.throttling.rate",
     200,
@@ -60,16 +71,35 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
             for nic, network in guests
         ),
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
-        dns6=_resolvers6(whole) if isinstance(whole, Network) else (),
+        dns6=_resolvers6(whole, [network for _, network in guests]),
         vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
-        remote_access=remote_access_facts(session, whole) if isinstance(whole, Network) else None,
+        tunnels=tunnel_facts(session, whole) if isinstance(whole, Vpc) else (),
+        remote_access=remote_access_facts(session, whole),
         wireguards=wireguard_facts(session, whole),
         redundancy=redundancy.facts(session, router),
+        settings=_settings(session, whole),
     )
 
 
 def _vpc(vpc: Vpc) -> VpcFact:
     return VpcFact(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain)
+
+
+def _settings(session: Session, whole: Whole) -> tuple[tuple[str, str], ...]:
+    """Return the operator's settings that a router is told; what is no CIDR in them stops no router."""
+    blocks = [text.strip() for text in EXCLUDED.text(session, zone=whole.zone_id).split(",") if text.strip()]
+    good = [block for block in blocks if _is_cidr(block)]
+    if len(good) < len(blocks):
+        log.warning("The setting %s has %s, which is no IPv4 CIDR", EXCLUDED.name, sorted(set(blocks) - set(good)))
+    return ((EXCLUDED.name, ",".join(good)),) if good else ()
+
+
+def _is_cidr(text: str) -> bool:
+    try:
+        IPv4Network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _addresses(session: Session, whole: Whole, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:
@@ -122,8 +152,8 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
     )
 
 
-def _resolvers6(network: Network) -> tuple[str, ...]:
+def _resolvers6(whole: Whole, networks: Sequence[Network]) -> tuple[str, ...]:
     """Return the resolvers that a router with IPv6 may ask over it; one without has no way to them."""
-    if not network.cidr6:
+    if not any(network.cidr6 for network in networks):
         return ()
-    return tuple(network.dns6) or tuple(one for one in (network.zone.ip6_dns1, network.zone.ip6_dns2) if one)
+    return tuple(whole.dns6) or tuple(one for one in (whole.zone.ip6_dns1, whole.zone.ip6_dns2) if one)

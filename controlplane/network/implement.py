@@ -370,8 +370,10 @@ def router_is_gone(session: Session, target: Target) -> None:
     targets.touch(session, redundancy.others(session, router))
     if not redundancy.remain(session, router):
         redundancy.forget(session, router.whole)
-    if router.vpc_id is not None:
-        free_tiers(session, router.vpc_id)
+    if router.vpc is not None:
+        free_tiers(session, router.vpc.id)
+        if router.vpc.removed is not None:
+            ipv6.give_back_outside(session, router.vpc)
         return
     assert network is not None
     others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)

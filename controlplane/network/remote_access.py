@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from sqlalchemy import ForeignKey, Select, String, Text, select
+from sqlalchemy import ColumnElement, ForeignKey, Select, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -24,16 +24,17 @@ from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Row, now
 from controlplane.db.configuration import define
 from controlplane.db.secrets import Secret
-from controlplane.errors import BadParameter
+from controlplane.errors import BadParameter, Unsupported
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import OwnedListing, owner_fields, owner_of_new
 from controlplane.network import vpn_authority, vpn_ports
 from controlplane.network.firewall import FirewallRule, close_related, open_related
-from controlplane.network.networks import Network, require_service, services_of
-from controlplane.network.public_ips import PublicIp, clears_address
+from controlplane.network.networks import Network, Whole, require_service, services_of
+from controlplane.network.public_ips import ALLOCATED, PublicIp, clears_address
 from controlplane.network.purposes import network_of
 from controlplane.network.rule_text import EVERYONE as ANYWHERE
 from controlplane.network.rules import rows_by_id, set_custom_id
+from controlplane.network.vpcs import Vpc
 from controlplane.network.vpn_users import VpnUser
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target, touch
@@ -51,7 +52,7 @@ _RENEWED_BEFORE = timedelta(days=90)
 
 
 class RemoteAccessVpn(Created, Owned, Row):
-    """A remote access VPN (createRemoteAccessVpn) of a network.
+    """A remote access VPN (createRemoteAccessVpn) of a network, or of a VPC and all its tiers.
 
     :ivar first: first address that a client may get, ``last`` the last one.
     :ivar psk: the pre-shared key that CloudStack's answers have; IKEv2 clients do without it.
@@ -62,6 +63,7 @@ class RemoteAccessVpn(Created, Owned, Row):
 
     public_ip_id: Mapped[int] = mapped_column(ForeignKey("public_ips.id"), unique=True)
     network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"), unique=True)
+    vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"), unique=True)
     first: Mapped[str] = mapped_column(String(40))
     last: Mapped[str] = mapped_column(String(40))
     psk: Mapped[str] = mapped_column(Secret)
@@ -72,7 +74,7 @@ class RemoteAccessVpn(Created, Owned, Row):
     public_ip: Mapped[PublicIp] = relationship()
 
     def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of its network."""
+        """Return the targets of its network or VPC."""
         return session.get_one(PublicIp, self.public_ip_id).targets(session)
 
 
@@ -153,45 +155,64 @@ class CreateRemoteAccessVpn(Command, name="createRemoteAccessVpn", job=True, cre
     def run(self, ctx: Context) -> RemoteAccessVpn:
         """Check, and make it."""
         session, ip = ctx.session, self.publicipid
-        network = network_of(session, ip, None, "publicipid")
-        require_service(network, "Vpn")
-        self._must_be_theirs(ctx, network)
-        self._must_be_the_only_one(session, network)
-        first, last = _range(self.iprange or RANGE.text(session, account=network.account_id))
-        _must_be_outside(network.cidr or "", first, last)
+        whole = self._whole(session)
+        self._must_be_theirs(ctx, whole)
+        self._must_be_the_only_one(session, whole)
+        first, last = _range(self.iprange or RANGE.text(session, account=whole.account_id))
+        _must_be_outside(whole.cidr or "", first, last)
         issued = vpn_authority.issue(session, ip.address, self.drawn)
         letters = string.ascii_letters + string.digits
         row = RemoteAccessVpn(
-            account_id=network.account_id, domain_id=network.domain_id, public_ip_id=ip.id, network_id=network.id,
+            account_id=whole.account_id, domain_id=whole.domain_id, public_ip_id=ip.id,
             first=str(first + 1), last=str(last), display=self.fordisplay is not False, **issued._asdict(),
             psk="".join(secrets.choice(letters) for _ in range(KEY_LENGTH.number(session))),
         )  # fmt: skip
+        row.network_id, row.vpc_id = (None, whole.id) if isinstance(whole, Vpc) else (whole.id, None)
         vpn_ports.hold(session, ip)
         session.add(row)
         session.flush()
-        if self.openfirewall:
+        if self.openfirewall and isinstance(whole, Network):
             for port in vpn_ports.PORTS:
                 opened = FirewallRule(protocol="udp", start=port, end=port, sources=[ANYWHERE], related_uuid=row.uuid)
-                open_related(session, network, ip, opened)
-        ctx.touch(network)
+                open_related(session, whole, ip, opened)
+        ctx.touch(whole)
         return row
 
-    def _must_be_theirs(self, ctx: Context, network: Network) -> None:
+    def _whole(self, session: Session) -> Whole:
+        """Return what the clients are to reach: the address's network, or its VPC."""
+        ip = self.publicipid
+        if ip.vpc_id is None or ip.state != ALLOCATED:
+            network = network_of(session, ip, None, "publicipid")
+            require_service(network, "Vpn")
+            return network
+        vpc = session.get_one(Vpc, ip.vpc_id)
+        if "Vpn" not in vpc.offering.services:
+            raise Unsupported(
+                f"VPC {vpc.name} does not have the service Vpn: its offering {vpc.offering.name} does not include it."
+            )
+        return vpc
+
+    def _must_be_theirs(self, ctx: Context, whole: Whole) -> None:
         if self.account is None and self.domainid is None:
             return
         owner = owner_of_new(ctx, self.account, self.domainid)
-        if owner.id != network.account_id:
+        if owner.id != whole.account_id:
             raise BadParameter(
                 f"Invalid parameter account value={owner.name}: {self.publicipid.address} is another account's."
             )
 
-    def _must_be_the_only_one(self, session: Session, network: Network) -> None:
-        there = session.scalar(select(RemoteAccessVpn).where(RemoteAccessVpn.network_id == network.id))
+    def _must_be_the_only_one(self, session: Session, whole: Whole) -> None:
+        there = session.scalar(select(RemoteAccessVpn).where(_of(whole)))
         if there is not None:
             raise BadParameter(
-                f"Invalid parameter publicipid value={self.publicipid.uuid}: network {network.name} has remote access "
+                f"Invalid parameter publicipid value={self.publicipid.uuid}: {whole.name} has remote access "
                 f"VPN {there.uuid} already, on {there.public_ip.address}."
             )
+
+
+def _of(whole: Whole) -> ColumnElement[bool]:
+    """Return the condition for the VPN of a network or a VPC."""
+    return (RemoteAccessVpn.vpc_id if isinstance(whole, Vpc) else RemoteAccessVpn.network_id) == whole.id
 
 
 def _must_be_outside(cidr: str, first: IPv4Address, last: IPv4Address) -> None:
@@ -302,17 +323,19 @@ def renew_certificates(session: Session) -> None:
         touch(session, row.targets(session))
 
 
-def remote_access_facts(session: Session, network: Network) -> ipsec.RemoteAccess | None:
-    """Return what the network's router needs of its remote access VPN; None where it has none."""
-    row = session.scalar(select(RemoteAccessVpn).where(RemoteAccessVpn.network_id == network.id))
+def remote_access_facts(session: Session, whole: Whole) -> ipsec.RemoteAccess | None:
+    """Return what the router of a network or VPC needs of its remote access VPN; None where it has none."""
+    row = session.scalar(select(RemoteAccessVpn).where(_of(whole)))
     if row is None:
         return None
-    resolvers = (network.gateway,) if "Dns" in services_of(network) else (network.zone.dns1, network.zone.dns2)
+    resolvers = tuple(whole.dns) or (whole.zone.dns1, whole.zone.dns2)
+    if isinstance(whole, Network) and "Dns" in services_of(whole):
+        resolvers = (whole.gateway or "",)
     users = select(VpnUser).where(VpnUser.account_id == row.account_id).order_by(VpnUser.username)
     return ipsec.RemoteAccess(
         id=row.uuid,
         local=row.public_ip.address,
-        networks=(network.cidr or "",),
+        networks=(whole.cidr or "",),
         first=row.first,
         last=row.last,
         certificate=row.certificate,

@@ -185,13 +185,13 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
     source_nat = _source_nat_addresses(ctx, rows)
     redundant = _states(ctx.session, rows)
-    outside = ipv6.shown_outside(ctx.session, {row.network_id for row in rows})
+    outside = ipv6.shown_outside(ctx.session, rows)
     views = []
     for row in rows:
         halves = redundant.get(row.id)
         nics = [_nic_view(row, nic, ranges.get(nic.range_id or 0), source_nat) for nic in plugged[row.id]]
         for view, nic in zip(nics, plugged[row.id], strict=True):
-            _show_ipv6(view, row, nic, ranges.get(nic.range_id or 0), outside.get(row.network_id))
+            _show_ipv6(view, nic, ranges.get(nic.range_id or 0), outside.get(row.id))
         owner = owners[row.account_id] | ({"isredundantrouter": True, "redundantstate": halves} if halves else {})
         views.append(_view(row, owner, nics, seen.get(row.target_id or 0)))
     return views
@@ -259,9 +259,9 @@ def _nic_view(row: Router, nic: Any, vlan: Any, source_nat: dict[Served, str]) -
     )
 
 
-def _show_ipv6(view: RouterNicResponse, row: Router, nic: Any, vlan: Any, outside: tuple[str, Any] | None) -> None:
+def _show_ipv6(view: RouterNicResponse, nic: Any, vlan: Any, outside: tuple[str, Any] | None) -> None:
     """Add what the interface has of IPv6: the network's gateway address inside, the router's own outside."""
-    network = row.network
+    network = nic.network
     if vlan is None and network is not None and network.cidr6:
         view.ip6address, view.ip6cidr, view.ip6gateway = nic.address6, network.cidr6, network.gateway6
     elif vlan is not None and outside is not None and outside[1].vlan == vlan.vlan:

@@ -61,6 +61,15 @@ def cidr_list6(parameter: str, items: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(_cidr6(parameter, item.strip()) for item in items))
 
 
+def cidr_list_any(parameter: str, items: Sequence[str]) -> list[str]:
+    """Return CIDRs of either family in their canonical form, each once, those of IPv4 first.
+
+    :raises BadParameter: one of them is no CIDR, or there are too many.
+    """
+    six = [item for item in items if ":" in item]
+    return cidr_list(parameter, [item for item in items if ":" not in item]) + cidr_list6(parameter, six)
+
+
 def _cidr6(parameter: str, item: str) -> str:
     try:
         if "/" not in item or "%" in item:

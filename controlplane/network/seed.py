@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.network.acls import DEFAULT_ALLOW, DEFAULT_DENY, EGRESS, INGRESS, AclItem, AclList
-from controlplane.network.rule_text import EVERYONE
+from controlplane.network.rule_text import EVERYONE, EVERYONE6
 from controlplane.network.vpn_authority import ensure_authority
 
 LISTS = {
@@ -27,5 +27,5 @@ def fill(session: Session) -> None:
         session.flush()
         for number, traffic in enumerate((INGRESS, EGRESS), start=1):
             item = AclItem(list_id=acl.id, number=number, traffic=traffic, allow=allow, protocol="all")
-            item.cidrs = [EVERYONE]
+            item.cidrs = [EVERYONE, EVERYONE6]
             session.add(item)

@@ -76,7 +76,8 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
     assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)
-    prefix = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False).prefixlen if row.gateway else 0
+    gateway = row.gateway if whole.cidr else ""  # the range may have IPv4, and the network none
+    prefix = IPv4Network(f"{gateway}/{row.netmask}", strict=False).prefixlen if gateway else 0
     outside = ipv6.outside_of(session, whole)
     if outside is None or outside.vlan != row.vlan:
         outside = ipv6.Outside("", 0, "", row.vlan, row.id)
@@ -87,7 +88,7 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
         "Public",
         first.address if first else "",
         prefix,
-        row.gateway,
+        gateway,
         nic.device,
         mtu=whole.public_mtu,
         address6=outside.address,

@@ -24,8 +24,11 @@ def objections(vpc: Vpc, offering: NetworkOffering) -> list[str]:
     if not offering.for_vpc:
         return [f"offering {offering.name} is not for the tiers of a VPC; choose one with forvpc"]
     found = []
-    if has_ipv6(offering):
-        found.append(f"it is {offering.internet_protocol}, and the tiers of a VPC have IPv4 alone")
+    if has_ipv6(offering) and offering.internet_protocol != vpc.offering.internet_protocol:
+        found.append(
+            f"it is {offering.internet_protocol}, and offering {vpc.offering.name} of VPC {vpc.name} is "
+            f"{vpc.offering.internet_protocol}"
+        )
     for service, providers in sorted(offering.services.items()):
         allowed = vpc.offering.services.get(service, [])
         strange = [provider for provider in providers if provider not in allowed]

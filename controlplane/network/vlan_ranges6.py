@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from controlplane.errors import BadParameter, InUse, RuleConflict
 from controlplane.network.ipv6 import RouterAddress6
 from controlplane.network.ipv6_prefixes import refuse_overlap
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, Whole
 from controlplane.network.public_ips import VlanRange
+from controlplane.network.vpcs import Vpc
 from controlplane.zone.zones import Zone
 
 
@@ -91,12 +92,14 @@ def refuse_used6(session: Session, row: VlanRange) -> None:
 
     :raises InUse: names the networks.
     """
-    names = [network.name for network in routed_by(session, row)]
+    names = [whole.name for whole in routed_by(session, row)]
     if names:
-        raise InUse(f"The range {row.cidr6} cannot be deleted: routers of networks have its addresses: {names[:5]}.")
+        raise InUse(f"The range {row.cidr6} cannot be deleted: routers of {', '.join(names[:5])} have its addresses.")
 
 
-def routed_by(session: Session, row: VlanRange) -> list[Network]:
-    """Return the networks whose routers have an address of the range."""
-    query = select(Network).join(RouterAddress6, RouterAddress6.network_id == Network.id)
-    return list(session.scalars(query.where(RouterAddress6.range_id == row.id).order_by(Network.id)))
+def routed_by(session: Session, row: VlanRange) -> list[Whole]:
+    """Return the networks and VPCs whose routers have an address of the range."""
+    networks = select(Network).join(RouterAddress6, RouterAddress6.network_id == Network.id)
+    vpcs = select(Vpc).join(RouterAddress6, RouterAddress6.vpc_id == Vpc.id)
+    of_range = RouterAddress6.range_id == row.id
+    return [*session.scalars(networks.where(of_range)), *session.scalars(vpcs.where(of_range))]

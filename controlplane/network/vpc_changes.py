@@ -16,7 +16,7 @@ from controlplane.errors import BadParameter, InUse
 from controlplane.identity import limits, names
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, public_ips
+from controlplane.network import implement, ipv6, public_ips
 from controlplane.network.acl_lists import remove_lists
 from controlplane.network.acls import AclList
 from controlplane.network.network_changes import default_domain, move_source_nat, mtu
@@ -55,7 +55,7 @@ def vpc_cidr(value: str) -> str:
 
 class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=EVERYONE, job=True, creates=True,
                 instance="Vpc", event="VPC.CREATE",
-                unsupported=("asnumber", "bgppeerids", "cidrsize", "ip6dns1", "ip6dns2")):  # fmt: skip
+                unsupported=("asnumber", "bgppeerids", "cidrsize")):  # fmt: skip
     """Create a VPC with its source NAT address and, unless start=false, its router."""
 
     name: str = required(check=names.text)
@@ -68,6 +68,8 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
     projectid: Uuid | None = optional()
     dns1: str | None = optional(check=syntax.ipv4, description="a resolver that the router asks; the zone's by default")
     dns2: str | None = optional(check=syntax.ipv4)
+    ip6dns1: str | None = optional(check=syntax.ipv6, description="a resolver that the router asks over IPv6")
+    ip6dns2: str | None = optional(check=syntax.ipv6)
     networkdomain: str | None = optional(check=names.dns_domain, description="DNS domain of all tiers")
     publicmtu: int | None = optional(1500, check=mtu)
     sourcenatipaddress: str | None = optional(check=syntax.ipv4, description="the wanted one; a free one by default")
@@ -98,6 +100,7 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
             domain_id=owner.domain_id,
             network_domain=self.networkdomain or default_domain(owner, self.zoneid),
             dns=[server for server in (self.dns1, self.dns2) if server],
+            dns6=[server for server in (self.ip6dns1, self.ip6dns2) if server],
             public_mtu=self.publicmtu,
             redundant=self.vpcofferingid.redundant,
             display=self.fordisplay is not False,
@@ -131,7 +134,8 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
                 f"{implement.VPC_PROVIDER} enabled."
             )
         assert self.cidr is not None
-        for row in ctx.session.scalars(select(VlanRange).where(VlanRange.zone_id == zone.id)):
+        with_ipv4 = VlanRange.zone_id == zone.id, VlanRange.gateway != ""
+        for row in ctx.session.scalars(select(VlanRange).where(*with_ipv4)):
             within = str(IPv4Network(f"{row.gateway}/{row.netmask}", strict=False))
             must_not_overlap("cidr", self.cidr, within, f"a public range of zone {zone.name}")
 
@@ -196,6 +200,8 @@ def delete_vpc(session: Session, vpc: Vpc) -> list[targets.Target]:
     public_ips.release_all(session, vpc)
     remove_lists(session, select(AclList.id).where(AclList.vpc_id == vpc.id))
     touched = implement.remove_routers(session, vpc)
+    if not touched:
+        ipv6.give_back_outside(session, vpc)
     vpc.removed, vpc.state = now(), "Inactive"
     limits.give_back(session, vpc.account_id, "vpc")
     remove_tags(session, TAGGABLE, select(Vpc.uuid).where(Vpc.id == vpc.id))

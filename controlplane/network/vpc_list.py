@@ -18,7 +18,7 @@ from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
-from controlplane.network.networks import Network, NetworkResponse, network_views
+from controlplane.network.networks import Network, NetworkResponse, RouteResponse, network_views
 from controlplane.network.vpcs import TAGGABLE, Vpc
 from controlplane.offering.scope import has
 from controlplane.offering.services import ServiceResponse, service_name, service_responses
@@ -43,6 +43,9 @@ class VpcResponse(Response):
     networkdomain: str
     dns1: str | None = None
     dns2: str | None = None
+    ip6dns1: str | None = None
+    ip6dns2: str | None = None
+    ip6routes: list[RouteResponse] | None = None
     publicmtu: int
     redundantvpcrouter: bool
     distributedvpcrouter: bool = False
@@ -80,6 +83,9 @@ def vpc_views(ctx: Context, rows: Sequence[Vpc]) -> list[VpcResponse]:
             networkdomain=row.network_domain,
             dns1=row.dns[0] if row.dns else None,
             dns2=row.dns[1] if len(row.dns) > 1 else None,
+            ip6dns1=row.dns6[0] if row.dns6 else None,
+            ip6dns2=row.dns6[1] if len(row.dns6) > 1 else None,
+            ip6routes=[route for tier in tiers[row.id] for route in tier.ip6routes or ()] or None,
             publicmtu=row.public_mtu,
             redundantvpcrouter=row.redundant,
             restartrequired=row.restart_required,

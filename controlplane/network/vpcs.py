@@ -22,6 +22,7 @@ class Vpc(Created, Removable, Owned, Row):
     :ivar cidr: what the CIDRs of all tiers lie in.
     :ivar network_domain: the DNS domain of all tiers.
     :ivar dns: the resolvers that its router asks; empty are the zone's.
+    :ivar dns6: those that it asks over IPv6, where a tier has it.
     :ivar public_mtu: of the router's public interfaces, in bytes.
     :ivar redundant: it is to have two routers.
     :ivar restart_required: its offering or settings changed in a way that only a restart brings about.
@@ -37,6 +38,7 @@ class Vpc(Created, Removable, Owned, Row):
     cidr: Mapped[str] = mapped_column(String(40))
     network_domain: Mapped[str] = mapped_column(String(255), default="")
     dns: Mapped[list[str]] = mapped_column(default=list)
+    dns6: Mapped[list[str]] = mapped_column(default=list)
     public_mtu: Mapped[int] = mapped_column(default=1500)
     redundant: Mapped[bool] = mapped_column(default=False)
     display: Mapped[bool] = mapped_column(default=True)

@@ -39,6 +39,7 @@ class VpcOffering(Created, Removable, Row):
 
     :ivar services: service → the providers that tiers may have it of, as ``{"Lb": ["VpcVirtualRouter"], …}``.
     :ivar capabilities: service → capability → value, where the offering chooses one.
+    :ivar internet_protocol: ``IPv4``, or ``DualStack``: tiers may have IPv6, too.
     :ivar redundant: its VPCs have two routers.
     """
 
@@ -52,6 +53,7 @@ class VpcOffering(Created, Removable, Row):
     services: Mapped[dict[str, list[str]]] = mapped_column(default=dict)
     capabilities: Mapped[dict[str, dict[str, str]]] = mapped_column(default=dict)
     redundant: Mapped[bool] = mapped_column(default=False)
+    internet_protocol: Mapped[str] = mapped_column(String(20), default="IPv4")
     domain_uuids: Mapped[list[str]] = mapped_column(default=list)
     zone_uuids: Mapped[list[str]] = mapped_column(default=list)
     service_offering_id: Mapped[int | None] = mapped_column(ForeignKey("service_offerings.id"))
@@ -76,6 +78,7 @@ class VpcOfferingResponse(Response):
     displaytext: str
     state: str
     isdefault: bool
+    internetprotocol: str
     distributedvpcrouter: bool = False
     supportsregionLevelvpc: bool = False  # noqa: N815 - the wire's own spelling
     service: list[ServiceResponse]
@@ -96,6 +99,7 @@ def vpc_offering_views(ctx: Context, rows: Sequence[VpcOffering]) -> list[VpcOff
             displaytext=row.display_text,
             state=row.state,
             isdefault=row.default,
+            internetprotocol=row.internet_protocol,
             service=service_responses(row.services, row.capabilities),
             created=row.created,
             **cast("dict[str, Any]", scopes[row.id]),
@@ -141,8 +145,7 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
     A service without a provider in serviceproviderlist is given by the VPC's router.
     """
 
-    unsupported = ("fornsx", "internetprotocol", "networkmode", "nsxsupportlb", "provider", "routingmode",
-                   "specifyasnumber")  # fmt: skip
+    unsupported = ("fornsx", "networkmode", "nsxsupportlb", "provider", "routingmode", "specifyasnumber")
 
     name: str = required(check=syntax.name)
     displaytext: str | None = optional(check=syntax.name)
@@ -152,6 +155,7 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
     serviceofferingid: ServiceOffering | None = optional(description="of the routers; one for domainrouter")
     domainid: list[Domain] | None = optional()
     zoneid: list[Zone] | None = optional()
+    internetprotocol: str | None = optional("IPv4", choices=("IPv4", "DualStack"))
     enable: bool | None = optional(False)
 
     def run(self, ctx: Context) -> VpcOffering:
@@ -174,6 +178,7 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
             state="Enabled" if self.enable else "Disabled",
             services=services,
             capabilities=chosen,
+            internet_protocol=self.internetprotocol or "IPv4",
             redundant=chosen.get("SourceNat", {}).get("RedundantRouter", "").lower() == "true",
             service_offering=offering,
             domain_uuids=scope.uuids(self.domainid),

@@ -120,8 +120,7 @@ class Strongswan:
             if "pools" not in connection
         }
         for name, association in sas:
-            user = text(association.get("remote-eap-id", b""))
-            if user and association["state"] == b"ESTABLISHED":
+            if user := _user(wanted, name, association):
                 states[f"{name}/{user}"] = "Connected"
         totals = self._tally(place).read(_counts(sas, wanted))
         counters = tuple((name, *count) for name, count in totals.items())
@@ -255,7 +254,7 @@ def _cut_off(session: vici.Session, wanted: Wanted, changed: Mapping[str, set[st
         if secret["type"] == "EAP" and name not in changed["secrets"]
     }
     for name, association in list(_associations(session)):
-        user = text(association.get("remote-eap-id", b""))
+        user = _user(wanted, name, association)
         stale = name in changed["connections"] or name in changed["secrets"]
         if name not in wanted["connections"] or stale or (user and user not in users):
             with suppress(CommandException):  # it closed by itself
@@ -285,6 +284,13 @@ def _associations(session: vici.Session) -> Iterator[tuple[str, Mapping[str, Any
     for found in session.list_sas():
         for name, association in found.items():
             yield text(name), association
+
+
+def _user(wanted: Wanted, name: str, association: Mapping[str, Any]) -> str:
+    """Return who dialled; empty for a site, and for somebody who has not shown yet who it is."""
+    if "pools" not in wanted["connections"].get(name, ()) or association["state"] != b"ESTABLISHED":
+        return ""
+    return text(association.get("remote-eap-id") or association["remote-id"])  # told apart where they differ only
 
 
 def _connecting(sas: list[tuple[str, Mapping[str, Any]]], name: str) -> bool:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.netns.redundant_faults import MOVING, one_fault, owners, settled, strike
-from tests.netns.redundant_lab import Lab, Traffic, until
+from tests.netns.redundant_lab import Lab, Traffic, answering, balanced, until
 
 pytestmark = pytest.mark.netns
 
@@ -73,6 +73,22 @@ def test_what_the_owner_survives_moves_nothing(lab, fault):
     assert lab.owner() is first
     assert traffic.gap(began) < 0.2
     one_after_the_other(lab, began, 1)
+
+
+@pytest.mark.timeout(180)
+def test_balanced_guests_are_reached_at_once_though_the_one_who_stood_by_could_not_check_them(lab):
+    first = lab.bring_up(balanced=True)
+    second = lab.other(first)
+    answering(lab)
+    until(lambda: balanced(lab), 30)
+    until(lambda: second.health() == {"DOWN"}, 60)
+    strike(lab, "is paused", first, random.Random(1))
+    until(second.holds, 2)
+    began = time.monotonic()
+    until(lambda: balanced(lab))
+    assert time.monotonic() - began < 1.5  # by its checks alone it would take 4 s
+    until(lambda: time.monotonic() > began + 6)
+    assert second.health() == {"UP"}  # its checks reach them now
 
 
 @pytest.mark.timeout(180)

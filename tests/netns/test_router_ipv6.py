@@ -13,7 +13,7 @@ import pytest
 from drivers.network.virtual_router import VirtualRouter
 from drivers.vocabulary import Ipv6Rule
 from systemvm import netns
-from tests.golden.router.cases import ipv6_only, network, uid, with_v6
+from tests.golden.router.cases import ipv6_only, network, uid, vpc_dual_stack, with_v6
 from tests.netns.router_lab import Lab, ask, until
 
 pytestmark = pytest.mark.netns
@@ -201,3 +201,29 @@ def test_a_network_without_ipv4_is_whole(lab):
     with netns.entered(lab.g5):
         answer = dns.query.udp(dns.message.make_query("vm6.cs1.example", "AAAA"), OWN, timeout=2)
     assert answer.answer
+
+
+@pytest.mark.timeout(60)
+def test_tiers_of_a_vpc_follow_their_lists_over_ipv6(lab):
+    lab.ip(lab.outside, "link del o2", "route add 2001:db8:2::/64 via 2001:db8::5")
+    lab.ip(lab.switch, "link del s6")
+    lab._wire(lab.g6, "eth0", lab.router, "02:00:00:00:01:02", "eth2")
+    web, db = "2001:db8:1::5", "2001:db8:2::6"
+    for guest, address, way in ((lab.g5, web, "2001:db8:1::1"), (lab.g6, db, "2001:db8:2::1")):
+        lab.ip(guest, f"addr add {address}/64 dev eth0 nodad")
+        apply(lab, vpc_dual_stack())
+        lab.ip(guest, f"route replace default via {way} dev eth0")
+    for name, ports in ((lab.g5, (80, 81)), (lab.g6, (80, 81)), (lab.outside, (80,))):
+        for port in ports:
+            lab.serve(name, port, family=socket.AF_INET6)
+    until(lambda: ask(lab.outside, web, 80, OUTSIDE))
+    assert ask(lab.outside, web, 80, STRANGER) is None
+    assert ask(lab.outside, web, 81, OUTSIDE) is None
+    assert ask(lab.outside, db, 80, OUTSIDE) is None
+    assert pings(lab.outside, web, STRANGER)
+    assert not pings(lab.outside, db, OUTSIDE)
+    assert ask(lab.g5, db, 80)[0] == web
+    assert ask(lab.g5, db, 81) is None
+    assert ask(lab.g6, web, 80) is None
+    assert ask(lab.g5, OUTSIDE, 80)[0] == web
+    assert ask(lab.g6, OUTSIDE, 80)[0] == db

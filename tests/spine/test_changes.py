@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 
@@ -15,6 +16,7 @@ from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 SOON = 1.0
+MEBIBYTE = 1 << 20
 
 
 def reply(sock: socket.socket) -> str:
@@ -65,3 +67,35 @@ def test_another_offering_is_in_the_packets_when_its_job_is_done(world: World):
     change(closed)
     assert not world.pings(where, outside)
     assert [row["id"] for row in world.api.listRouters(networkid=net["id"])["router"]] == [router]
+
+
+def test_traffic_of_excluded_networks_is_nobodys_bill(world: World, net, guests):
+    setting = {"name": "network.usage.excluded.cidrs", "zoneid": world.zone}
+    world.api.updateConfiguration(value="198.51.100.2/32, nonsense,192.0.2.0/24", **setting)
+    try:
+        ip = world.address(net["id"])
+        world.forward(ip, guests[0], 8100, 80)
+        router = f"router/{world.router(net['id'])['name']}"
+        where = f"vm/{guests[0]['name']}"
+        world.run(where, "sh", "-c", f"head -c {MEBIBYTE} /dev/zero >/www/billed")
+
+        def billed(source: str) -> int:
+            """Fetch a MiB from this address, and return by how much the counters of address and network grew."""
+            url = f"http://{ip['ipaddress']}:8100/billed"
+            before = counted()
+            done = world.beside("internet", "curl", "-s", "--interface", source, "-o", "/dev/null", "-w",
+                                "%{size_download}", url)  # fmt: skip
+            assert int(done.stdout) == MEBIBYTE
+            return counted() - before
+
+        def counted() -> int:
+            names = [f"{way}_{row['id'].replace('-', '')}" for row in (ip, net) for way in ("in", "out")]
+            said = world.run(router, "nft", "-j", "list", "counters").stdout
+            found = {item["counter"]["name"]: item["counter"]["bytes"]
+                     for item in json.loads(said)["nftables"] if "counter" in item}  # fmt: skip
+            return sum(found[name] for name in names)
+
+        assert billed("198.51.100.2") < 5000  # the network has other guests
+        assert 2 * MEBIBYTE < billed("198.51.100.3") < 2.5 * MEBIBYTE
+    finally:
+        world.api.updateConfiguration(value="", **setting)

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from bench.wireguard import device
 from controlplane.demo_zone import NOW
-from systemvm import netns
 from tests.spine import wire
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 SHORT = 0.4
-
-
-@contextmanager
-def device(world: World, name: str, configuration: str) -> Iterator[str]:
-    """A device out on the internet that took the configuration; yields its namespace."""
-    space, handle = f"t{os.getpid()}{name}", "tw" + hashlib.sha256(f"{os.getpid()}{name}".encode()).hexdigest()[:12]
-    internet = world.space("internet")
-    netns.ensure(space)
-    network = f"172.31.{len(name)}"
-    for where, *words in (
-        (internet, "link", "add", handle, "type", "veth", "peer", "name", "eth0", "netns", space),
-        (internet, "link", "set", handle, "up"),
-        (internet, "addr", "add", f"{network}.1/24", "dev", handle),
-        (space, "link", "set", "eth0", "up"),
-        (space, "addr", "add", f"{network}.2/24", "dev", "eth0"),
-        (space, "route", "add", "default", "via", f"{network}.1"),
-    ):
-        netns.run(where, ["ip", *words])
-    netns.run(internet, ["sysctl", "-qw", "net.ipv4.ip_forward=1"])
-    process = netns.popen(space, ["wireguard-go", "-f", handle], stdout=-3, stderr=-3)
-    try:
-        until(Path(f"/var/run/wireguard/{handle}.sock").is_socket)
-        fields = dict(line.split(" = ") for line in configuration.splitlines() if " = " in line and line[0] != "#")
-        known = [line for line in configuration.splitlines() if not line.startswith(("Address", "MTU"))]
-        netns.run(space, ["wg", "setconf", handle, "/dev/stdin"], text_in="\n".join(known) + "\n")
-        netns.run(space, ["ip", "addr", "add", fields["Address"], "dev", handle])
-        netns.run(space, ["ip", "link", "set", handle, "mtu", fields["MTU"], "up"])
-        for cidr in fields["AllowedIPs"].split(", "):
-            netns.run(space, ["ip", "route", "add", cidr, "dev", handle])
-        yield space
-    finally:
-        process.terminate()
-        process.wait(5)
-        with suppress(RuntimeError):
-            netns.run(internet, ["ip", "link", "del", handle])
-        netns.ensure_no(space)
 
 
 @pytest.fixture
@@ -75,7 +36,7 @@ def test_a_device_reaches_a_guest_and_is_cut_off_when_it_is_removed(world: World
     peer = add(world, vpn, "laptop", acl=[{"cidr": f"{first}/32", "protocol": "tcp", "startport": 80}])
     told = world.api.getWireguardPeerConfiguration(id=peer["id"])
     began = time.monotonic()
-    with device(world, "laptop", told["configuration"]) as space:
+    with device(world.space("internet"), 6, told["configuration"]) as space:
         answer = subprocess.run(["ip", "netns", "exec", space, "curl", "-s", "-m", "3", f"http://{first}/"],
                                 capture_output=True, text=True, check=False)  # fmt: skip
         print(f"up and served in {time.monotonic() - began:.3f} s")
@@ -111,6 +72,13 @@ def test_two_networks_are_joined(world: World, net, guests, vpn):
 
 
 def test_a_device_reaches_the_tiers_of_a_vpc_as_their_lists_allow(world: World):
+    physical = world.api.listPhysicalNetworks(zoneid=world.zone)["physicalnetwork"][0]["id"]
+    named = {"name": "VpcVirtualRouter", "physicalnetworkid": physical}
+    provider = world.api.listNetworkServiceProviders(**named)["networkserviceprovider"][0]
+    if provider["state"] != "Enabled":
+        for element in world.api.listVirtualRouterElements(nspid=provider["id"])["virtualrouterelement"]:
+            world.api.configureVirtualRouterElement(id=element["id"], enabled=True, **NOW)
+        world.api.updateNetworkServiceProvider(id=provider["id"], state="Enabled", **NOW)
     offering = world.api.listVPCOfferings(name="Default VPC offering")["vpcoffering"][0]["id"]
     made = {"name": "wg-shop", "displaytext": "wg-shop", "cidr": "10.66.0.0/16", "zoneid": world.zone}
     vpc = world.api.createVPC(vpcofferingid=offering, **made, **NOW)["vpc"]
@@ -121,7 +89,7 @@ def test_a_device_reaches_the_tiers_of_a_vpc_as_their_lists_allow(world: World):
     guest = world.guest(tier["id"])
     vpn = world.api.createWireguardVpn(vpcid=vpc["id"], cidr="10.252.0.0/24", **NOW)["wireguardvpn"]
     told = world.api.getWireguardPeerConfiguration(id=add(world, vpn, "phone")["id"])
-    with device(world, "phone", told["configuration"]) as space:
+    with device(world.space("internet"), 7, told["configuration"]) as space:
         address = guest["nic"][0]["ipaddress"]
         assert until(lambda: _served(space, address)) == guest["name"]
         world.api.replaceNetworkACLList(networkid=tier["id"], aclid=acls["default_deny"], **NOW)

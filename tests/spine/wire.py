@@ -12,24 +12,25 @@ from systemvm import netns
 
 
 @contextmanager
-def answering(space: str, tcp: Iterable[int] = (), udp: Iterable[int] = ()) -> Iterator[list[str]]:
+def answering(space: str, tcp: Iterable[int] = (), udp: Iterable[int] = (), *, v6: bool = False) -> Iterator[list[str]]:
     """Answer on these ports of the namespace with ``PORT PEER``; collect the peers."""
     selector, peers = selectors.DefaultSelector(), []
     waker, sleeper = socket.socketpair()
     selector.register(sleeper, selectors.EVENT_READ)
     with netns.entered(space):
-        for sock in [_bound(socket.SOCK_STREAM, port) for port in tcp] + [
-            _bound(socket.SOCK_DGRAM, port) for port in udp
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        for sock in [_bound(family, socket.SOCK_STREAM, port) for port in tcp] + [
+            _bound(family, socket.SOCK_DGRAM, port) for port in udp
         ]:
             selector.register(sock, selectors.EVENT_READ)
 
     def answer(sock: socket.socket) -> None:
         port = sock.getsockname()[1]
         if sock.type == socket.SOCK_DGRAM:
-            _, (peer, source) = sock.recvfrom(2048)
+            _, (peer, source, *_) = sock.recvfrom(2048)
             sock.sendto(f"{port} {peer}".encode(), (peer, source))
         else:
-            line, (peer, _) = sock.accept()
+            line, (peer, *_) = sock.accept()
             with line:
                 line.sendall(f"{port} {peer}".encode())
         peers.append(peer)
@@ -53,10 +54,10 @@ def answering(space: str, tcp: Iterable[int] = (), udp: Iterable[int] = ()) -> I
         selector.close()
 
 
-def _bound(kind: int, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, kind)
+def _bound(family: int, kind: int, port: int) -> socket.socket:
+    sock = socket.socket(family, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("0.0.0.0", port))
+    sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))
     if kind == socket.SOCK_STREAM:
         sock.listen(64)
     return sock
@@ -65,7 +66,8 @@ def _bound(kind: int, port: int) -> socket.socket:
 def ask(space: str, address: str, port: int, *, source: str = "", udp: bool = False, seconds: float = 2) -> str:
     """Return what is answered to the namespace at an address and port; empty when nothing is."""
     with netns.entered(space):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
     with sock:
         sock.settimeout(seconds)
         try:

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,13 +106,13 @@ class World:
         self.api.assignToLoadBalancerRule(id=rule["id"], virtualmachineids=members, **NOW)
         return rule
 
-    def offering(self, **options: Any) -> str:
-        """Make and enable a network offering with all of the virtual router's services; return its name."""
+    def offering(self, services: Sequence[str] = SERVICES, **options: Any) -> str:
+        """Make and enable a network offering with these of the virtual router's services; return its name."""
         name = f"offering-{next(_names)}"
-        providers = [{"service": service, "provider": "VirtualRouter"} for service in SERVICES]
+        providers = [{"service": service, "provider": "VirtualRouter"} for service in services]
         wanted = {"name": name, "displaytext": name, "guestiptype": "Isolated", "traffictype": "Guest"} | options
         made = self.api.createNetworkOffering(
-            supportedservices=",".join(SERVICES), serviceproviderlist=providers, **wanted
+            supportedservices=",".join(services), serviceproviderlist=providers, **wanted
         )["networkoffering"]
         self.api.updateNetworkOffering(id=made["id"], state="Enabled")
         return name

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from drivers.network.virtual_router import VirtualRouter
 from drivers.quarantine import plan_around
 from drivers.vocabulary import EgressRule, IngressRule, PortForward, StaticNat
-from tests.golden.router.cases import FIRST, SECOND, appliance, balancer, lease, network, uid
+from tests.golden.router.cases import FIRST, SECOND, appliance, balancer, lease, network, uid, wireguard
 
 ROUTER = VirtualRouter()
 
@@ -64,6 +64,14 @@ def test_a_bad_thing_of_every_kind_is_found():
     assert set(refused) == bad
     assert made != written(appliance())
     assert "'a\\nb'" in refused[uid(3, 6)]
+
+
+def test_a_bad_vpn_stops_no_rule():
+    good = wireguard()
+    bad = replace(good.wireguards[0], id=uid(99, 1), port=70000)
+    made, refused = plan_around(written, replace(good, wireguards=(bad, *good.wireguards)))
+    assert set(refused) == {bad.id}
+    assert made == written(good)
 
 
 def test_of_two_that_exclude_each_other_one_stays_and_it_is_always_the_same():

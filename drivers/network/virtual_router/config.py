@@ -118,6 +118,7 @@ class Ruleset:
 
     :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom.
     :param ipsec: it has IPsec tunnels.
+    :param uncounted: the traffic of some addresses outside is not counted.
     :param link: the interface to a redundant router's other half; empty where there is none.
     """
 
@@ -130,6 +131,7 @@ class Ruleset:
     tunnels: tuple[TunnelSide, ...] = ()
     guests6: tuple[GuestSide6, ...] = ()
     ipsec: bool = False
+    uncounted: bool = False
     link: str = ""
 
 

@@ -7,15 +7,19 @@ the agent can send the kernel just the elements that came and went.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ipaddress import collapse_addresses
 
 from drivers.network.virtual_router import acl, balancing, filters, ipsec, ipv6, nat, wireguard
 from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
-from drivers.network.virtual_router.syntax import address, cidr, identity, network
+from drivers.network.virtual_router.syntax import address, addresses, cidr, identity, network
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
 
 METADATA_PORTS = (80, 8080)
 """User data and the password server, as guests know them of CloudStack."""
+
+UNCOUNTED = "network.usage.excluded.cidrs"
+"""The setting that names the addresses outside whose traffic is not counted."""
 
 _SETS = (
     "balanced", "balanced_in", "balanced_out", "bytes_in", "bytes_out",
@@ -36,10 +40,12 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts) if net.cidr)
     tunneled = ipsec.elements(facts) if facts.tunnels or facts.remote_access else {}
     with_v6, tunnels = ipv6.served(facts), wireguard.sides(facts)
-    parts = [_addresses(facts, known), _marks(facts, marks), *_rules(facts, known), ipv6.elements(with_v6), tunneled]
+    extra = tunneled | (uncounted := _uncounted(facts))
+    parts = [_addresses(facts, known), _marks(facts, marks), *_rules(facts, known), ipv6.elements(with_v6), extra]
     elements = nat.merged(parts)
-    sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(tunneled)
+    sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(extra)
     sets += acl.MAPS if facts.vpc is not None else ()
+    sets += acl.MAPS6 if facts.vpc is not None and with_v6 else ()
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
@@ -50,9 +56,18 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
         tunnels=tunnels,
         ipsec=bool(tunneled),
+        uncounted=bool(uncounted),
         link=names.get(facts.redundancy.nic, "") if facts.redundancy else "",
         guests6=ipv6.guests(with_v6, names, METADATA_PORTS),
     )
+
+
+def _uncounted(facts: ApplianceFacts) -> filters.Elements:
+    """Return the set of the addresses outside whose traffic is not counted; nothing where all is."""
+    listed = dict(facts.settings).get(UNCOUNTED, "")
+    blocks = [network(item.strip(), f"The setting {UNCOUNTED}") for item in listed.split(",") if item.strip()]
+    whole = [addresses(int(block[0]), int(block[-1])) for block in collapse_addresses(blocks)]
+    return {"uncounted": whole} if whole else {}
 
 
 def counter(item: str) -> str:

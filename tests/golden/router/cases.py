@@ -222,6 +222,24 @@ def vpc():
     )
 
 
+def vpc_dual_stack():
+    """The same VPC with IPv6 in both tiers: a rule concerns the families of its CIDRs, and both where it has none."""
+    facts = vpc()
+    web, db = facts.networks
+    more = (
+        AclItem(uid(12, 7), 7, True, True, "tcp", 80, 80, ("2001:db8:c::/48",)),
+        AclItem(uid(12, 8), 8, True, True, "icmp", 128, 0, ("::/0",)),
+        AclItem(uid(12, 9), 9, True, False, "all", -1, -1),
+    )
+    networks = (
+        replace(web, acl=(*web.acl, *more), cidr6="2001:db8:1::/64", gateway6="2001:db8:1::1"),
+        replace(db, acl=(*db.acl, more[0]._replace(cidrs=("2001:db8:1::/64",))), cidr6="2001:db8:2::/64", gateway6="2001:db8:2::1"),
+    )  # fmt: skip
+    outer, *others = facts.nics
+    six = outer._replace(address6="2001:db8::5", prefix6=64, gateway6="2001:db8::1")
+    return replace(facts, nics=(six, *others), networks=networks)
+
+
 KEYS = [f"{letter * 42}A=" for letter in "ABCDEFG"]
 
 
@@ -308,6 +326,11 @@ def tunnels():
     )  # fmt: skip
 
 
+def uncounted():
+    listed = "198.51.100.0/25,198.51.100.128/25, 192.0.2.7/32,10.0.0.9/8"
+    return appliance(settings=(("network.usage.excluded.cidrs", listed),))
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -324,11 +347,13 @@ FACTS = {
     "two_networks": two_networks,
     "redundant": redundant,
     "vpc": vpc,
+    "vpc_dual_stack": vpc_dual_stack,
     "tunnels": tunnels,
     "wireguard": wireguard,
     "wireguard_vpc": wireguard_vpc,
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
+    "uncounted": uncounted,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}
