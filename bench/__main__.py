@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from bench import balancing, bring_up, failover, forwarding, large, memory, requests, wireguard
+from bench import balancing, bring_up, failover, forwarding, large, memory, replacement, requests, wireguard
 from bench.cloud import Cloud, Guest, standing
 from bench.figures import Figure, table
 
@@ -83,6 +83,7 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         "lists": lambda: requests.lists(cloud, site()),
         "swaps": lambda: large.swaps(cloud, site()),
         "failover": failover.seeded_faults,
+        "replacement": lambda: replacement.vpc_under_load(cloud),
         "after": lambda: memory.control_plane(cloud, "after all this"),
     }
 

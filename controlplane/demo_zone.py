@@ -13,8 +13,11 @@ from typing import Any
 
 from cs import CloudStack
 
-ZONE, NETWORK, TEMPLATE = "zone-1", "example", "busybox"
-GUESTS = ("web-1", "web-2")
+ZONE, VPC, TEMPLATE = "zone-1", "example", "busybox"
+CIDR = "10.1.0.0/16"
+TIERS = {"web": ("10.1.1", ("web-1", "web-2")), "db": ("10.1.2", ("db-1",))}
+"""The example's tiers: the beginning of their addresses, and their guests."""
+PROVIDERS = ("VirtualRouter", "VpcVirtualRouter", "InternalLbVm")
 GATEWAY6, PUBLIC6, PREFIX6 = "2001:db8:ffff::1", "2001:db8:ffff::/64", "2001:db8:1000::/48"
 VNIS, PUBLIC_START, PUBLIC_END = "5001-5999", "203.0.113.10", "203.0.113.250"
 NOW = {"fetch_result": True}
@@ -79,15 +82,20 @@ def _ensure_services(cloud: CloudStack, physical: str) -> None:
     for traffic in ("Management", "Guest", "Public"):
         if traffic not in present:
             cloud.addTrafficType(physicalnetworkid=physical, traffictype=traffic, **NOW)
-    providers = cloud.listNetworkServiceProviders(physicalnetworkid=physical, name="VirtualRouter")
+    for name in PROVIDERS:
+        _ensure_provider(cloud, physical, name)
+    if cloud.listPhysicalNetworks(id=physical)["physicalnetwork"][0]["state"] != "Enabled":
+        cloud.updatePhysicalNetwork(id=physical, state="Enabled", **NOW)
+
+
+def _ensure_provider(cloud: CloudStack, physical: str, name: str) -> None:
+    providers = cloud.listNetworkServiceProviders(physicalnetworkid=physical, name=name)
     provider = providers["networkserviceprovider"][0]
     if provider["state"] != "Enabled":
         elements = cloud.listVirtualRouterElements(nspid=provider["id"])
         element = elements["virtualrouterelement"][0]
         cloud.configureVirtualRouterElement(id=element["id"], enabled=True, **NOW)
         cloud.updateNetworkServiceProvider(id=provider["id"], state="Enabled", **NOW)
-    if cloud.listPhysicalNetworks(id=physical)["physicalnetwork"][0]["state"] != "Enabled":
-        cloud.updatePhysicalNetwork(id=physical, state="Enabled", **NOW)
 
 
 def _ensure_pod(cloud: CloudStack, zone: str) -> dict[str, Any]:
@@ -172,28 +180,60 @@ def _ensure_template(cloud: CloudStack, zone: str, template: Path) -> None:
 class Example:
     """What the example consists of, for people to try: addresses by what they are for."""
 
-    network: str
+    vpc: str
     balancer: str
     guests: dict[str, str]
     router: str
 
 
 def ensure_example(cloud: CloudStack, zone: str) -> Example:
-    """Make a network with two guests behind a load balancer, open on port 80."""
-    offering = cloud.listNetworkOfferings(name="DefaultIsolatedNetworkOfferingWithSourceNatService")["networkoffering"]
-    network = ensure(
-        cloud.listNetworks(name=NETWORK, zoneid=zone),
+    """Make a VPC of two tiers: web, two guests behind a load balancer on port 80, and db, which only web reaches."""
+    offering = cloud.listVPCOfferings(name="Default VPC offering")["vpcoffering"][0]
+    made = {"name": VPC, "displaytext": "The example", "zoneid": zone, "vpcofferingid": offering["id"], "cidr": CIDR}
+    vpc = ensure(cloud.listVPCs(name=VPC, zoneid=zone), "vpc", lambda: cloud.createVPC(**made, **NOW))
+    guests: dict[str, dict[str, Any]] = {}
+    tiers: dict[str, dict[str, Any]] = {}
+    for name, (prefix, machines) in TIERS.items():
+        tiers[name] = _ensure_tier(cloud, vpc, name, prefix)
+        guests |= {machine: _ensure_guest(cloud, zone, tiers[name]["id"], machine) for machine in machines}
+    web = [guests[machine]["id"] for machine in TIERS["web"][1]]
+    rule = _ensure_balancer(cloud, vpc, tiers["web"]["id"], web)
+    routers = cloud.listRouters(vpcid=vpc["id"], listall=True)["router"]
+    addresses = {name: guest["nic"][0]["ipaddress"] for name, guest in guests.items()}
+    return Example(VPC, rule["publicip"], addresses, routers[0]["name"])
+
+
+def _ensure_tier(cloud: CloudStack, vpc: dict[str, Any], name: str, prefix: str) -> dict[str, Any]:
+    offerings = cloud.listNetworkOfferings(name="DefaultIsolatedNetworkOfferingForVpcNetworks")["networkoffering"]
+    acl = _ensure_acl(cloud, vpc["id"], name)
+    return ensure(
+        cloud.listNetworks(vpcid=vpc["id"], keyword=name),
         "network",
         lambda: cloud.createNetwork(
-            name=NETWORK, displaytext="The example", zoneid=zone, networkofferingid=offering[0]["id"]
+            name=name,
+            displaytext=f"The {name} tier",
+            zoneid=vpc["zoneid"],
+            vpcid=vpc["id"],
+            aclid=acl["id"],
+            networkofferingid=offerings[0]["id"],
+            gateway=f"{prefix}.1",
+            netmask="255.255.255.0",
         ),
     )
-    guests = [_ensure_guest(cloud, zone, network["id"], name) for name in GUESTS]
-    _ensure_egress(cloud, network["id"])
-    rule = _ensure_balancer(cloud, zone, network["id"], [guest["id"] for guest in guests])
-    routers = cloud.listRouters(networkid=network["id"], listall=True)["router"]
-    addresses = {guest["name"]: guest["nic"][0]["ipaddress"] for guest in guests}
-    return Example(NETWORK, rule["publicip"], addresses, routers[0]["name"])
+
+
+def _ensure_acl(cloud: CloudStack, vpc: str, tier: str) -> dict[str, Any]:
+    """Make the tier's list: everybody may ping and open port 80 of web; only web may reach db."""
+    found = ensure(
+        cloud.listNetworkACLLists(vpcid=vpc, name=tier),
+        "networkacllist",
+        lambda: cloud.createNetworkACLList(vpcid=vpc, name=tier, description=f"Of the {tier} tier", **NOW),
+    )
+    if not cloud.listNetworkACLs(aclid=found["id"]):
+        source = "0.0.0.0/0" if tier == "web" else f"{TIERS['web'][0]}.0/24"
+        for rule in ({"protocol": "tcp", "startport": 80, "endport": 80}, {"protocol": "icmp"}):
+            cloud.createNetworkACL(aclid=found["id"], traffictype="Ingress", cidrlist=source, **rule, **NOW)
+    return found
 
 
 def _ensure_guest(cloud: CloudStack, zone: str, network: str, name: str) -> dict[str, Any]:
@@ -213,17 +253,12 @@ def _ensure_guest(cloud: CloudStack, zone: str, network: str, name: str) -> dict
     )
 
 
-def _ensure_egress(cloud: CloudStack, network: str) -> None:
-    if not cloud.listEgressFirewallRules(networkid=network):
-        cloud.createEgressFirewallRule(networkid=network, protocol="all", cidrlist="10.1.1.0/24", **NOW)
-
-
-def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[str]) -> dict[str, Any]:
+def _ensure_balancer(cloud: CloudStack, vpc: dict[str, Any], network: str, guests: list[str]) -> dict[str, Any]:
     found = cloud.listLoadBalancerRules(networkid=network).get("loadbalancerrule")
     if found:
         rule: dict[str, Any] = found[0]
         return rule
-    address = cloud.associateIpAddress(zoneid=zone, networkid=network, **NOW)["ipaddress"]
+    address = cloud.associateIpAddress(vpcid=vpc["id"], **NOW)["ipaddress"]
     made: dict[str, Any] = cloud.createLoadBalancerRule(
         publicipid=address["id"],
         networkid=network,
@@ -231,7 +266,6 @@ def _ensure_balancer(cloud: CloudStack, zone: str, network: str, guests: list[st
         algorithm="roundrobin",
         publicport=80,
         privateport=80,
-        openfirewall=True,
         **NOW,
     )["loadbalancer"]
     cloud.assignToLoadBalancerRule(id=made["id"], virtualmachineids=",".join(guests), **NOW)

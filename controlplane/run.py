@@ -341,7 +341,7 @@ def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:
     if made is not None:
         guests = ", ".join(f"{name} {address}" for name, address in made.guests.items())
         lines += [
-            f"  network         {made.network}: {guests}, router {made.router}",
+            f"  VPC             {made.vpc}: {guests}, router {made.router}",
             f"  load balancer   http://{made.balancer}/ on the zone's own internet",
             "Try it:",
             f"  .venv/bin/netspine exec internet -- curl -s http://{made.balancer}/",

@@ -27,6 +27,30 @@ class AclItem(NamedTuple):
     cidrs: tuple[str, ...] = ()
 
 
+class StaticRoute(NamedTuple):
+    """createStaticRoute: a CIDR outside of the VPC, and the address that leads there."""
+
+    id: str
+    cidr: str
+    next_hop: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateGateway:
+    """createPrivateGateway: the VPC's interface on a network of the operator's.
+
+    :param nic: the MAC of that interface, ``address`` its address.
+    :param source_nat: what leaves through it has its address.
+    :param acl: the rules of what comes in by it (ingress) and leaves by it (egress).
+    """
+
+    id: str
+    nic: str
+    address: str
+    source_nat: bool = False
+    acl: tuple[AclItem, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Vpc:
     """The VPC that an appliance serves.
@@ -38,3 +62,5 @@ class Vpc:
     name: str
     cidr: str
     domain: str
+    gateways: tuple[PrivateGateway, ...] = ()
+    routes: tuple[StaticRoute, ...] = ()

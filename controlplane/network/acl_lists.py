@@ -20,6 +20,7 @@ from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.tags import taggable
 from controlplane.network.acls import AclItem, AclList
 from controlplane.network.networks import Network, require_service
+from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.rules import remove_tags, set_custom_id
 from controlplane.network.tiers import choose_acl
 from controlplane.network.vpcs import Vpc
@@ -139,7 +140,8 @@ class DeleteNetworkAclList(Command, name="deleteNetworkACLList", answer=success(
 def users_of(session: Session, acl: AclList) -> list[str]:
     """Return the names of what has the list."""
     tiers = select(Network.name).where(Network.acl_id == acl.id, Network.removed.is_(None)).order_by(Network.id)
-    return list(session.scalars(tiers))
+    gateways = select(PrivateGateway.address).where(PrivateGateway.acl_id == acl.id).order_by(PrivateGateway.id)
+    return [*session.scalars(tiers), *(f"private gateway {address}" for address in session.scalars(gateways))]
 
 
 def remove_lists(session: Session, lists: Select[Any]) -> None:
@@ -158,18 +160,23 @@ def remove_lists(session: Session, lists: Select[Any]) -> None:
 
 
 class ReplaceNetworkAclList(Command, name="replaceNetworkACLList", answer=success(), roles=EVERYONE, job=True,
-                            instance="NetworkAcl", event="NETWORK.ACL.REPLACE",
-                            unsupported=("gatewayid",)):  # fmt: skip
-    """Put another list on a tier: the router goes from one to the other in one step."""
+                            instance="NetworkAcl", event="NETWORK.ACL.REPLACE"):  # fmt: skip
+    """Put another list on a tier or a private gateway: the router goes from one to the other in one step."""
 
     aclid: AclList = required()
     networkid: Network | None = optional()
+    gatewayid: PrivateGateway | None = optional()
 
     def run(self, ctx: Context) -> None:
         """Check, and replace it."""
         ctx.instance = self.aclid
-        if self.networkid is None:
-            raise BadParameter("Invalid parameter networkid: say which tier gets the list.")
+        if (self.networkid is None) == (self.gatewayid is None):
+            raise BadParameter("Invalid parameter networkid: give it, or gatewayid: one of them gets the list.")
+        if self.gatewayid is not None:
+            self.gatewayid.acl = choose_acl(ctx.session, self.gatewayid.vpc, self.aclid)
+            ctx.touch(self.gatewayid)
+            return
+        assert self.networkid is not None
         network = self.networkid
         if network.vpc is None:
             raise BadParameter(f"Invalid parameter networkid value={network.uuid}: {network.name} is no tier of a VPC.")

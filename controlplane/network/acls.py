@@ -49,10 +49,13 @@ class AclList(Created, Row):
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the routers that enforce it."""
         from controlplane.network.networks import Network
+        from controlplane.network.private_gateways import PrivateGateway
         from controlplane.network.routers import Router
 
         tiers = select(Network.vpc_id).where(Network.acl_id == self.id, Network.removed.is_(None))
-        return list(session.scalars(select(Target).join(Router).where(Router.vpc_id.in_(tiers))))
+        gateways = select(PrivateGateway.vpc_id).where(PrivateGateway.acl_id == self.id)
+        there = Router.vpc_id.in_(tiers) | Router.vpc_id.in_(gateways)
+        return list(session.scalars(select(Target).join(Router).where(there)))
 
 
 class AclItem(Created, Row):

@@ -20,6 +20,7 @@ from controlplane.network.load_balancers import balancer_facts
 from controlplane.network.networks import Network, Whole, router_providers, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import forward_facts
+from controlplane.network.private_gateways import gateway_facts, route_facts
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts, used_by
 from controlplane.network.remote_access import remote_access_facts
 from controlplane.network.routers import Router
@@ -72,7 +73,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         ),
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
         dns6=_resolvers6(whole, [network for _, network in guests]),
-        vpc=_vpc(whole) if isinstance(whole, Vpc) else None,
+        vpc=_vpc(session, whole, nics) if isinstance(whole, Vpc) else None,
         tunnels=tunnel_facts(session, whole) if isinstance(whole, Vpc) else (),
         remote_access=remote_access_facts(session, whole),
         wireguards=wireguard_facts(session, whole),
@@ -81,8 +82,9 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
     )
 
 
-def _vpc(vpc: Vpc) -> VpcFact:
-    return VpcFact(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain)
+def _vpc(session: Session, vpc: Vpc, nics: Sequence[Nic]) -> VpcFact:
+    gateways, routes = gateway_facts(session, nics), route_facts(session, vpc)
+    return VpcFact(vpc.uuid, vpc.name, vpc.cidr, vpc.network_domain, gateways, routes)
 
 
 def _settings(session: Session, whole: Whole) -> tuple[tuple[str, str], ...]:

@@ -24,6 +24,7 @@ from controlplane.network import ipv6, nics, public_ips, redundancy
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
+from controlplane.network.private_gateways import gateways_of
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
 from controlplane.network.vpcs import Vpc
@@ -180,6 +181,8 @@ def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> 
     """Have the router run somewhere, with an interface on each of these networks and of its public addresses."""
     for network in networks:
         _plug(session, router, network)
+    if router.vpc is not None:
+        plug_gateways(session, router, router.vpc)
     if router.target_id is None:
         place(session, router, choose_host(session, router))
     router.running = True
@@ -197,6 +200,19 @@ def _plug(session: Session, router: Router, network: Network) -> None:
         return
     own, own6 = network.gateway or "", network.gateway6 or ""
     nics.allocate(session, network, address=own, address6=own6, router=router, device=device)
+
+
+def plug_gateways(session: Session, router: Router, vpc: Vpc) -> None:
+    """Give the router an interface for each private gateway of its VPC."""
+    present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
+    devices, plugged = [nic.device for nic in present], {nic.private_gateway_id for nic in present}
+    for gateway in gateways_of(session, vpc):
+        if gateway.id not in plugged:
+            devices.append(_free_device(devices))
+            nic = Nic(router_id=router.id, private_gateway_id=gateway.id, mac=nics.new_mac(), address=gateway.address)
+            nic.device = devices[-1]
+            session.add(nic)
+    session.flush()
 
 
 def _free_device(taken: Collection[int]) -> int:

@@ -13,6 +13,7 @@ from controlplane.db.base import Base, Created, Row
 from controlplane.errors import BadParameter, NoAddress
 from controlplane.network.addressing import first_free, guest_range, mac_of, own_address
 from controlplane.network.networks import Network
+from controlplane.network.private_gateways import PrivateGateway
 
 if TYPE_CHECKING:
     from controlplane.compute.virtual_machines import VirtualMachine
@@ -32,7 +33,7 @@ class NetworkAddress(Base):
 class Nic(Created, Row):
     """An interface of a virtual machine or of a router.
 
-    A guest's NIC has a network; a router's public NIC has a public range instead.
+    A guest's NIC has a network; a router's may have a public range or a private gateway instead.
 
     :ivar device: position: 0 is the first.
     :ivar guest_name: the guest's host name in lower case, while nobody else may have it on the network.
@@ -46,6 +47,7 @@ class Nic(Created, Row):
     vm_id: Mapped[int | None] = mapped_column(ForeignKey("virtual_machines.id", ondelete="CASCADE"), index=True)
     router_id: Mapped[int | None] = mapped_column(ForeignKey("routers.id", ondelete="CASCADE"), index=True)
     network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"), index=True)
+    private_gateway_id: Mapped[int | None] = mapped_column(ForeignKey("private_gateways.id"), index=True)
     range_id: Mapped[int | None] = mapped_column(ForeignKey("vlan_ranges.id"), index=True)
     traffic: Mapped[str] = mapped_column(String(20), default="Guest")
     mac: Mapped[str] = mapped_column(String(17), unique=True)
@@ -56,6 +58,7 @@ class Nic(Created, Row):
     rate: Mapped[int] = mapped_column(default=0)
     guest_name: Mapped[str | None] = mapped_column(String(63))
     network: Mapped[Network | None] = relationship()
+    private_gateway: Mapped[PrivateGateway | None] = relationship()
     secondary: Mapped[list[SecondaryAddress]] = relationship(cascade="all, delete-orphan")
 
 

@@ -9,6 +9,7 @@ from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network import redundancy
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
+from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
 from controlplane.zone.hosts import Host
@@ -19,6 +20,11 @@ from drivers.vocabulary import Segment
 def public_segment_id(zone_id: int, vlan: str) -> str:
     """Return the name of the segment that carries a zone's public addresses of this VLAN."""
     return f"public-{zone_id}-{vlan}"
+
+
+def private_segment_id(physical_network_id: int, vlan: int) -> str:
+    """Return the name of the segment that carries the private gateways of this VLAN or VNI."""
+    return f"private-{physical_network_id}-{vlan}"
 
 
 def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
@@ -37,6 +43,8 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     networks = {nic.network.id: nic.network for nic in nics if nic.network is not None}
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
     found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
+    gateways = {nic.private_gateway for nic in nics if nic.private_gateway is not None}
+    found |= {_private_segment(gateway, host.hypervisor) for gateway in gateways}
     found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
     for physical, name, number in redundancy.links(session, host):
         label = _label(physical, "Guest", host.hypervisor)
@@ -58,6 +66,13 @@ def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segmen
     physical = session.get_one(PhysicalNetwork, row.physical_network_id)
     uri = f"vlan://{row.vlan}"
     return Segment(public_segment_id(row.zone_id, row.vlan), uri, "Public", _label(physical, "Public", hypervisor))
+
+
+def _private_segment(gateway: PrivateGateway, hypervisor: str) -> Segment:
+    physical = gateway.physical_network
+    scheme = "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
+    name = private_segment_id(physical.id, gateway.vlan)
+    return Segment(name, f"{scheme}://{gateway.vlan}", "Guest", _label(physical, "Guest", hypervisor))
 
 
 def _label(physical: PhysicalNetwork, traffic: str, hypervisor: str) -> str:

@@ -13,7 +13,7 @@ from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
-from controlplane.network.segments import public_segment_id
+from controlplane.network.segments import private_segment_id, public_segment_id
 from controlplane.zone.hosts import Host
 from drivers import vocabulary
 from drivers.vocabulary import PublicAddress, Shell
@@ -54,7 +54,8 @@ def _follows(session: Session, router: Router) -> str:
 
 def nics_of(session: Session, router: Router) -> Sequence[Nic]:
     """Return the router's interfaces by position; while one replaces another, both have those of the serving one."""
-    query = select(Nic).order_by(Nic.device).options(joinedload(Nic.network))
+    eager = joinedload(Nic.network), joinedload(Nic.private_gateway)
+    query = select(Nic).order_by(Nic.device).options(*eager)
     own = session.scalars(query.where(Nic.router_id == router.id)).all()
     if own or not router.dark:
         return own
@@ -73,6 +74,10 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
         return vocabulary.Nic(
             nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
         )
+    if (private := nic.private_gateway) is not None:
+        prefix = IPv4Network(f"{private.gateway}/{private.netmask}", strict=False).prefixlen
+        where = private_segment_id(private.physical_network_id, private.vlan)
+        return vocabulary.Nic(nic.uuid, nic.mac, where, "Guest", nic.address, prefix, "", nic.device)
     assert nic.range_id is not None
     row = session.get_one(VlanRange, nic.range_id)
     first = min((a for a in addresses if a.nic == nic.mac), key=lambda a: (not a.source_nat, a.address), default=None)

@@ -19,10 +19,13 @@ from controlplane.identity.ownership import owner_of_new
 from controlplane.network import implement, ipv6, public_ips
 from controlplane.network.acl_lists import remove_lists
 from controlplane.network.acls import AclList
+from controlplane.network.gateway_commands import remove_gateway
 from controlplane.network.network_changes import default_domain, move_source_nat, mtu
 from controlplane.network.networks import Network
+from controlplane.network.private_gateways import StaticRoute, gateways_of
 from controlplane.network.public_ips import VlanRange
-from controlplane.network.rules import remove_tags, set_custom_id
+from controlplane.network.rules import remove_rows, remove_tags, set_custom_id
+from controlplane.network.static_routes import TAGGABLE as ROUTES
 from controlplane.network.tiers import must_not_overlap
 from controlplane.network.vpc_list import vpc_views
 from controlplane.network.vpcs import TAGGABLE, Vpc
@@ -162,6 +165,8 @@ class UpdateVpc(Command, name="updateVPC", answer=one("vpc", vpc_views), roles=E
             vpc.public_mtu = self.publicmtu
             for tier in tiers_of(ctx.session, vpc):
                 tier.public_mtu = self.publicmtu
+                if tier.cidr6:
+                    ipv6.refuse_small_mtu(tier)
             ctx.touch(*implement.routers_of(ctx.session, vpc))
         if self.sourcenatipaddress is not None:
             move_source_nat(ctx.session, vpc, self.sourcenatipaddress)
@@ -198,6 +203,9 @@ def delete_vpc(session: Session, vpc: Vpc) -> list[targets.Target]:
     if tiers:
         raise InUse(f"VPC {vpc.name} cannot be deleted: it has the tiers {', '.join(tiers)}; delete them first.")
     public_ips.release_all(session, vpc)
+    remove_rows(session, StaticRoute, ROUTES, StaticRoute.vpc_id == vpc.id)
+    for gateway in gateways_of(session, vpc):
+        remove_gateway(session, gateway)
     remove_lists(session, select(AclList.id).where(AclList.vpc_id == vpc.id))
     touched = implement.remove_routers(session, vpc)
     if not touched:

@@ -23,7 +23,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from systemvm import netns
 from systemvm.conntrack import Table
 from systemvm.ports import Bay, Port
-from systemvm.services import HostSettings, Place, drain, haproxy
+from systemvm.services import HostSettings, Place, drain, haproxy, wireguard
 from systemvm.services.arp import announce
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def take_over(host: HostSettings, bay: Bay, name: str, follows: str, ports: Sequ
         if steered:
             drain.begin(host, old, ways)
         announce_addresses(new)
+        _adopt_tunnels(_place(host, follows), _place(host, name))
         haproxy.retire(_place(host, follows))
     finally:
         _loose(new, note.read_text(encoding="ascii"))
@@ -92,6 +93,13 @@ class _Carried:
             for number, count in new.load(fresh).items():
                 _log.warning("%s: %d connections could not be carried: %s", self._new, count, os.strerror(number))
         self._states |= {entry.key: entry.state for entry in fresh}
+
+
+def _adopt_tunnels(old: Place, new: Place) -> None:
+    try:
+        wireguard.adopt(old, new)
+    except RuntimeError as error:  # the peers come back by themselves, later
+        _log.warning("%s: its tunnels do not answer: %s", new.name, error)
 
 
 def _addresses(space: str) -> Collection[bytes]:

@@ -170,6 +170,12 @@ def change(there: Device, wanted: Tunnel, before: Tunnel | None) -> Change:
     return Change(own, removed, "\n".join(sections))
 
 
+def called(peer: Peer, endpoint: str) -> str:
+    """Return the configuration of a peer that is to be called there at once: keepalives begin with the first."""
+    there = peer._replace(endpoint=endpoint, keepalive=peer.keepalive or 1)
+    return _section(there, endpoint=True)
+
+
 def _section(peer: Peer, *, endpoint: bool) -> str:
     lines = [
         "[Peer]",

@@ -31,6 +31,8 @@ _PROTOCOL = 87
 """Marks the routes that are this service's to remove: rtnetlink(7) leaves the numbers above 4 to their users."""
 _UP = 0x1
 _WAIT = 5.0
+_SESSION = 180
+"""Seconds that a session lasts after its handshake at the most (REJECT_AFTER_TIME)."""
 _NO_SUCH_KIND = (22, 95)
 """EINVAL and EOPNOTSUPP: how kernels say that they know no WireGuard."""
 
@@ -125,6 +127,42 @@ class Wireguard:
             (place.folder / "run").mkdir(parents=True, exist_ok=True)
             self._tallies[place.folder] = Tally(place.folder / "run" / "counters-wireguard.json")
         return self._tallies[place.folder]
+
+
+def adopt(old: Place, new: Place) -> None:
+    """Have a router that took another's place shake hands with the peers that the other one spoke to.
+
+    Sessions cannot be carried; without this each peer would only find out when it got no answer for a while.
+    """
+    with netns.netlink(old.namespace) as before, netns.netlink(new.namespace) as after:
+        devices = _links(before).keys() & _links(after).keys()
+    for tunnel in tunnels.read(_text(new.current)):
+        if tunnel.device in devices:
+            _call(old, new, tunnel)
+
+
+def _call(old: Place, new: Place, tunnel: Tunnel) -> None:
+    """Call the peers that the old router has a session with.
+
+    A peer is made anew for it: one that could not be called before, as nobody knew where it is, would wait now.
+    """
+    known, there, name = _ask(old, tunnel.device), _ask(new, tunnel.device), _name(new, tunnel.device)
+    due = [
+        (peer, known.peers[key].endpoint)
+        for key, peer in tunnel.peers.items()
+        if key in known.peers and time.time() - known.peers[key].handshake < _SESSION
+        if key in there.peers and not there.peers[key].handshake
+    ]
+    if not due:
+        return
+    removed = [word for peer, _ in due for word in ("peer", peer.public_key, "remove")]
+    netns.run(new.namespace, ["wg", "set", name, *removed])
+    text = "\n".join(tunnels.called(peer, endpoint) for peer, endpoint in due)
+    netns.run(new.namespace, ["wg", "addconf", name, "/dev/stdin"], text_in=text)
+    quiet = [peer.public_key for peer, _ in due if not peer.keepalive]
+    if quiet:
+        words = [word for key in quiet for word in ("peer", key, "persistent-keepalive", "0")]
+        netns.run(new.namespace, ["wg", "set", name, *words])
 
 
 def _text(folder: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from bench import traffic
+from bench.traffic import Counted
 from controlplane.demo_zone import NOW
-from tests.spine import traffic
-from tests.spine.traffic import Counted
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -69,6 +71,25 @@ def test_two_networks_are_joined(world: World, net, guests, vpn):
     assert world.pings(f"vm/{there['name']}", here)
     world.api.deleteWireguardVpn(id=other["id"], **NOW)
     assert not world.pings(f"vm/{there['name']}", here)
+
+
+def test_a_tunnel_goes_on_while_its_router_is_replaced(world: World, net, guests, vpn):
+    told = world.api.getWireguardPeerConfiguration(id=add(world, vpn, "desk")["id"])
+    address = guests[0]["nic"][0]["ipaddress"]
+    with device(world.space("internet"), 8, told["configuration"]) as space:
+        assert until(lambda: _served(space, address)) == guests[0]["name"]
+        before = world.router(net["id"])["name"]
+        ping = ["ip", "netns", "exec", space, "ping", "-D", "-i", "0.1", "-W", "1", address]
+        with subprocess.Popen(ping, stdout=subprocess.PIPE, text=True) as pinging:
+            world.api.restartNetwork(id=net["id"], cleanup=True, **NOW)
+            assert world.router(net["id"])["name"] != before
+            assert _served(space, address) == guests[0]["name"]
+            pinging.send_signal(signal.SIGINT)
+            said = pinging.communicate(timeout=10)[0]
+        times = [float(line[1:].partition("]")[0]) for line in said.splitlines() if "bytes from" in line]
+        gap = max(after - before for before, after in pairwise(times))
+        print(f"longest silence of {len(times)} pings while the router was replaced: {gap:.3f} s")
+        assert gap < 2
 
 
 def test_a_device_reaches_the_tiers_of_a_vpc_as_their_lists_allow(world: World):

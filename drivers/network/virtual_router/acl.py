@@ -27,7 +27,7 @@ from drivers.network.virtual_router.syntax import (
     ports,
 )
 from drivers.vocabulary import Network
-from drivers.vpc import AclItem
+from drivers.vpc import AclItem, PrivateGateway
 
 PORTS, ICMP, OTHER = "ports", "icmp", "other"
 MAPS = tuple(f"acl_{way}_{kind}" for way in ("in", "out") for kind in (PORTS, ICMP, OTHER))
@@ -67,31 +67,54 @@ def elements(network: Network) -> Elements:
     return found | (_elements(network, network.cidr6, _SIX) if network.cidr6 else {})
 
 
+def of_gateway(gateway: PrivateGateway, device: str) -> Elements:
+    """Return the elements of one private gateway, which has maps of its own: its peers can have any address.
+
+    :raises ValueError: as :func:`elements` does.
+    """
+    sides = (True, _Side(f"acl_in_{device}", "return")), (False, _Side(f"acl_out_{device}", "accept"))
+    return _of(gateway.acl, sides)
+
+
+def maps(device: str) -> tuple[str, ...]:
+    """Return the names of the maps of the private gateway that this interface is."""
+    return tuple(f"acl_{way}_{device}_{kind}" for way in ("in", "out") for kind in (PORTS, ICMP, OTHER))
+
+
 def _elements(network: Network, block: str, family: _Family) -> Elements:
+    tier = family.read(block, "The tier's CIDR")
+    sides = (True, _Side("acl_in", "accept", family, tier)), (False, _Side("acl_out", "return", family, tier))
+    if network.acl is None:
+        return {name: texts for _, side in sides for name, texts in side.all_of([_ANYTHING]).items()}
+    return _of(network.acl, sides)
+
+
+def _of(items: Sequence[AclItem], sides: Sequence[tuple[bool, _Side]]) -> Elements:
     found: Elements = {}
-    for ingress, way, passed in ((True, "in", "accept"), (False, "out", "return")):
-        items = sorted(item for item in network.acl or () if item.ingress is ingress)
-        items.sort(key=lambda item: item.number)
-        if network.acl is None or (not ingress and not items):
-            items = [_ANYTHING]
-        side, end = _Side(family.read(block, "The tier's CIDR"), passed, family), family.suffix
-        found[f"acl_{way}_{PORTS}{end}"] = [
-            text for name in _WITH_PORTS for text in side.write(items, _NUMBERS[name], _write_ports(name))
-        ]
-        found[f"acl_{way}_{ICMP}{end}"] = side.write(items, family.icmp, _write_icmp)
-        found[f"acl_{way}_{OTHER}{end}"] = side.write(items, None, _write_protocol)
+    for ingress, side in sides:
+        mine = sorted((item for item in items if item.ingress is ingress), key=lambda item: (item.number, item))
+        found |= side.all_of(mine or ([] if ingress else [_ANYTHING]))
     return found
 
 
 class _Side:
-    """One direction of one tier.
+    """One direction of one tier or private gateway.
 
-    :param tier: the addresses of the tier.
+    :param name: what the names of its maps begin with.
     :param passed: the verdict of what is allowed.
+    :param tier: the addresses of the tier; None where the maps are for one interface.
     """
 
-    def __init__(self, tier: Interval, passed: str, family: _Family) -> None:
-        self.tier, self.passed, self.family = tier, passed, family
+    def __init__(self, name: str, passed: str, family: _Family = _FOUR, tier: Interval | None = None) -> None:
+        self.name, self.passed, self.family = name, passed, family
+        self.ours = f"{family.written(*tier)} . " if tier else ""
+
+    def all_of(self, items: Sequence[AclItem]) -> Elements:
+        """Return the elements of all three maps for rules that are in the order of their numbers."""
+        ports = (text for name in _WITH_PORTS for text in self.write(items, _NUMBERS[name], _write_ports(name)))
+        found = {PORTS: list(ports), ICMP: self.write(items, self.family.icmp, _write_icmp)}
+        found[OTHER] = self.write(items, None, _write_protocol)
+        return {f"{self.name}_{kind}{self.family.suffix}": texts for kind, texts in found.items()}
 
     def write(self, items: Sequence[AclItem], protocol: int | None, head: Callable[[Box], list[str]]) -> list[str]:
         """Return the elements for one protocol, or for all that have neither ports nor types.
@@ -108,7 +131,7 @@ class _Side:
         texts = []
         for box, rank in disjoint(pieces) if pieces else ():
             item = items[rank]
-            pair = f"{self.family.written(*self.tier)} . {self.family.written(*box[1])}"
+            pair = f"{self.ours}{self.family.written(*box[1])}"
             comment = f'counter comment "{item.id}" ' if item.id else ""
             verdict = self.passed if item.allow else "drop"
             texts += [f"{start} . {pair} {comment}: {verdict}" for start in head(box)]

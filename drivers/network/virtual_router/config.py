@@ -113,10 +113,22 @@ class GuestSide6:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySide:
+    """One private gateway of a VPC, as the packet filter sees it.
+
+    :param source_nat: the address that what leaves by it has; empty is its own.
+    """
+
+    device: str
+    address: str
+    source_nat: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
 
-    :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom.
+    :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom. It is the VPC's CIDR.
     :param ipsec: it has IPsec tunnels.
     :param uncounted: the traffic of some addresses outside is not counted.
     :param link: the interface to a redundant router's other half; empty where there is none.
@@ -126,11 +138,12 @@ class Ruleset:
     guests: tuple[GuestSide, ...]
     counters: tuple[str, ...]
     marked: bool
-    vpc: bool
+    vpc: str
     elements: Mapping[str, tuple[str, ...]]
     tunnels: tuple[TunnelSide, ...] = ()
     guests6: tuple[GuestSide6, ...] = ()
     ipsec: bool = False
+    gateways: tuple[GatewaySide, ...] = ()
     uncounted: bool = False
     link: str = ""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import Any
 
-from drivers.network.virtual_router import ipv6
+from drivers.network.virtual_router import ipv6, static_routes
 from drivers.network.virtual_router.config import Interface, Links, Uplink
 from drivers.network.virtual_router.syntax import MAC, address, matched, number
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
@@ -75,13 +75,14 @@ def plan(
         for nic in sorted(facts.nics, key=lambda nic: nic.device)
     )
     rules = (*(inward if len(ways) > 1 else ()), *_rules(facts, ways))
-    routes = [*_routes(interfaces, ways), *ipv6.routes(facts.nics, names)]
+    routes = [*_routes(interfaces, ways), *static_routes.plan(facts, interfaces, ways)]
     sysctls = _sysctls(interfaces, ways)
     if not with_v6:
         return Links(interfaces, tuple(routes), rules, sysctls)
     interfaces = tuple(
         replace(item, addresses=item.addresses + ipv6.addresses(nics[item.mac], with_v6)) for item in interfaces
     )
+    routes += ipv6.routes(facts.nics, names)  # a VPC has its way out before a tier with IPv6 is in use
     sysctls |= ipv6.sysctls([item.name for item in interfaces])
     return Links(interfaces, tuple(routes), rules, sysctls)
 

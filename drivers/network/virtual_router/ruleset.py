@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
 
 from drivers.network.virtual_router import acl, balancing, filters, ipsec, ipv6, nat, wireguard
-from drivers.network.virtual_router.config import GuestSide, Ruleset, Uplink
+from drivers.network.virtual_router.config import GatewaySide, GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, addresses, cidr, identity, network
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
@@ -41,18 +41,21 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     tunneled = ipsec.elements(facts) if facts.tunnels or facts.remote_access else {}
     with_v6, tunnels = ipv6.served(facts), wireguard.sides(facts)
     extra = tunneled | (uncounted := _uncounted(facts))
-    parts = [_addresses(facts, known), _marks(facts, marks), *_rules(facts, known), ipv6.elements(with_v6), extra]
-    elements = nat.merged(parts)
+    rules = _rules(facts, known, names)
+    elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *rules, ipv6.elements(with_v6), extra])
+    gateways = _gateways(facts, names)
     sets = _SETS + (ipv6.SETS if with_v6 else ()) + (wireguard.SETS if tunnels else ()) + tuple(extra)
     sets += acl.MAPS if facts.vpc is not None else ()
     sets += acl.MAPS6 if facts.vpc is not None and with_v6 else ()
+    sets += tuple(name for gateway in gateways for name in acl.maps(gateway.device))
     counted = [item.id for item in facts.addresses] + [net.id for net in facts.networks]
     return Ruleset(
         publics=tuple(sorted(names[nic.mac] for nic in facts.nics if nic.traffic == "Public")),
         guests=guests,
         counters=tuple(sorted({way + counter(item) for item in counted for way in ("in_", "out_")})),
         marked=len(ways) > 1,
-        vpc=facts.vpc is not None,
+        vpc=str(network(facts.vpc.cidr, "The VPC's CIDR")) if facts.vpc else "",
+        gateways=gateways,
         elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
         tunnels=tunnels,
         ipsec=bool(tunneled),
@@ -79,7 +82,9 @@ def _sorted(facts: ApplianceFacts) -> list[Network]:
     return sorted(facts.networks, key=lambda net: net.id)
 
 
-def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[filters.Elements]:
+def _rules(
+    facts: ApplianceFacts, known: Mapping[str, PublicAddress], names: Mapping[str, str]
+) -> list[filters.Elements]:
     """Return the elements of the rules, of the services that this provider gives each network.
 
     Networks may share a public address, so what hangs on one is decided for all of them together.
@@ -95,8 +100,17 @@ def _rules(facts: ApplianceFacts, known: Mapping[str, PublicAddress]) -> list[fi
         nat.static(nets["StaticNat"], known),
         balancing.elements({counter(net.id): net for net in nets["Lb"]}, known),
         *(acl.elements(net) for net in _sorted(facts) if facts.vpc is not None),
+        *(acl.of_gateway(gateway, names[gateway.nic]) for gateway in (facts.vpc.gateways if facts.vpc else ())),
         wireguard.elements(facts),
     ]
+
+
+def _gateways(facts: ApplianceFacts, names: Mapping[str, str]) -> tuple[GatewaySide, ...]:
+    found = []
+    for gateway in facts.vpc.gateways if facts.vpc else ():
+        own = address(gateway.address, f"The address of private gateway {identity(gateway.id, 'The gateway')}")
+        found.append(GatewaySide(names[gateway.nic], own, own if gateway.source_nat else ""))
+    return tuple(sorted(found, key=lambda gateway: gateway.device))
 
 
 def _guest(

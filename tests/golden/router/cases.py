@@ -24,7 +24,7 @@ from drivers.vocabulary import (
     StaticNat,
     Stickiness,
 )
-from drivers.vpc import AclItem, Vpc
+from drivers.vpc import AclItem, PrivateGateway, StaticRoute, Vpc
 from drivers.wireguard import Passage, Wireguard, WireguardPeer
 
 SERVICES = frozenset({"Dhcp", "Dns", "Firewall", "Lb", "PortForwarding", "SourceNat", "StaticNat", "UserData"})
@@ -222,6 +222,24 @@ def vpc():
     )
 
 
+def private_gateway():
+    """The same VPC with an interface on a network of the operator's, and a route that leads through it."""
+    mac = "02:00:00:00:03:01"
+    facts = vpc()
+    items = (
+        AclItem(uid(15, 1), 1, True, True, "tcp", 5432, 5432, ("172.16.0.0/12",)),
+        AclItem(uid(15, 2), 2, True, True, "icmp", -1, -1, ANY),
+    )
+    gateway = PrivateGateway(uid(16, 1), mac, "172.16.1.2", source_nat=True, acl=items)
+    routes = (
+        StaticRoute(uid(17, 1), "172.20.0.0/16", "172.16.1.1"),
+        StaticRoute(uid(17, 2), "192.168.9.0/24", "10.9.9.9"),
+    )
+    nic = Nic(uid(4, 3), mac, "private", "Guest", "172.16.1.2", 24, "", 3)
+    made = replace(facts.vpc, gateways=(gateway,), routes=routes)
+    return replace(facts, nics=(*facts.nics, nic), vpc=made)
+
+
 def vpc_dual_stack():
     """The same VPC with IPv6 in both tiers: a rule concerns the families of its CIDRs, and both where it has none."""
     facts = vpc()
@@ -347,6 +365,7 @@ FACTS = {
     "two_networks": two_networks,
     "redundant": redundant,
     "vpc": vpc,
+    "private_gateway": private_gateway,
     "vpc_dual_stack": vpc_dual_stack,
     "tunnels": tunnels,
     "wireguard": wireguard,
