@@ -22,7 +22,7 @@ from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import close_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
-from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
+from controlplane.network.public_ips import PublicIp, clears_address, clears_network, clears_nic
 from controlplane.network.rule_text import limiting
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
@@ -215,6 +215,12 @@ def remove_balancers(session: Session, condition: ColumnElement[bool]) -> None:
 def clear_address(session: Session, ip: PublicIp) -> None:
     """Remove the load balancer rules of an address that is given back."""
     remove_balancers(session, LoadBalancer.public_ip_id == ip.id)
+
+
+@clears_network
+def clear_network(session: Session, network: Network) -> None:
+    """Remove the load balancer rules of a network that goes: a tier's address stays with its VPC."""
+    remove_balancers(session, LoadBalancer.network_id == network.id)
 
 
 @clears_nic
