@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _clean(applier: Applier) -> int:
     """Take every target down, hosts last, as their namespaces hold the others."""
     failed = 0
-    for held in sorted(applier.ledger, key=lambda bundle: bundle.kind == "host"):
+    ledger = applier.ledger
+    for held in sorted([*ledger, *ledger.doubtful], key=lambda bundle: bundle.kind == "host"):
         for failure in applier.remove(held):
             print(f"{held.name}: {failure.reason}", file=sys.stderr)
             failed = 1

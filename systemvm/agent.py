@@ -137,7 +137,8 @@ class Agent:
 
     def _take(self, bundles: Sequence[Bundle], known: frozenset[str]) -> None:
         """Set the workers to what was pulled: a host before what lives on it, but after it when it is taken down."""
-        strays = [held for held in self._applier.ledger if held.target not in known]
+        ledger = self._applier.ledger
+        strays = [held for held in (*ledger, *ledger.doubtful) if held.target not in known]
         gone = [Bundle(held.target, held.name, held.kind, held.generation, absent=True) for held in strays]
         first = [bundle for bundle in bundles if bundle.kind == "host" and not bundle.absent]
         rest = [bundle for bundle in (*bundles, *gone) if bundle not in first]

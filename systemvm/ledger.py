@@ -9,11 +9,14 @@ never promised to anybody. The ledger holds secrets: folder and files are readab
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from systemvm.bundle import Bundle
+
+_log = logging.getLogger(__name__)
 
 
 def write_durably(path: Path, text: str, mode: int = 0o600) -> None:
@@ -49,15 +52,28 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         """Open the ledger in its folder, which is made where it is missing.
 
-        :raises ValueError: an entry is damaged.
+        :raises ValueError: an entry cannot be read at all.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._bundles = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+        self._bundles: dict[str, Bundle] = {}
+        self._doubtful: dict[str, Bundle] = {}
+        for path in sorted(folder.glob("*.json")):
+            bundle = _read(path)
+            kept = self._doubtful if bundle.absent else self._bundles
+            kept[bundle.target] = bundle
         self._room: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Bundle]:
         return iter(list(self._bundles.values()))
+
+    @property
+    def doubtful(self) -> list[Bundle]:
+        """Targets whose entry does not prove itself, as when another version of the agent wrote it: to be applied anew.
+
+        They are known well enough to be taken down: target, name and kind.
+        """
+        return list(self._doubtful.values())
 
     def get(self, target: str) -> Bundle | None:
         """Return what the target was last brought to, None where that is nothing."""
@@ -75,11 +91,13 @@ class Ledger:
             write_durably(path, whole)
             self._room[bundle.target] = len(whole)
         self._bundles[bundle.target] = bundle
+        self._doubtful.pop(bundle.target, None)
 
     def forget(self, target: str) -> None:
         """Note that nothing is left of the target."""
         self._path(target).unlink(missing_ok=True)
         self._bundles.pop(target, None)
+        self._doubtful.pop(target, None)
         _sync_folder(self._folder)
 
     def standing(self) -> dict[str, tuple[int, str]]:
@@ -97,13 +115,20 @@ def _line(bundle: Bundle, base: Bundle | None = None) -> str:
 
 
 def _read(path: Path) -> Bundle:
+    """Return the bundle of an entry; an absent one where its content is not what its digest says."""
     first, *further = path.read_text(encoding="utf-8").split("\n")
     try:
-        bundle = Bundle.from_json(json.loads(first))
+        entry = json.loads(first)
+        nothing = Bundle(entry["target"], entry["name"], entry["kind"], 0, absent=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The ledger's entry {path} cannot be read ({error}); remove it to have the target applied anew."
+        ) from error
+    try:
+        bundle = Bundle.from_json(entry)
         for line in further[:-1]:  # what comes after the last line's end was not finished
             bundle = Bundle.from_json(json.loads(line), bundle)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"The ledger's entry {path} is damaged ({error}); remove it to have the target applied anew."
-        ) from error
+        _log.warning("%s is applied anew: its entry in the ledger is doubtful (%s)", nothing.name, error)
+        return nothing
     return bundle

@@ -7,6 +7,10 @@ the agent or its files were lost. Nothing without the mark is ever changed or re
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,10 @@ from systemvm import netns
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
+
+
+_HEADER, _LINK, _MASTER = struct.Struct("=IHHII"), struct.Struct("=BBHiII"), struct.Struct("=HHI")
+_NEWLINK, _REQUEST, _ACK, _IFLA_MASTER = 16, 0x1, 0x4, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +93,35 @@ def mute(namespace: str, name: str) -> None:
     """Have the host answer no ARP request on the interface: nobody there is to take it for somebody else."""
     with netns.entered(namespace):
         Path(f"/proc/sys/net/ipv4/conf/{name}/arp_ignore").write_text("8")
+
+
+def remaster(namespace: str, moves: Sequence[tuple[int, int]]) -> None:
+    """Put interfaces into bridges, or out of any (0), as (index, master), in this order and in one call.
+
+    The kernel takes all messages of a datagram before it returns, so nothing of this process comes in between; see
+    rtnetlink(7).
+
+    :raises OSError: it refused one; the others are done.
+    """
+    if not moves:
+        return
+    size = _HEADER.size + _LINK.size + _MASTER.size
+    text = b"".join(
+        _HEADER.pack(size, _NEWLINK, _REQUEST | _ACK, number, 0)
+        + _LINK.pack(0, 0, 0, index, 0, 0)
+        + _MASTER.pack(_MASTER.size, _IFLA_MASTER, master)
+        for number, (index, master) in enumerate(moves)
+    )
+    with netns.entered(namespace):
+        line = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    with line:
+        line.settimeout(10)
+        line.send(text)
+        problems: list[int] = []
+        while len(problems) < len(moves):
+            data, at = line.recv(1 << 16), 0
+            while at < len(data):
+                problems.append(-struct.unpack_from("=i", data, at + _HEADER.size)[0])
+                at += (struct.unpack_from("=I", data, at)[0] + 3) & ~3
+    for number in filter(None, problems):
+        raise OSError(number, f"A cable cannot be moved: {os.strerror(number)}")

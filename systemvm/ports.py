@@ -153,22 +153,19 @@ class Bay:
     def move(self, old: str, new: Sequence[Port]) -> None:
         """Have the bridges' frames go to these cables instead of those into ``old``, one bridge after the other.
 
-        Never are both in a bridge, and each bridge is without for the time of one message to the kernel.
+        Never are both in a bridge, and all happens within one call into the kernel.
         """
         before = {link.master: link for link in self.held(old) if link.master}
-        with netns.netlink(self.namespace) as ip:
-            for port in new:
-                bridge, link = self._bridge(port), self.present[port.port]
-                if leaving := before.pop(bridge.index, None):
-                    self._master(ip, leaving, 0)
-                if link.master != bridge.index:
-                    self._master(ip, link, bridge.index)
-            for leaving in before.values():
-                self._master(ip, leaving, 0)
-
-    def _master(self, ip: IPRoute, link: Link, master: int) -> None:
-        ip.link("set", index=link.index, master=master)
-        self.present[link.name] = replace(link, master=master)
+        moves: list[tuple[Link, int]] = []
+        for port in new:
+            bridge, link = self._bridge(port), self.present[port.port]
+            if leaving := before.pop(bridge.index, None):
+                moves.append((leaving, 0))
+            if link.master != bridge.index:
+                moves.append((link, bridge.index))
+        moves += [(leaving, 0) for leaving in before.values()]
+        links.remaster(self.namespace, [(link.index, master) for link, master in moves])
+        self.present.update({link.name: replace(link, master=master) for link, master in moves})
 
     def unplug(self, space: str) -> None:
         """Take every cable out of ``space``; repeatable."""

@@ -131,7 +131,7 @@ def finish(session: Session, uuid: str) -> Waits:
     if heir is not None:
         for host in _hosts(session, heir):
             if reason := host.failures.get(_target_uuid(heir)):
-                raise Unavailable(f"{reason} Host {host.name} tries again until it can.")
+                raise Unavailable(f"{reason.rstrip('.')}. Host {host.name} tries again until it can.")
     if old.retired is None or old.removed is not None or _drains(session, old):
         return []
     return targets.touch(session, implement.remove_router(session, old))

@@ -165,6 +165,8 @@ class UpdateVpc(Command, name="updateVPC", answer=one("vpc", vpc_views), roles=E
             vpc.public_mtu = self.publicmtu
             for tier in tiers_of(ctx.session, vpc):
                 tier.public_mtu = self.publicmtu
+                if tier.cidr6:
+                    ipv6.refuse_small_mtu(tier)
             ctx.touch(*implement.routers_of(ctx.session, vpc))
         if self.sourcenatipaddress is not None:
             move_source_nat(ctx.session, vpc, self.sourcenatipaddress)

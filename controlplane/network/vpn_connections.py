@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -17,7 +17,7 @@ from controlplane.api.command import many
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching
 from controlplane.api.responses import Response
-from controlplane.db.base import Created, Owned, Row
+from controlplane.db.base import Created, Owned, Row, now
 from controlplane.errors import BadParameter
 from controlplane.events.events import ERROR, INFO, Event
 from controlplane.identity.ownership import OwnedListing, owner_fields
@@ -27,6 +27,7 @@ from controlplane.network.vpcs import Vpc
 from controlplane.network.vpn_customers import VpnCustomerGateway, ike_fields
 from controlplane.network.vpn_gateways import VpnGateway
 from controlplane.reconcile.observations import on_observation
+from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target
 from drivers import ipsec
 from systemvm.bundle import Observation
@@ -36,6 +37,7 @@ STATES = CONNECTED, CONNECTING, FAILED, DISCONNECTED = "Connected", "Connecting"
 PENDING = "Pending"
 CHANGED = "VPN.S2S.CONNECTION.STATE"
 _REASON = 255
+_TOO_OLD = timedelta(minutes=2)
 
 
 class VpnConnection(Created, Owned, Row):
@@ -246,6 +248,16 @@ def take_states(session: Session, target: Target, observation: Observation) -> N
         if found:
             state, _, reason = min(found, key=lambda each: STATES.index(each[0]))
             _keep(session, row, state, reason[:_REASON])
+
+
+@duty(30)
+def doubt_old_states(session: Session) -> None:
+    """Believe no state that its router has not repeated for a while: it is stopped, gone or cut off."""
+    fresh = select(Router.vpc_id).join(Found, Found.target_id == Router.target_id).where(Found.at > now() - _TOO_OLD)
+    silent = VpnGateway.vpc_id.not_in(fresh.where(Router.vpc_id.is_not(None)))
+    doubtful = VpnConnection.state.in_((CONNECTED, CONNECTING)), silent
+    for row in session.scalars(select(VpnConnection).join(VpnGateway).where(*doubtful)).all():
+        _keep(session, row, DISCONNECTED, "its router has not been heard of")
 
 
 def _keep(session: Session, row: VpnConnection, state: str, reason: str) -> None:

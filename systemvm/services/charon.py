@@ -146,6 +146,11 @@ class Charon:
             if self.daemon.log.stat().st_blocks * 512 > _MOST_LOG:
                 os.truncate(self.daemon.log, 0)
 
+    def addresses(self) -> frozenset[str]:
+        """Return the IPv4 addresses that the target's interfaces have."""
+        with netns.netlink(self.place.namespace) as ip:
+            return frozenset(entry.get_attr("IFA_LOCAL") for entry in ip.get_addr(family=socket.AF_INET))
+
     def set_routes(self, sources: Sequence[str], destinations: Sequence[str]) -> list[str]:
         """Lead what comes from ``sources`` and goes to ``destinations`` (CIDRs) into the daemon's own ESP.
 

@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from vici.exception import CommandException, SessionException
 from systemvm.services.charon import Charon, text
 
 _log = logging.getLogger(__name__)
-_WORKERS = 8
+_AT_ONCE = threading.BoundedSemaphore(8)
 _PATIENCE = 8000
 """Milliseconds that an attempt is listened to; the daemon itself goes on with it."""
 _FIRST, _LONGEST = 1.0, 15.0
@@ -43,7 +42,6 @@ class Dialling:
     def __init__(self) -> None:
         self._attempts: dict[tuple[Path, str], _Attempt] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(_WORKERS, "dial")
 
     def keep(self, charon: Charon, name: str, children: Sequence[str]) -> None:
         """Have these children of a connection brought up; none means that it is up, or on its way."""
@@ -57,13 +55,15 @@ class Dialling:
             if time.monotonic() < attempt.due:
                 return
             attempt.running = True
-        self._pool.submit(self._dial, charon, name, tuple(children), attempt)
+        # a daemon thread: an agent that ends waits for no peer
+        threading.Thread(target=self._dial, args=(charon, name, tuple(children), attempt), daemon=True).start()
 
     def _dial(self, charon: Charon, name: str, children: Sequence[str], attempt: _Attempt) -> None:
         reason = ""
         try:
-            for child in children:
-                reason = reason or initiate(charon, name, child)
+            with _AT_ONCE:
+                for child in children:
+                    reason = reason or initiate(charon, name, child)
         except (OSError, SessionException) as error:
             _log.debug("%s: %s could not be dialled: %s", charon.place.name, name, error)
         finally:

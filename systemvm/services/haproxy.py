@@ -122,11 +122,14 @@ class Haproxy:
 
 
 def adopt(old: Place, new: Place) -> None:
-    """Have the new one believe what the old one knows of its servers: in the dark its own checks reach nobody."""
-    up, down = _servers(old), [name for name, is_up in _servers(new).items() if not is_up]
-    for name in down:
-        if up.get(name):
-            _ask(new, "haproxy.sock", f"set server {name} health up")
+    """Have the new one believe what the old one knows of its servers: in the dark its own checks reach nobody.
+
+    It is told of those that it has not given up yet, too: a fresh haproxy does so with the first check that fails.
+    """
+    known = _servers(old)
+    for name in _servers(new):
+        if name in known:
+            _ask(new, "haproxy.sock", f"set server {name} health {'up' if known[name] else 'down'}")
 
 
 def retire(place: Place) -> None:

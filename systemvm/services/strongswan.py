@@ -82,12 +82,17 @@ class Strongswan:
                 charon.set_routes((), ())
 
     def _dial(self, place: Place, charon: Charon, wanted: Wanted) -> None:
+        """Have what is down brought up; of two routers of one owner, by the one that holds the address."""
+        held = charon.addresses()
         with charon.session() as session:
             sas = list(_associations(session))
+            for name, association in sas:
+                if name in wanted["connections"] and not _held(wanted, name, held):
+                    _terminate(session, association)
         for name, children in wanted["initiate"].items():
             down = [child for child in children if not _installed(sas, name, child)]
-            missing = [] if _connecting(sas, name) else down
-            self._dialling.keep(charon, name, missing)
+            waiting = _connecting(sas, name) or not _held(wanted, name, held)
+            self._dialling.keep(charon, name, [] if waiting else down)
 
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
         """Start the daemon where it is gone, load what it lacks, and dial what is down."""
@@ -257,12 +262,21 @@ def _cut_off(session: vici.Session, wanted: Wanted, changed: Mapping[str, set[st
         user = _user(wanted, name, association)
         stale = name in changed["connections"] or name in changed["secrets"]
         if name not in wanted["connections"] or stale or (user and user not in users):
-            with suppress(CommandException):  # it closed by itself
-                number = text(association["uniqueid"])
-                list(session.terminate({"ike-id": number, "force": "yes", "timeout": "-1", "loglevel": "-1"}))
+            _terminate(session, association)
     for pool in {text(name) for name in session.get_pools()} - wanted["pools"].keys():
         with suppress(CommandException):  # its last lease is still being given back: the next look takes it
             session.unload_pool({"name": pool})
+
+
+def _terminate(session: vici.Session, association: Mapping[str, Any]) -> None:
+    number = text(association["uniqueid"])
+    with suppress(CommandException):  # it closed by itself
+        list(session.terminate({"ike-id": number, "force": "yes", "timeout": "-1", "loglevel": "-1"}))
+
+
+def _held(wanted: Wanted, name: str, addresses: frozenset[str]) -> bool:
+    """Tell whether this router holds the address of a connection: a standby, or one in the making, does not."""
+    return not addresses.isdisjoint(wanted["connections"][name]["local_addrs"])
 
 
 def _noted(charon: Charon) -> Note:

@@ -71,6 +71,8 @@ def test_tiers_have_a_64_each_and_share_their_routers_address(here):
     assert {nic["ip6address"] for nic in router["nic"]} == {
         "2001:db8:1000::1", "2001:db8:1000:1::1", "2001:db8:ffff::1",
     }  # fmt: skip
+    with pytest.raises(BadParameter, match="1280"):
+        here.cloud("updateVPC", id=vpc, publicmtu=1000)
     with pytest.raises(InUse, match="shop"):
         here.admin("deleteVlanIpRange", id=here.range)
 

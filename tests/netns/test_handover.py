@@ -6,12 +6,12 @@ import time
 
 import pytest
 
+from bench import traffic
 from drivers.vocabulary import Shell
-from systemvm import netns
+from systemvm import links, netns
 from systemvm.ports import Bay
 from systemvm.services import drain, handover, haproxy
 from tests.netns.hosts import NET, PUBLIC, nic, zone
-from tests.spine import traffic
 
 pytestmark = pytest.mark.netns
 NICS = nic(1, NET), nic(1, PUBLIC, 2)
@@ -106,7 +106,7 @@ def once(monkeypatch, owner, name, after):
 
 STEPS = [
     (handover._Carried, "more"), (handover, "_keep_neighbours"), (haproxy, "adopt"), (drain, "prepare"), (Bay, "move"),
-    (Bay, "_master"), (drain, "begin"), (handover, "announce_addresses"), (haproxy, "retire"),
+    (links, "remaster"), (drain, "begin"), (handover, "announce_addresses"), (haproxy, "retire"),
 ]  # fmt: skip
 
 
@@ -120,7 +120,8 @@ def test_cut_off_at_any_step_it_is_brought_to_its_end(place, monkeypatch, after)
         for bridge, who in plugged(place).items():
             assert len(who) == 1, (bridge, who, name)
         assert netns.exists(space(place, "old"))
-        assert any("took over" in line for line in place.ensure("host-1")), name
+        done = place.ensure("host-1")
+        assert any("took over" in line for line in done), (name, done, turn(place))
         assert {tuple(who) for who in plugged(place).values()} == {("new",)}
         assert len(plugged(place)) == 2
         assert loose(place, "new") == "1"

@@ -1,7 +1,6 @@
 """Remote access: a client with a real IKE daemon dials in, reaches a guest, and is cut off when its user is removed."""
 
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -16,12 +15,9 @@ from vici.exception import CommandException
 from drivers.ipsec import RemoteAccess, VpnUser
 from drivers.vocabulary import IngressRule
 from systemvm import netns
-from systemvm.services import HostSettings, Place
-from systemvm.services import charon as charon_module
-from systemvm.services.charon import Charon, text
 from tests.golden.router.cases import ANY, uid
 from tests.netns.router_lab import ping
-from tests.netns.vpn_lab import ADDRESS, VpnLab, Wire, facts, ports, tunnel, until
+from tests.netns.vpn_lab import ADDRESS, Dialler, VpnLab, Wire, facts, ports, tunnel, until
 
 pytestmark = pytest.mark.netns
 GUEST = "10.1.1.5"
@@ -88,30 +84,10 @@ def lab(tmp_path):
 
 @pytest.fixture
 def dial(lab, tmp_path, authority, monkeypatch):
-    """A daemon in the client's namespace that dials as a user; it ends with the test."""
-    place = Place("client", lab.client, tmp_path / "client", HostSettings("c", "", "", tmp_path))
-    charon = Charon(place)
-
-    @contextmanager
-    def call(user, password):
-        with monkeypatch.context() as patch:  # unlike a router, a client has its address and routes from the daemon
-            patch.setattr(charon_module, "_CONF", charon_module._CONF.replace(" = no\n", " = yes\n"))
-            charon.start()
-        with charon.session() as session:
-            session.load_cert({"type": "X509", "flag": "CA", "data": authority.pem})
-            session.load_shared({"type": "EAP", "data": password, "owners": [user]})
-            session.load_conn({"home": {
-                "version": "2", "remote_addrs": [ADDRESS["a"]], "vips": ["0.0.0.0"], "proposals": ["default"],
-                "local": {"auth": "eap-mschapv2", "eap_id": user, "id": user},
-                "remote": {"auth": "pubkey", "id": ADDRESS["a"]},
-                "children": {"net": {"remote_ts": ["0.0.0.0/0"], "esp_proposals": ["default"]}},
-            }})  # fmt: skip
-            list(session.initiate({"child": "net", "timeout": "8000", "loglevel": "1"}))
-            (sa,) = (sa for found in session.list_sas() for sa in found.values())
-            yield text(sa["local-vips"][0]), text(next(iter(sa["child-sas"].values()))["remote-ts"][0])
-
-    yield call
-    charon.daemon.stop()
+    """Dial router ``a`` from the client's namespace as a user."""
+    where = Dialler(lab.client, tmp_path / "client", authority.pem, monkeypatch)
+    yield lambda user, password: where.dialled(ADDRESS["a"], user, password)
+    where.stop()
 
 
 @pytest.fixture

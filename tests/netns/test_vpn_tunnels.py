@@ -8,6 +8,7 @@ import time
 import pytest
 
 from systemvm import netns
+from systemvm.services.kinds import KINDS
 from tests.netns.router_lab import ping
 from tests.netns.vpn_lab import ADDRESS, CONNECTION, VpnLab, Wire, facts, ports, tunnel, until
 
@@ -144,6 +145,22 @@ def test_a_peer_that_wants_another_proposal_is_an_error(lab):
     lab.join(a={"ike_policy": "aes128-sha1;modp1024", "passive": True})
     state = until(lambda: (found := lab.state("b")) and found.startswith("Error") and found)
     assert "NO_PROPOSAL_CHOSEN" in state
+
+
+def test_a_router_without_the_address_holds_no_tunnel_and_takes_it_up_with_the_address(lab):
+    lab.join(b={"passive": True})
+    until(lab.connected)
+    service = next(service for service in KINDS["router"] if service.name == "strongswan")
+    place, bundle = lab.applier.place(lab.bundles["a"]), lab.bundles["a"]
+    lab.ip(lab.router("a"), f"addr del {ADDRESS['a']}/24 dev eth0")
+
+    def state():
+        service.ensure(place, bundle)  # and no other service, which would bring the address back
+        return dict(service.observe(place, bundle).states)[CONNECTION["a"]]
+
+    until(lambda: state() == "Disconnected")
+    assert state() == "Disconnected"
+    until(lab.connected)
 
 
 def test_split_connections_have_a_child_for_each_network(lab):

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import time
+from contextlib import contextmanager
 
 from drivers.ipsec import Tunnel
 from drivers.network.virtual_router import VirtualRouter
@@ -17,7 +18,9 @@ from systemvm import netns
 from systemvm.apply import Applier
 from systemvm.bundle import Bundle
 from systemvm.ledger import Ledger
-from systemvm.services import HostSettings
+from systemvm.services import HostSettings, Place
+from systemvm.services import charon as charon_module
+from systemvm.services.charon import Charon, text
 from systemvm.services.kinds import KINDS
 from tests.golden.router.cases import uid
 
@@ -174,3 +177,33 @@ def until(condition, seconds=15):
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.05)
     return value
+
+
+class Dialler:
+    """A client's IKE daemon, which dials in as a user (IKEv2, EAP-MSCHAPv2)."""
+
+    def __init__(self, namespace, folder, authority, monkeypatch):
+        self.charon = Charon(Place("client", namespace, folder, HostSettings("c", "", "", folder)))
+        self.authority, self.monkeypatch = authority, monkeypatch
+
+    @contextmanager
+    def dialled(self, server, user, password):
+        """Be connected for the length of the block; yields the own address and what can be reached."""
+        with self.monkeypatch.context() as patch:  # unlike a router, a client has address and routes from the daemon
+            patch.setattr(charon_module, "_CONF", charon_module._CONF.replace(" = no\n", " = yes\n"))
+            self.charon.start()
+        with self.charon.session() as session:
+            session.load_cert({"type": "X509", "flag": "CA", "data": self.authority})
+            session.load_shared({"type": "EAP", "data": password, "owners": [user]})
+            session.load_conn({"home": {
+                "version": "2", "remote_addrs": [server], "vips": ["0.0.0.0"], "proposals": ["default"],
+                "local": {"auth": "eap-mschapv2", "eap_id": user, "id": user},
+                "remote": {"auth": "pubkey", "id": server},
+                "children": {"net": {"remote_ts": ["0.0.0.0/0"], "esp_proposals": ["default"]}},
+            }})  # fmt: skip
+            list(session.initiate({"child": "net", "timeout": "8000", "loglevel": "1"}))
+            (sa,) = (sa for found in session.list_sas() for sa in found.values())
+            yield text(sa["local-vips"][0]), text(next(iter(sa["child-sas"].values()))["remote-ts"][0])
+
+    def stop(self):
+        self.charon.daemon.stop()

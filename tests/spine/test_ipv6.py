@@ -177,3 +177,58 @@ def test_a_guest_of_a_dual_stack_network_has_both_and_keeps_both_when_its_router
         before = world.router(net["id"])["id"]
         world.api.restartNetwork(id=net["id"], cleanup=True, **NOW)
         assert world.router(net["id"])["id"] != before
+
+
+TIER = "Dhcp,Dns,UserData,SourceNat,NetworkACL,PortForwarding,StaticNat"
+
+
+@pytest.fixture(scope="module")
+def shop(world: World):
+    """A dual-stack VPC with a web tier that the internet may reach, and a db tier that only the web tier may."""
+    physical = world.api.listPhysicalNetworks(zoneid=world.zone)["physicalnetwork"][0]["id"]
+    found = world.api.listNetworkServiceProviders(physicalnetworkid=physical, name="VpcVirtualRouter")
+    if found["networkserviceprovider"][0]["state"] != "Enabled":
+        given = found["networkserviceprovider"][0]["id"]
+        element = world.api.listVirtualRouterElements(nspid=given)["virtualrouterelement"][0]["id"]
+        world.api.configureVirtualRouterElement(id=element, enabled=True, **NOW)
+        world.api.updateNetworkServiceProvider(id=given, state="Enabled", **NOW)
+    whole = world.api.createVPCOffering(name="dual", displaytext="dual", internetprotocol="DualStack", **NOW)
+    whole = whole["vpcoffering"]["id"]
+    world.api.updateVPCOffering(id=whole, state="Enabled", **NOW)
+    providers = [{"service": service, "provider": "VpcVirtualRouter"} for service in TIER.split(",")]
+    part = world.api.createNetworkOffering(
+        name="dual tier", displaytext="dual tier", guestiptype="Isolated", traffictype="Guest", forvpc=True,
+        internetprotocol="DualStack", supportedservices=TIER, serviceproviderlist=providers, enable=True,
+    )["networkoffering"]["id"]  # fmt: skip
+    vpc = world.api.createVPC(
+        name="shop", displaytext="shop", cidr="10.7.0.0/16", zoneid=world.zone, vpcofferingid=whole, **NOW
+    )["vpc"]["id"]
+    tiers, lists = [], []
+    for number, name in enumerate(("web", "db"), start=1):
+        acl = world.api.createNetworkACLList(name=name, vpcid=vpc, **NOW)["networkacllist"]["id"]
+        where = {"gateway": f"10.7.{number}.1", "netmask": "255.255.255.0", "vpcid": vpc, "aclid": acl}
+        tier = world.api.createNetwork(name=name, zoneid=world.zone, networkofferingid=part, **where)["network"]
+        tiers.append(routed(world, tier))
+        lists.append(acl)
+    sources = (f"{CLIENT}/128", tiers[0]["ip6cidr"])
+    for acl, source in zip(lists, sources, strict=True):
+        item = {"aclid": acl, "protocol": "tcp", "startport": 80, "endport": 80, "number": 1, "cidrlist": source}
+        world.api.createNetworkACL(**item, **NOW)
+    return tiers, lists
+
+
+def test_the_tiers_of_a_vpc_follow_their_lists_over_ipv6(world: World, shop):
+    (web, db), lists = shop
+    front, back = world.guest(web["id"]), world.guest(db["id"])
+    first, second = addressed(world, front), addressed(world, back)
+    assert world.curl(f"http://[{first}]/", "--interface", CLIENT) == front["name"]
+    assert not world.ask(first, 80, source=STRANGER, seconds=SHORT)
+    assert not world.ask(second, 80, source=CLIENT, seconds=SHORT)
+    where = f"vm/{front['name']}"
+    assert world.beside(where, "curl", "-gs", "-m", "2", f"http://[{second}]/").stdout.strip() == back["name"]
+    assert not world.ask(first, 80, where=f"vm/{back['name']}", seconds=SHORT)
+    item = {"aclid": lists[1], "protocol": "icmp", "icmptype": 128, "icmpcode": 0, "number": 2}
+    assert not pings(world, where, second)
+    world.api.createNetworkACL(**item, cidrlist="::/0", **NOW)
+    assert pings(world, where, second)
+    assert pings(world, "internet", second, "-I", STRANGER)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from vici.exception import CommandException
 
 from controlplane.demo_zone import NOW
+from systemvm import netns
+from tests.netns.router_lab import ping
+from tests.netns.vpn_lab import Dialler
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
@@ -94,3 +102,61 @@ def test_two_vpcs_are_joined_tier_to_tier(world: World) -> None:
     assert not world.pings(one.where, two.address)
     for side in (one, two):
         side.remove()
+
+
+def test_a_user_dials_in_and_is_cut_off_when_it_is_removed(world: World, tmp_path: Path, monkeypatch: Any) -> None:
+    network = world.network()
+    guest = world.guest(network["id"])
+    inside = guest["nic"][0]["ipaddress"]
+    ip = world.address(network["id"])
+    world.api.createRemoteAccessVpn(publicipid=ip["id"], iprange="10.99.0.1-10.99.0.9", **NOW)
+    world.api.addVpnUser(username="anna", password="Passw0rd@1", **NOW)
+    authority = world.api.listCaCertificate()["cacertificates"]["cacertificates"]
+    with house(world) as space:
+        client = Dialler(space, tmp_path / "client", authority, monkeypatch)
+        try:
+            began = time.monotonic()
+            with client.dialled(ip["ipaddress"], "anna", "Passw0rd@1") as (address, _):
+                print(f"connected in {time.monotonic() - began:.2f} s")
+                assert address == "10.99.0.2"
+                assert reaches(space, inside, address)
+                began = time.monotonic()
+                world.api.removeVpnUser(username="anna", **NOW)
+                until(lambda: not reaches(space, inside, address), 5)
+                print(f"cut off {time.monotonic() - began:.2f} s after the call")
+                assert time.monotonic() - began < 5
+            with pytest.raises(CommandException), client.dialled(ip["ipaddress"], "anna", "Passw0rd@1"):
+                pass
+        finally:
+            client.stop()
+    world.api.deleteRemoteAccessVpn(publicipid=ip["id"], **NOW)
+
+
+def reaches(space: str, address: str, source: str) -> bool:
+    """Tell whether the client gets an answer with the address that it was given, which it loses with the VPN."""
+    try:
+        return ping(space, address, source=source, timeout=1)
+    except OSError:
+        return False
+
+
+@contextmanager
+def house(world: World) -> Iterator[str]:
+    """A namespace beyond the internet; yields its name."""
+    space, cable, internet = f"t{os.getpid()}house", f"tv{os.getpid()}h", world.space("internet")
+    netns.ensure(space)
+    for where, *words in (
+        (internet, "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space),
+        (internet, "link", "set", cable, "up"),
+        (internet, "addr", "add", "172.31.77.1/24", "dev", cable),
+        (space, "link", "set", "eth0", "up"),
+        (space, "addr", "add", "172.31.77.2/24", "dev", "eth0"),
+        (space, "route", "add", "default", "via", "172.31.77.1"),
+    ):
+        netns.run(where, ["ip", *words])
+    netns.run(internet, ["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    try:
+        yield space
+    finally:
+        netns.run(internet, ["ip", "link", "del", cable])
+        netns.ensure_no(space)

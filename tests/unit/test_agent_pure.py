@@ -200,10 +200,25 @@ def test_the_ledger_is_kept(tmp_path: Path) -> None:
     again.forget("t")
     assert list(Ledger(tmp_path / "ledger")) == []
     (tmp_path / "ledger/t.json").write_text("{}")
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="cannot be read"):
         Ledger(tmp_path / "ledger")
     with pytest.raises(ValueError, match="not a UUID"):
         again.put(replace(BUNDLE, target="../x"))
+
+
+def test_an_entry_of_another_version_is_applied_anew_and_can_be_taken_down(tmp_path: Path) -> None:
+    Ledger(tmp_path).put(BUNDLE)
+    path = tmp_path / "t.json"
+    path.write_text(path.read_text().replace(BUNDLE.digest, "0" * 64))
+    ledger = Ledger(tmp_path)
+    assert (list(ledger), ledger.standing(), ledger.get("t")) == ([], {}, None)
+    assert [(each.target, each.name, each.kind) for each in ledger.doubtful] == [("t", BUNDLE.name, BUNDLE.kind)]
+    ledger.put(BUNDLE)
+    assert (list(ledger), ledger.doubtful) == ([BUNDLE], [])
+    path.write_text(path.read_text().replace(BUNDLE.digest, "0" * 64))
+    ledger = Ledger(tmp_path)
+    ledger.forget("t")
+    assert (ledger.doubtful, path.exists()) == ([], False)
 
 
 def place(folder: Path) -> Place:

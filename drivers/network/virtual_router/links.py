@@ -76,13 +76,13 @@ def plan(
     )
     rules = (*(inward if len(ways) > 1 else ()), *_rules(facts, ways))
     routes = [*_routes(interfaces, ways), *static_routes.plan(facts, interfaces, ways)]
-    routes += ipv6.routes(facts.nics, names)
     sysctls = _sysctls(interfaces, ways)
     if not with_v6:
         return Links(interfaces, tuple(routes), rules, sysctls)
     interfaces = tuple(
         replace(item, addresses=item.addresses + ipv6.addresses(nics[item.mac], with_v6)) for item in interfaces
     )
+    routes += ipv6.routes(facts.nics, names)  # a VPC has its way out before a tier with IPv6 is in use
     sysctls |= ipv6.sysctls([item.name for item in interfaces])
     return Links(interfaces, tuple(routes), rules, sysctls)
 

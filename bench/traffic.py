@@ -8,11 +8,10 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from systemvm import netns
-from tests.spine import wire
 
 PACE = 0.005
 """Seconds between two packets: 200 a second."""
@@ -154,7 +153,8 @@ def requests(space: str, address: str, port: int, *, keep: bool = False) -> Iter
                 if answer.status != 200:
                     counted.failed.append(f"{counted.sent}: {answer.status}")
                 if not keep or answer.will_close:
-                    client = client.close()
+                    client.close()
+                    client = None
             except (OSError, http.client.HTTPException) as error:
                 counted.failed.append(f"{counted.sent}: {error!r}")
                 client = None
@@ -264,16 +264,30 @@ def _return(sock: socket.socket, done: threading.Event) -> None:
 
 @contextmanager
 def resets(space: str, device: str) -> Iterator[list[str]]:
-    """Collect the TCP resets that pass a device of the namespace, in words."""
+    """Collect the TCP resets that pass a device of the namespace, in words (packet(7))."""
     found: list[str] = []
-    with wire.listening(space, device) as frames:
+    with netns.entered(space):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    sock.bind((device, 0))
+    sock.settimeout(0.05)
+
+    def read(done: threading.Event) -> None:
+        while not done.is_set():
+            with suppress(TimeoutError):
+                if said := _reset(sock.recv(65536)):
+                    found.append(said)
+
+    with sock, _looping(read):
         yield found
-        time.sleep(0)
-    for frame in frames:
-        if frame[12:14] != b"\x08\x00" or frame[23] != 6:
-            continue
-        tcp = frame[14 + (frame[14] & 15) * 4 :]
-        if tcp[13] & 4:
-            ends = [socket.inet_ntoa(frame[at : at + 4]) for at in (26, 30)]
-            ports = struct.unpack("!HH", tcp[:4])
-            found.append(f"{ends[0]}:{ports[0]} > {ends[1]}:{ports[1]}")
+
+
+def _reset(frame: bytes) -> str:
+    """Return who resets whom, empty for any other frame."""
+    if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
+        return ""
+    tcp = frame[14 + (frame[14] & 15) * 4 :]
+    if not tcp[13] & 4:
+        return ""
+    source, destination = (socket.inet_ntoa(frame[at : at + 4]) for at in (26, 30))
+    ports = struct.unpack("!HH", tcp[:4])
+    return f"{source}:{ports[0]} > {destination}:{ports[1]}"
