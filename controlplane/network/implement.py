@@ -192,10 +192,10 @@ def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> 
 
 def _plug(session: Session, router: Router, network: Network) -> None:
     """Give the router an interface on the network, with the gateway's address; its other half may have it already."""
-    present = {nic.network_id: nic.device for nic in session.scalars(select(Nic).where(Nic.router_id == router.id))}
-    if network.id in present:
+    present = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
+    if network.id in {nic.network_id for nic in present}:
         return
-    device = GUEST_DEVICE if router.vpc_id is None else _free_device(list(present.values()))
+    device = GUEST_DEVICE if router.vpc_id is None else _free_device({nic.device for nic in present})
     if redundancy.share(session, router, network, device):
         return
     own, own6 = network.gateway or "", network.gateway6 or ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ForeignKey, Select, String, UniqueConstraint, or_, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
@@ -17,7 +17,7 @@ from controlplane.api.command import many
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching
 from controlplane.api.responses import Response
-from controlplane.db.base import Created, Owned, Row
+from controlplane.db.base import Created, Owned, Row, now
 from controlplane.errors import BadParameter
 from controlplane.events.events import ERROR, INFO, Event
 from controlplane.identity.ownership import OwnedListing, owner_fields
@@ -26,16 +26,22 @@ from controlplane.network.routers import Router
 from controlplane.network.vpcs import Vpc
 from controlplane.network.vpn_customers import VpnCustomerGateway, ike_fields
 from controlplane.network.vpn_gateways import VpnGateway
+from controlplane.network.ways import Way, leads, ways_of
 from controlplane.reconcile.observations import on_observation
+from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target
 from drivers import ipsec
 from systemvm.bundle import Observation
+
+if TYPE_CHECKING:
+    from controlplane.network.networks import Whole
 
 STATES = CONNECTED, CONNECTING, FAILED, DISCONNECTED = "Connected", "Connecting", "Error", "Disconnected"
 """What a connection can be in, the best first: where two routers hold one, the better is what counts."""
 PENDING = "Pending"
 CHANGED = "VPN.S2S.CONNECTION.STATE"
 _REASON = 255
+_TOO_OLD = timedelta(minutes=2)
 
 
 class VpnConnection(Created, Owned, Row):
@@ -186,6 +192,20 @@ def must_fit(
             raise BadParameter(f"{what} is at {customer.gateway}, where VPN connection {other.uuid} leads already.")
         if cidr := _overlap(customer.cidrs, theirs.cidrs):
             raise BadParameter(f"{what} has {cidr}, which overlaps where VPN connection {other.uuid} leads.")
+    mine = {other.uuid for other in connections_from(session, gateway)}
+    for way in ways_of(session, vpc):
+        if way.owner not in mine and (cidr := _overlap(customer.cidrs, [str(way.cidr)])):
+            raise BadParameter(f"{what} has {cidr}, which overlaps {way.cidr}, {way.what}.")
+
+
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return the networks behind the VPN connections of a VPC."""
+    if isinstance(whole, Vpc):
+        query = select(VpnConnection).join(VpnGateway).where(VpnGateway.vpc_id == whole.id)
+        for row in session.scalars(query.options(joinedload(VpnConnection.customer))):
+            what = f"where VPN connection {row.uuid} leads"
+            yield from (Way(what, IPv4Network(cidr), row.uuid) for cidr in row.customer.cidrs)
 
 
 def _overlap(ours: Sequence[str], theirs: Sequence[str]) -> str:
@@ -246,6 +266,16 @@ def take_states(session: Session, target: Target, observation: Observation) -> N
         if found:
             state, _, reason = min(found, key=lambda each: STATES.index(each[0]))
             _keep(session, row, state, reason[:_REASON])
+
+
+@duty(30)
+def doubt_old_states(session: Session) -> None:
+    """Believe no state that its router has not repeated for a while: it is stopped, gone or cut off."""
+    fresh = select(Router.vpc_id).join(Found, Found.target_id == Router.target_id).where(Found.at > now() - _TOO_OLD)
+    silent = VpnGateway.vpc_id.not_in(fresh.where(Router.vpc_id.is_not(None)))
+    doubtful = VpnConnection.state.in_((CONNECTED, CONNECTING)), silent
+    for row in session.scalars(select(VpnConnection).join(VpnGateway).where(*doubtful)).all():
+        _keep(session, row, DISCONNECTED, "its router has not been heard of")
 
 
 def _keep(session: Session, row: VpnConnection, state: str, reason: str) -> None:

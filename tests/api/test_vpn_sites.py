@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import select, text
+from datetime import timedelta
 
+import pytest
+from sqlalchemy import select, text, update
+
+from controlplane.db.base import now
 from controlplane.errors import BadParameter, InUse, LimitReached, RuleConflict
 from controlplane.events.events import Event
 from controlplane.network.claims import PortClaim
 from controlplane.network.routers import Router
 from controlplane.network.vpcs import Vpc
-from controlplane.network.vpn_connections import CHANGED, VpnConnection
+from controlplane.network.vpn_connections import CHANGED, VpnConnection, doubt_old_states
 from controlplane.network.vpn_customers import VpnCustomerGateway
 from controlplane.network.vpn_gateways import VpnGateway
 from controlplane.reconcile.observations import store
@@ -172,6 +175,19 @@ def test_of_two_routers_the_better_state_counts(here, connection):
         store(session, first, Observation(first.uuid, states=((connection["id"], "Disconnected"),)))
     with here.cloud.database.read() as session:
         assert session.scalars(select(VpnConnection.state)).one() == "Connected"
+
+
+def test_a_state_that_no_router_repeats_is_not_believed(here, connection):
+    def shown():
+        with here.cloud.database.write() as session:
+            doubt_old_states(session)
+        return here.cloud("listVpnConnections")["vpnconnection"][0]["state"]
+
+    report(here, **{connection["id"]: "Connected"})
+    assert shown() == "Connected"
+    with here.cloud.database.write() as session:
+        session.execute(update(Found).values(at=now() - timedelta(minutes=3)))
+    assert shown() == "Disconnected"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from drivers.network.virtual_router import VirtualRouter
 from drivers.network.virtual_router.redundancy import shared_mac
-from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress, Redundancy
+from drivers.redundancy import Redundancy
+from drivers.vocabulary import ApplianceFacts, IngressRule, LoadBalancer, Network, Nic, PublicAddress
+from drivers.vocabulary import Member as Served
 from systemvm import bpf, gate, netns
 from systemvm.apply import Applier
 from systemvm.bundle import Bundle
@@ -117,14 +119,19 @@ class Member:
     def mac(self, device):
         return f"02:00:00:00:0{self.number}:0{device[-1]}"
 
-    def facts(self, members):
+    def facts(self, members, *, balanced=False):
         others = [other for other in members if other is not self]
         nics = (
             Nic(uid(4, 0), self.mac("eth0"), OWNER, "Guest", GATEWAY, 24, "", 0, OWNER),
             Nic(uid(4, 1), self.mac("eth1"), f"link-{OWNER}", "Control", self.address, 30, "", 1),
             Nic(uid(4, 2), self.mac("eth2"), "public-1", "Public", PUBLIC, 24, OUTSIDE, 2),
         )
-        network = Network(OWNER, "10.1.1.0/24", GATEWAY, self.mac("eth0"), "cs1.example", SERVICES)
+        balancer = LoadBalancer(uid(8, 1), "web", PUBLIC, 7000, 7000, "roundrobin", "tcp", (Served(uid(3, 1), GUEST),))
+        network = Network(
+            OWNER, "10.1.1.0/24", GATEWAY, self.mac("eth0"), "cs1.example", SERVICES | ({"Lb"} if balanced else set()),
+            balancers=(balancer,) if balanced else (),
+            ingress=(IngressRule(uid(6, 1), PUBLIC, "tcp", 7000, 7000, ("0.0.0.0/0",)),),
+        )  # fmt: skip
         address = PublicAddress(uid(1, 1), PUBLIC, 24, OUTSIDE, self.mac("eth2"), True, OWNER)
         pair = Redundancy(
             OWNER, self.uuid, others[0].uuid if others else "", tuple((other.uuid, 0) for other in members),
@@ -140,15 +147,20 @@ class Member:
     def address(self):
         return f"169.254.240.{self.number + 1}"
 
-    def apply(self, members):
+    def apply(self, members, *, balanced=False):
         self.generation += 1
         driver = VirtualRouter()
-        files, elements = driver.render(driver.plan(self.facts(members)))
+        files, elements = driver.render(driver.plan(self.facts(members, balanced=balanced)))
         outcome = self.applier.apply(Bundle(self.uuid, self.name, "router", self.generation, files, elements))
         assert outcome.status == "applied", outcome
 
     def ensure(self):
         return self.applier.ensure(self.applier.ledger.get(self.uuid))
+
+    def health(self):
+        """Return the states of the balanced guests, as haproxy has them."""
+        states = self.applier.observe(self.applier.ledger.get(self.uuid)).states
+        return {state for unit, state in states if "/" in unit}
 
     def observe(self):
         return dict(self.applier.observe(self.applier.ledger.get(self.uuid)).states)["redundancy"]
@@ -241,9 +253,9 @@ class Lab:
         thread.start()
         self.threads.append(thread)
 
-    def bring_up(self):
+    def bring_up(self, *, balanced=False):
         for member in self.members:
-            member.apply(self.members)
+            member.apply(self.members, balanced=balanced)
         return until(self.owner)
 
     def owner(self):
@@ -281,6 +293,36 @@ def until(condition, seconds=8.0):
         assert time.monotonic() < deadline, "it did not come about in time"
         select.select([], [], [], 0.005)
     return value
+
+
+def answering(lab):
+    """Have the guest answer on port 7000."""
+    with netns.entered(lab.guest):
+        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.bind((GUEST, 7000))
+    server.listen()
+    server.settimeout(0.1)
+    lab.open.append(server)
+
+    def serve():
+        while not lab.over.is_set():
+            with contextlib.suppress(OSError):
+                line, _ = server.accept()
+                with line:
+                    line.sendall(b"ok")
+
+    lab.start(serve)
+
+
+def balanced(lab):
+    """Tell whether the outside reaches the guest through the balancer."""
+    with netns.entered(lab.outside):
+        line = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with line, contextlib.suppress(OSError):
+        line.settimeout(0.3)
+        line.connect((PUBLIC, 7000))
+        return line.recv(8) == b"ok"
+    return False
 
 
 class Traffic:

@@ -1,0 +1,111 @@
+"""Redundant routers in the whole cloud: two hosts, the control plane's vote, and what the API shows of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from controlplane.demo_zone import NOW
+from systemvm import bpf
+from tests.spine import traffic
+from tests.spine.world import World, until
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+TCP = 7001
+
+
+@pytest.fixture(scope="module")
+def pair(world: World):
+    """A redundant network with a guest, and the routers' names."""
+    offering = world.offering(
+        servicecapabilitylist=[
+            {"service": "SourceNat", "capabilitytype": "RedundantRouter", "capabilityvalue": "true"},
+            {"service": "SourceNat", "capabilitytype": "SupportedSourceNatTypes", "capabilityvalue": "peraccount"},
+        ]
+    )
+    net = world.network(offering)
+    guest = world.guest(net["id"])
+    address = world.address(net["id"])
+    world.forward(address, guest, TCP, TCP)
+    world.api.createEgressFirewallRule(networkid=net["id"], protocol="all", **NOW)
+    return net, guest, address["ipaddress"]
+
+
+def routers(world: World, net: Any) -> dict[str, Any]:
+    """The routers by their state, once one holds the addresses and the other stands by."""
+
+    def found():
+        rows = world.api.listRouters(networkid=net["id"], listall=True)["router"]
+        states = {row["redundantstate"]: row for row in rows}
+        return states if {"PRIMARY", "BACKUP"} <= states.keys() else None
+
+    return until(found, 30)
+
+
+def holds(world: World, router: Any) -> bool:
+    """Tell whether the router's gate is open, as the kernel has it."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        state = next(state for state in world.states if (state / "targets" / router["name"]).exists())
+        number = int((state / "targets" / router["name"] / "run" / "gate").read_text())
+        descriptor = bpf.open_map(number)
+        try:
+            return bpf.clock() < bpf.get(descriptor)
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def keeper(world: World, router: Any) -> int:
+    """The process that renews the leases of the router's host."""
+    state = next(state for state in world.states if (state / "targets" / router["name"]).exists())
+    return json.loads((state / "leases" / "run" / "leases.pid").read_text())[0]
+
+
+def test_two_routers_on_two_hosts_of_which_one_holds_the_addresses(world: World, pair):
+    net, _, _ = pair
+    found = routers(world, net)
+    assert found["PRIMARY"]["hostname"] != found["BACKUP"]["hostname"]
+    assert all(row["isredundantrouter"] for row in found.values())
+    assert holds(world, found["PRIMARY"])
+    assert not holds(world, found["BACKUP"])
+    assert net["redundantrouter"] is True
+
+
+def test_a_connection_lives_on_when_the_owner_is_paused_and_there_is_never_a_second(world: World, pair):
+    net, guest, address = pair
+    found = routers(world, net)
+    inside, internet = world.space(f"vm/{guest['name']}"), world.space("internet")
+    paused = keeper(world, found["PRIMARY"])
+    with traffic.echoing(inside, tcp=TCP):
+        until(lambda: traffic.echoes(internet, address, TCP))
+        with traffic.conversation(internet, address, TCP) as talk:
+            until(lambda: talk.sent > 20)
+            os.kill(paused, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                until(lambda: holds(world, found["BACKUP"]), 3)
+                assert not holds(world, found["PRIMARY"])
+                assert time.monotonic() - began < 0.8
+                before = talk.sent
+                until(lambda: talk.sent > before + 20)
+            finally:
+                os.kill(paused, signal.SIGCONT)
+        assert not talk.failed
+    after = until(lambda: (now := routers(world, net))["PRIMARY"]["name"] == found["BACKUP"]["name"] and now, 30)
+    assert after["BACKUP"]["name"] == found["PRIMARY"]["name"]
+
+
+def test_both_are_made_anew_and_the_addresses_stay(world: World, pair):
+    net, guest, address = pair
+    before = routers(world, net)
+    with traffic.echoing(world.space(f"vm/{guest['name']}"), tcp=TCP):
+        world.api.restartNetwork(id=net["id"], cleanup=True, **NOW)
+        after = routers(world, net)
+        assert not {row["name"] for row in before.values()} & {row["name"] for row in after.values()}
+        until(lambda: traffic.echoes(world.space("internet"), address, TCP))
