@@ -54,6 +54,11 @@ def is_redundant(whole: Whole) -> bool:
     return whole.redundant or (isinstance(whole, Network) and whole.offering.redundant_router)
 
 
+def is_linked(session: Session, router: Router) -> bool:
+    """Tell whether the router has, or had, another half: whoever takes its place must join as a newcomer."""
+    return session.scalar(select(Nic.id).where(Nic.router_id == router.id, Nic.traffic == LINK)) is not None
+
+
 def kin(session: Session, router: Router) -> Sequence[Router]:
     """Return all routers of the same owner and provider whose rows are there, itself and those that go among them."""
     mine = Router.network_id == router.network_id if router.vpc_id is None else Router.vpc_id == router.vpc_id

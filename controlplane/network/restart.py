@@ -140,7 +140,7 @@ def _remove_stopped(session: Session, uuid: str) -> Waits:
 def _halves(session: Session, uuid: str) -> list[str]:
     """Return the routers that have another half, the one that holds the addresses last."""
     whole = _whole(session, uuid)
-    found = [router for router in implement.serving(session, whole) if redundancy.is_redundant(whole)]
+    found = [router for router in implement.serving(session, whole) if redundancy.is_linked(session, router)]
     standing = {router.id: redundant_state(session, router) for router in found}
     return [router.uuid for router in sorted(found, key=lambda one: (standing[one.id] == "PRIMARY", one.id))]
 
@@ -152,7 +152,7 @@ def _remove(session: Session, uuid: str) -> Waits:
 
 def _serving(session: Session, uuid: str) -> list[str]:
     whole = _whole(session, uuid)
-    return [] if redundancy.is_redundant(whole) else [router.uuid for router in implement.serving(session, whole)]
+    return [one.uuid for one in implement.serving(session, whole) if not redundancy.is_linked(session, one)]
 
 
 def _bring_up(session: Session, uuid: str) -> Waits:

@@ -238,3 +238,18 @@ def test_a_network_that_shuts_down_gives_the_number_of_its_link_back(there):
             implement.router_is_gone(session, target)
         assert session.scalars(select(Vnet).where(Vnet.network_id.is_(None))).all() == []
         assert session.scalars(select(RouterPair)).all() == []
+
+
+def test_a_network_whose_offering_became_redundant_gets_its_second_router_at_the_restart(there):
+    with there.cloud.database.write() as session:
+        session.scalars(select(Network).where(Network.uuid == there.network)).one().offering.capabilities = {}
+    there.deploy(name="one")
+    (single,) = routers(there)
+    with there.cloud.database.write() as session:
+        offering = session.scalars(select(Network).where(Network.uuid == there.network)).one().offering
+        offering.capabilities = {"SourceNat": {"RedundantRouter": "true"}}
+    assert there.job(there.cloud("restartNetwork", id=there.network, cleanup=True)) is True
+    one, two = (router for router in routers(there) if router.retired is None)
+    assert single.id not in (one.id, two.id)
+    assert facts(there, one).redundancy.peer == two.uuid
+    assert two.votes_after
