@@ -269,9 +269,13 @@ def test_rules_are_refused_shown_changed_and_removed(there):
     changed = there.job(there.admin("updateRoutingFirewallRule", id=first["id"], fordisplay=False))
     assert changed["fordisplay"] is False
     assert len(there.cloud("listRoutingFirewallRules", networkid=one["id"], traffictype="ingress")["firewallrule"]) == 1
-    bob = there.cloud.another("bob") if hasattr(there.cloud, "another") else None
-    if bob is not None:
-        assert bob("listRoutingFirewallRules", listall=True) == {}
+    bob = there.admin.as_user("bob")
+    assert bob("listRoutingFirewallRules", listall=True) == {}
+    with pytest.raises(BadParameter, match="networkid"):
+        rule(there, one, cloud=bob, protocol="udp")
+    for command in ("deleteRoutingFirewallRule", "updateRoutingFirewallRule"):
+        with pytest.raises(BadParameter, match="id"):
+            bob(command, id=first["id"])
     assert there.job(there.cloud("deleteRoutingFirewallRule", id=first["id"])) is True
     rule(there, one, protocol="all")
     there.job(there.cloud("deleteNetwork", id=one["id"]))
@@ -303,6 +307,8 @@ def test_as_numbers_are_given_and_come_back(there):
     used = there.cloud("listASNumbers", isallocated=True)["asnumber"]
     assert [(row["asnumber"], row["associatednetworkname"]) for row in used] == [(64512, "r1"), (64514, "r2")]
     assert len(there.cloud("listASNumbers", isallocated=False)["asnumber"]) == 2
+    bob = there.admin.as_user("bob")
+    assert [row["asnumber"] for row in bob("listASNumbers")["asnumber"]] == [64513, 64515]
     with pytest.raises(InUse, match="64512"):
         there.admin("deleteASNRange", id=made["id"])
     with pytest.raises(InUse, match="r1"):
