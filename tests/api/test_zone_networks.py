@@ -122,7 +122,8 @@ def _types(cloud, physical):
 
 def test_providers_are_the_installed_drivers(cloud):
     zone = make_zone(cloud)
-    (provider,) = cloud("listNetworkServiceProviders", physicalnetworkid=zone.physical)["networkserviceprovider"]
+    named = {"physicalnetworkid": zone.physical, "name": "VirtualRouter"}
+    (provider,) = cloud("listNetworkServiceProviders", **named)["networkserviceprovider"]
     element = cloud("listVirtualRouterElements", nspid=provider["id"])["virtualrouterelement"][0]
     assert element == {"id": element["id"], "nspid": provider["id"], "enabled": True}
     with pytest.raises(BadParameter, match="no such provider is installed; there are"):
@@ -142,7 +143,7 @@ def test_providers_are_the_installed_drivers(cloud):
     with cloud.database.write() as session:
         session.scalars(select(Network)).one().removed = session.scalars(select(Network)).one().created
     job(cloud, "deleteNetworkServiceProvider", id=provider["id"])
-    assert cloud("listVirtualRouterElements") == {}
+    assert element["id"] not in {row["id"] for row in cloud("listVirtualRouterElements")["virtualrouterelement"]}
     again = job(cloud, "addNetworkServiceProvider", physicalnetworkid=zone.physical, name="VirtualRouter")
     assert again["networkserviceprovider"]["state"] == "Disabled"
     services = {row["name"]: row for row in cloud("listSupportedNetworkServices")["networkservice"]}
