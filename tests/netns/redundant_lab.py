@@ -17,8 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from drivers.network.virtual_router import VirtualRouter
-from drivers.network.virtual_router.redundancy import shared_mac
-from drivers.redundancy import Redundancy
+from drivers.redundancy import Redundancy, shared_mac
 from drivers.vocabulary import ApplianceFacts, IngressRule, LoadBalancer, Network, Nic, PublicAddress
 from drivers.vocabulary import Member as Served
 from systemvm import bpf, gate, netns
