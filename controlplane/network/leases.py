@@ -84,4 +84,5 @@ def _moment(session: Session) -> datetime:
     if session.get_bind().dialect.name == "sqlite":  # which has one control plane, on its own machine
         return now()
     # not now(), which is the transaction's begin: it may have waited for the row since
-    return session.execute(select(func.clock_timestamp())).scalar_one()
+    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
