@@ -109,6 +109,7 @@ def test_a_vpc_of_two_tiers_changes_hands_and_gains_and_loses_tiers(make):
         print(f"VPC changed hands: {gap:.3f} s")
         assert gap < 0.8
         undo()
+        lab.other(second).ensure()
         until(lambda: lab.owner() is second and lab.other(second).observe() == "BACKUP")
         for tiers.count in (1, 2, 1):
             began = time.monotonic()
@@ -154,6 +155,8 @@ def test_ipv6_changes_hands_and_its_connections_stay(make):
     address = until(lambda: [text for text in addresses(lab.guest) if text.startswith("2001:db8:1")], 10)
     assert address == ["2001:db8:1::ff:fe00:905"]
     (before,) = until(lambda: default_routes(lab.guest), 10)
+    # whoever answers for the addresses must answer for the one that is the guests' next hop, too
+    assert [addresses(member.space, "link") for member in lab.members] == [[before]] * 2
     traffic = Traffic(lab, OUTSIDE6)
     until(lambda: len(traffic.turns) > 50)
     for fault in ("is paused", "dies"):
@@ -171,8 +174,8 @@ def test_ipv6_changes_hands_and_its_connections_stay(make):
     assert not traffic.broken
 
 
-def addresses(name):
-    found = json.loads(netns.run(name, ["ip", "-6", "-j", "addr", "show", "dev", "eth0", "scope", "global"]))
+def addresses(name, scope="global"):
+    found = json.loads(netns.run(name, ["ip", "-6", "-j", "addr", "show", "dev", "eth0", "scope", scope]))
     infos = itertools.chain.from_iterable(link.get("addr_info", ()) for link in found)
     return [info["local"] for info in infos if "local" in info and not info.get("tentative")]
 
