@@ -62,16 +62,17 @@ def test_an_internal_load_balancer_answers_the_vpc_alone(world: World):
     web = world.network(TIER, gateway="10.8.1.1", **inside)
     app = world.network(f"{TIER}WithInternalLB", gateway="10.8.2.1", **inside)
     front, back = world.guest(web["id"]), world.guest(app["id"])
-    asked = {"name": "app", "algorithm": "roundrobin", "scheme": "Internal", "sourceport": 8080, "instanceport": 80}
+    asked = {"name": "app", "algorithm": "roundrobin", "scheme": "Internal", "sourceport": 8080, "instanceport": 5000}
     asked |= {"networkid": app["id"], "sourceipaddressnetworkid": app["id"], "sourceipaddress": "10.8.2.100"}
     rule = api.createLoadBalancer(**asked, **NOW)["loadbalancer"]
-    api.assignToLoadBalancerRule(id=rule["id"], virtualmachineids=back["id"], **NOW)
-    at, url = f"vm/{front['name']}", "http://10.8.2.100:8080/"
-    assert until(lambda: world.curl(url, where=at)) == back["name"]
-    assert world.curl(url, where=f"vm/{back['name']}") == back["name"]
-    assert world.curl(url) == ""
-    api.replaceNetworkACLList(aclid=lists["default_deny"], networkid=app["id"], **NOW)
-    assert world.curl(url, where=at) == ""
+    at, vip = f"vm/{front['name']}", "10.8.2.100"
+    with answering(world.space(f"vm/{back['name']}"), tcp=(5000,)):
+        api.assignToLoadBalancerRule(id=rule["id"], virtualmachineids=back["id"], **NOW)
+        assert until(lambda: world.ask(vip, 8080, where=at, seconds=SHORT)).startswith("5000 ")
+        assert world.ask(vip, 8080, where=f"vm/{back['name']}").startswith("5000 ")
+        assert not world.ask(vip, 8080, seconds=SHORT)
+        api.replaceNetworkACLList(aclid=lists["default_deny"], networkid=app["id"], **NOW)
+        assert not world.ask(vip, 8080, where=at, seconds=SHORT)
     for guest in (front, back):
         api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
     for tier in (web, app):
