@@ -4,7 +4,9 @@ The API lets nothing bad in; what was put into the database by another hand stil
 to blame: the culprit is found by planning without it, which serves every provider, ours or not.
 
 What is left out must leave less open, never more. So an egress rule that denies, as all do where the network's default
-is to allow, cannot be left out: then the whole is refused, and the appliance keeps what it has.
+is to allow, cannot be left out: then the whole is refused, and the appliance keeps what it has. A network ACL is closed
+instead: from the place of a rule that denies on, all of its direction is denied, and for one that allows, at the end,
+for a list without any egress rule would let everything leave.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from drivers.vocabulary import ApplianceFacts, Network
+from drivers.vpc import AclItem, Vpc
 
 Result = TypeVar("Result")
 KINDS = {
@@ -30,13 +33,17 @@ KINDS = {
 """The fields of a network whose items can be left out one by one, and what such an item is called."""
 VPNS = {"wireguards": "WireGuard VPN", "tunnels": "VPN tunnel"}
 """The fields of an appliance of which the same is true."""
+ACL = "acl"
+"""The field of a tier or private gateway with the network ACL's rules, each of which can be closed."""
+_LAST = 1 << 31
+"""Behind every rule's number."""
 
 
 class Part(NamedTuple):
     """An item of a network's facts.
 
-    :param kind: the field, one of :data:`KINDS` or :data:`VPNS`; ``item`` is the rule's or the guest's UUID.
-    :param network: empty for an item of the appliance itself.
+    :param kind: the field, one of :data:`KINDS`, :data:`VPNS` or :data:`ACL`; ``item`` is the rule's or guest's UUID.
+    :param network: or the private gateway; empty for an item of the appliance itself.
     """
 
     item: str
@@ -68,9 +75,11 @@ def _without_the_bad(
 ) -> tuple[Result, dict[str, str]]:
     parts = [part for net in facts.networks for part in _parts(net)]
     parts += [Part(_id(item), kind, "") for kind in VPNS for item in getattr(facts, kind)]
+    parts += [Part(item.id, ACL, place) for place, items in _acls(facts) for item in items]
     parts.sort()
     kept: set[Part] = set()
     best = plan(_only(facts, kept))
+    named = {item.id: _closed_name(item) for _, items in _acls(facts) for item in items}
     refused: dict[str, str] = {}
     waiting: list[Sequence[Part]] = [[part] for part in parts if part.item in suspects]
     waiting.append([part for part in parts if part.item not in suspects])
@@ -84,7 +93,8 @@ def _without_the_bad(
                 waiting += [group[half:], group[:half]]
             else:
                 (part,) = group
-                refused[part.item] = f"The {(KINDS | VPNS)[part.kind]} {part.item} is left out: {error}"
+                name = named.get(part.item) or f"{(KINDS | VPNS)[part.kind]} {part.item} is left out"
+                refused[part.item] = f"The {name}: {error}"
         else:
             kept |= set(group)
     return best, refused
@@ -92,6 +102,39 @@ def _without_the_bad(
 
 def _parts(net: Network) -> list[Part]:
     return [Part(_id(item), kind, net.id) for kind in KINDS if _droppable(net, kind) for item in getattr(net, kind)]
+
+
+def _acls(facts: ApplianceFacts) -> list[tuple[str, tuple[AclItem, ...]]]:
+    """Return the network ACL of each tier and private gateway that has one."""
+    gateways = facts.vpc.gateways if facts.vpc else ()
+    return [(net.id, net.acl) for net in facts.networks if net.acl] + [(side.id, side.acl) for side in gateways]
+
+
+def _closed_name(item: AclItem) -> str:
+    rule = f"network ACL rule {item.id} (number {item.number})"
+    if item.allow:
+        return f"{rule} is left out"
+    return f"{rule}, which denies, cannot be: all that it and the {_way(item)} rules behind it name is denied"
+
+
+def _way(item: AclItem) -> str:
+    return "ingress" if item.ingress else "egress"
+
+
+def _closed(item: AclItem) -> AclItem:
+    """Return what stands for a rule that cannot be: it denies all that the rule could have, and allows nothing."""
+    number = _LAST if item.allow else item.number
+    return AclItem("", number, allow=False, ingress=item.ingress, protocol="all")
+
+
+def _narrowed_acl(items: Sequence[AclItem], place: str, kept: Collection[Part]) -> tuple[AclItem, ...]:
+    """Return the rules, with those that are not kept closed, each closing once."""
+    return tuple(dict.fromkeys(item if Part(item.id, ACL, place) in kept else _closed(item) for item in items))
+
+
+def _narrowed_vpc(vpc: Vpc, kept: Collection[Part]) -> Vpc:
+    gateways = tuple(replace(side, acl=_narrowed_acl(side.acl, side.id, kept)) for side in vpc.gateways)
+    return replace(vpc, gateways=gateways)
 
 
 def _droppable(net: Network, kind: str) -> bool:
@@ -106,7 +149,8 @@ def _only(facts: ApplianceFacts, kept: Collection[Part]) -> ApplianceFacts:
     """Return the facts with no other droppable items than these."""
     networks = tuple(_narrowed(net, kept) for net in facts.networks)
     vpns = {kind: tuple(item for item in getattr(facts, kind) if Part(_id(item), kind, "") in kept) for kind in VPNS}
-    return replace(facts, networks=networks, **vpns)  # type: ignore[arg-type]
+    vpc = _narrowed_vpc(facts.vpc, kept) if facts.vpc else None
+    return replace(facts, networks=networks, vpc=vpc, **vpns)  # type: ignore[arg-type]
 
 
 def _narrowed(net: Network, kept: Collection[Part]) -> Network:
@@ -115,4 +159,5 @@ def _narrowed(net: Network, kept: Collection[Part]) -> Network:
         for kind in KINDS
         if _droppable(net, kind)
     }
-    return replace(net, **fields)  # type: ignore[arg-type]
+    acl = None if net.acl is None else _narrowed_acl(net.acl, net.id, kept)
+    return replace(net, acl=acl, **fields)  # type: ignore[arg-type]
