@@ -33,6 +33,9 @@ KINDS = {
 """The fields of a network whose items can be left out one by one, and what such an item is called."""
 VPNS = {"wireguards": "WireGuard VPN", "tunnels": "VPN tunnel"}
 """The fields of an appliance of which the same is true."""
+PEERS = {"peers": "WireGuard peer"}
+"""The field of a WireGuard VPN of which the same is true."""
+_NAMES = KINDS | VPNS | PEERS
 ACL = "acl"
 """The field of a tier or private gateway with the network ACL's rules, each of which can be closed."""
 _LAST = 1 << 31
@@ -42,8 +45,9 @@ _LAST = 1 << 31
 class Part(NamedTuple):
     """An item of a network's facts.
 
-    :param kind: the field, one of :data:`KINDS`, :data:`VPNS` or :data:`ACL`; ``item`` is the rule's or guest's UUID.
-    :param network: or the private gateway; empty for an item of the appliance itself.
+    :param kind: the field, one of :data:`KINDS`, :data:`VPNS` or :data:`PEERS`, or :data:`ACL`; ``item`` is the
+        rule's, guest's or peer's UUID.
+    :param network: its network, private gateway or WireGuard VPN; empty for an item of the appliance itself.
     """
 
     item: str
@@ -75,8 +79,9 @@ def _without_the_bad(
 ) -> tuple[Result, dict[str, str]]:
     parts = [part for net in facts.networks for part in _parts(net)]
     parts += [Part(_id(item), kind, "") for kind in VPNS for item in getattr(facts, kind)]
+    parts += [Part(_id(peer), "peers", vpn.id) for vpn in facts.wireguards for peer in vpn.peers]
     parts += [Part(item.id, ACL, place) for place, items in _acls(facts) for item in items]
-    parts.sort()
+    parts.sort(key=lambda part: (part.kind in PEERS, part))  # a VPN is tried before its peers, so that they have one
     kept: set[Part] = set()
     best = plan(_only(facts, kept))
     named = {item.id: _closed_name(item) for _, items in _acls(facts) for item in items}
@@ -93,7 +98,7 @@ def _without_the_bad(
                 waiting += [group[half:], group[:half]]
             else:
                 (part,) = group
-                name = named.get(part.item) or f"{(KINDS | VPNS)[part.kind]} {part.item} is left out"
+                name = named.get(part.item) or f"{_NAMES[part.kind]} {part.item} is left out"
                 refused[part.item] = f"The {name}: {error}"
         else:
             kept |= set(group)
@@ -149,6 +154,10 @@ def _only(facts: ApplianceFacts, kept: Collection[Part]) -> ApplianceFacts:
     """Return the facts with no other droppable items than these."""
     networks = tuple(_narrowed(net, kept) for net in facts.networks)
     vpns = {kind: tuple(item for item in getattr(facts, kind) if Part(_id(item), kind, "") in kept) for kind in VPNS}
+    vpns["wireguards"] = tuple(
+        replace(vpn, peers=tuple(peer for peer in vpn.peers if Part(_id(peer), "peers", vpn.id) in kept))
+        for vpn in vpns["wireguards"]
+    )
     vpc = _narrowed_vpc(facts.vpc, kept) if facts.vpc else None
     return replace(facts, networks=networks, vpc=vpc, **vpns)  # type: ignore[arg-type]
 
