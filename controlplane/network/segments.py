@@ -7,13 +7,14 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network import redundancy
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, Whole
 from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
 from controlplane.zone.hosts import Host
 from controlplane.zone.physical_networks import PhysicalNetwork
+from drivers.redundancy import shared_mac
 from drivers.vocabulary import Segment
 
 
@@ -25,6 +26,23 @@ def public_segment_id(zone_id: int, vlan: str) -> str:
 def private_segment_id(physical_network_id: int, vlan: int) -> str:
     """Return the name of the segment that carries the private gateways of this VLAN or VNI."""
     return f"private-{physical_network_id}-{vlan}"
+
+
+def serving_mac(whole: Whole, nic: Nic, vlan: VlanRange | None) -> str:
+    """Return the MAC under which an interface of a redundant router serves: the one that both routers have there.
+
+    :param vlan: the range of a public interface.
+    """
+    private = nic.private_gateway
+    if nic.network is not None:
+        where = nic.network.uuid
+    elif private is not None:
+        where = private_segment_id(private.physical_network_id, private.vlan)
+    elif vlan is not None:
+        where = public_segment_id(vlan.zone_id, vlan.vlan)
+    else:
+        return nic.mac
+    return shared_mac(whole.uuid, where)
 
 
 def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
