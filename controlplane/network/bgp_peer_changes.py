@@ -73,7 +73,7 @@ def _refuse_twin(ctx: Context, peer: BgpPeer) -> None:
 
 
 class CreateBgpPeer(Command, name="createBgpPeer", answer=one("bgppeer", bgp_peer_views), job=True, instance="BgpPeer",
-                    event="BGP.PEER.CREATE", post=True, unsupported=("projectid",)):  # fmt: skip
+                    event="BGP.PEER.CREATE", unsupported=("projectid",)):  # fmt: skip
     """Name a router of the operator's that networks with dynamic routing tell their prefixes."""
 
     zoneid: Zone = required()
@@ -99,7 +99,7 @@ class CreateBgpPeer(Command, name="createBgpPeer", answer=one("bgppeer", bgp_pee
 
 
 class UpdateBgpPeer(Command, name="updateBgpPeer", answer=one("bgppeer", bgp_peer_views), job=True, instance="BgpPeer",
-                    event="BGP.PEER.UPDATE", post=True):  # fmt: skip
+                    event="BGP.PEER.UPDATE"):  # fmt: skip
     """Change a peer; sessions with it begin anew where they must, and no others do."""
 
     id: BgpPeer = required()

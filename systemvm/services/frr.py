@@ -95,6 +95,11 @@ class Frr:
         _daemon(place).stop()
 
 
+def take_leave(place: Place) -> None:
+    """End the sessions while the wires are there: peers forget the prefixes at once, not after their hold time."""
+    _daemon(place).stop()
+
+
 def _peers(text: str) -> dict[str, str]:
     try:
         families = json.loads(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from systemvm import links, netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.ports import Bay, Port, counters
-from systemvm.services import HostSettings, Place, drain, handover, segments
+from systemvm.services import HostSettings, Place, drain, frr, handover, segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,7 @@ def _trust_addresses(space: str) -> None:
 def _remove(host: HostSettings, bay: Bay, name: str) -> None:
     space = host.prefix + name
     drain.end(host, space)
+    frr.take_leave(Place(name, space, host.state / "targets" / name, host))
     bay.unplug(space)
     end_processes(space)
     netns.ensure_no(space)
