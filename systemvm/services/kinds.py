@@ -5,6 +5,7 @@ from __future__ import annotations
 from systemvm.services import Service
 from systemvm.services.conntrackd import Conntrackd
 from systemvm.services.dnsmasq import Dnsmasq
+from systemvm.services.frr import Frr
 from systemvm.services.guests import Guests
 from systemvm.services.haproxy import Haproxy
 from systemvm.services.links import Links
@@ -18,7 +19,18 @@ from systemvm.services.wireguard import Wireguard
 
 KINDS: dict[str, tuple[Service, ...]] = {
     "host": (Segments(), Shells(), Guests()),
-    "router": (Links(), Nft(), Wireguard(), Dnsmasq(), Haproxy(), Metadata(), Strongswan(), Conntrackd(), Redundancy()),
+    "router": (
+        Links(),
+        Nft(),
+        Wireguard(),
+        Dnsmasq(),
+        Haproxy(),
+        Metadata(),
+        Strongswan(),
+        Frr(),
+        Conntrackd(),
+        Redundancy(),
+    ),
 }
 
 PARTIAL = frozenset({"host"})

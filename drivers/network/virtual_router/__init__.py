@@ -7,7 +7,7 @@ packet filter's skeleton changes with interfaces, networks and addresses only.
 
 from __future__ import annotations
 
-from drivers.network.virtual_router import balancing, dhcp, ipsec, links, metadata, redundancy, ruleset, wireguard
+from drivers.network.virtual_router import balancing, bgp, dhcp, ipsec, links, metadata, redundancy, ruleset, wireguard
 from drivers.network.virtual_router.capabilities import CAPABILITIES, OF_INTERNAL_BALANCERS, OF_VPCS
 from drivers.network.virtual_router.config import RouterConfig
 from drivers.network.virtual_router.render import render
@@ -52,6 +52,7 @@ class VirtualRouter:
             ipsec=ipsec.plan(facts),
             redundancy=pair,
             conntrackd=conntrackd,
+            bgp=bgp.plan(facts),
         )
 
     def render(self, config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:
