@@ -15,10 +15,22 @@ from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
 from systemvm.services.strongswan import Strongswan
 from systemvm.services.wireguard import Wireguard
+from systemvm.services.xl2tpd import Xl2tpd
 
 KINDS: dict[str, tuple[Service, ...]] = {
     "host": (Segments(), Shells(), Guests()),
-    "router": (Links(), Nft(), Wireguard(), Dnsmasq(), Haproxy(), Metadata(), Strongswan(), Conntrackd(), Redundancy()),
+    "router": (
+        Links(),
+        Nft(),
+        Wireguard(),
+        Dnsmasq(),
+        Haproxy(),
+        Metadata(),
+        Strongswan(),
+        Xl2tpd(),
+        Conntrackd(),
+        Redundancy(),
+    ),
 }
 
 PARTIAL = frozenset({"host"})
