@@ -28,8 +28,7 @@ __all__ = ["authority", "clients_lab", "server", "wanted"]
 pytestmark = pytest.mark.netns
 GUEST, OWN, PSK = "10.1.1.5", "203.0.113.9", 'a "pre-shared" key'
 LACKS = l2tp.missing("")
-UML = shutil.which("linux.uml")
-INSIDE = Path("/proc/cmdline").read_text().find("uml_init.sh") >= 0
+UML = None if "uml_init.sh" in Path("/proc/cmdline").read_text() else shutil.which("linux.uml")
 real = pytest.mark.skipif(bool(LACKS), reason=f"{LACKS}; test_it_works_in_user_mode_linux runs it there")
 
 
@@ -91,7 +90,8 @@ def test_a_host_that_cannot_says_so_and_speaks_ikev2(lab, spoken):
 
 @real
 def test_a_client_reaches_a_guest_and_is_cut_off_with_its_user(lab, client, spoken):
-    assert lab.apply(spoken(ANNA, BOB)).status == "applied"
+    outcome = lab.apply(spoken(ANNA, BOB))
+    assert outcome.status == "applied", outcome
     assert states(lab) == {ACCESS: xl2tpd.RUNNING}
     assert connections(lab) == {ACCESS, f"{ACCESS}-l2tp"}
     assert client.secure(ADDRESS["a"], OWN, PSK)

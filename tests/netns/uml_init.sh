@@ -22,10 +22,12 @@ mount -t tmpfs tmpfs /tmp
 mkdir -p /dev/pts /run/netns
 mount -t devpts devpts /dev/pts
 rm -rf /lib/modules && mkdir -p /usr/lib/modules && ln -s /usr/lib/uml/modules/"$(uname -r)" /usr/lib/modules/"$(uname -r)"
+modprobe -a ppp_generic l2tp_ppp esp4
+[ -e /dev/ppp ] || mknod /dev/ppp c 108 0
 ip link set lo up
 cd "$HERE"
 export PYTHONPATH=$HERE PYTHONDONTWRITEBYTECODE=1
 set +e
 "$PYTHON" -m pytest -p no:cacheprovider -p no:xdist -v -s --timeout 100 "$TEST" 2>&1
 echo "ended with $?"
-reboot -f -p 2>/dev/null || echo o > /proc/sysrq-trigger
+"$PYTHON" -c "import ctypes; ctypes.CDLL(None).reboot(0x4321FEDC)"  # off, and not on again
