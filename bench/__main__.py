@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from bench import balancing, bring_up, failover, forwarding, large, memory, replacement, requests, wireguard
+from bench import balancing, bring_up, failover, forwarding, large, memory, replacement, requests, vpc, wireguard
 from bench.cloud import Cloud, Guest, standing
 from bench.figures import Figure, table
 
@@ -75,6 +75,7 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         "burst": lambda: forwarding.burst(cloud, *small()),
         "wireguard": lambda: wireguard.tunnels(cloud, *small()),
         "balancers": lambda: balancing.edits(cloud, small()[0]),
+        "vpc": lambda: vpc.vpcs(cloud),
         "router": lambda: bring_up.router(cloud),
         "guests": lambda: bring_up.guests(cloud),
         "hosts": lambda: bring_up.hosts(cloud),

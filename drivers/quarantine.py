@@ -30,13 +30,17 @@ KINDS = {
 """The fields of a network whose items can be left out one by one, and what such an item is called."""
 VPNS = {"wireguards": "WireGuard VPN", "tunnels": "VPN tunnel"}
 """The fields of an appliance of which the same is true."""
+PEERS = {"peers": "WireGuard peer"}
+"""The field of a WireGuard VPN of which the same is true."""
+_NAMES = KINDS | VPNS | PEERS
 
 
 class Part(NamedTuple):
     """An item of a network's facts.
 
-    :param kind: the field, one of :data:`KINDS` or :data:`VPNS`; ``item`` is the rule's or the guest's UUID.
-    :param network: empty for an item of the appliance itself.
+    :param kind: the field, one of :data:`KINDS`, :data:`VPNS` or :data:`PEERS`; ``item`` is the rule's, guest's or
+        peer's UUID.
+    :param network: its network or WireGuard VPN; empty for an item of the appliance itself.
     """
 
     item: str
@@ -68,7 +72,8 @@ def _without_the_bad(
 ) -> tuple[Result, dict[str, str]]:
     parts = [part for net in facts.networks for part in _parts(net)]
     parts += [Part(_id(item), kind, "") for kind in VPNS for item in getattr(facts, kind)]
-    parts.sort()
+    parts += [Part(_id(peer), "peers", vpn.id) for vpn in facts.wireguards for peer in vpn.peers]
+    parts.sort(key=lambda part: (part.kind in PEERS, part))  # a VPN is tried before its peers, so that they have one
     kept: set[Part] = set()
     best = plan(_only(facts, kept))
     refused: dict[str, str] = {}
@@ -84,7 +89,7 @@ def _without_the_bad(
                 waiting += [group[half:], group[:half]]
             else:
                 (part,) = group
-                refused[part.item] = f"The {(KINDS | VPNS)[part.kind]} {part.item} is left out: {error}"
+                refused[part.item] = f"The {_NAMES[part.kind]} {part.item} is left out: {error}"
         else:
             kept |= set(group)
     return best, refused
@@ -106,6 +111,10 @@ def _only(facts: ApplianceFacts, kept: Collection[Part]) -> ApplianceFacts:
     """Return the facts with no other droppable items than these."""
     networks = tuple(_narrowed(net, kept) for net in facts.networks)
     vpns = {kind: tuple(item for item in getattr(facts, kind) if Part(_id(item), kind, "") in kept) for kind in VPNS}
+    vpns["wireguards"] = tuple(
+        replace(vpn, peers=tuple(peer for peer in vpn.peers if Part(_id(peer), "peers", vpn.id) in kept))
+        for vpn in vpns["wireguards"]
+    )
     return replace(facts, networks=networks, **vpns)  # type: ignore[arg-type]
 
 

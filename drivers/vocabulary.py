@@ -222,6 +222,7 @@ class LoadBalancer:
     :param protocol: ``tcp``, ``udp``, ``tcp-proxy`` or ``ssl``.
     :param sources: CIDRs that may connect; empty is everyone.
     :param settings: per-rule tuning by name (``maxconn``, ``timeout.client`` …).
+    :param internal: between the tiers of a VPC: the address is one of the network's own (createLoadBalancer).
     """
 
     id: str
@@ -237,6 +238,7 @@ class LoadBalancer:
     health: HealthCheck | None = None
     certificate: Certificate | None = None
     settings: tuple[tuple[str, str], ...] = ()
+    internal: bool = False
 
 
 class Lease(NamedTuple):

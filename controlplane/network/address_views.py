@@ -132,7 +132,7 @@ def _networks_of(session: Session, rows: Sequence[PublicIp]) -> dict[int, int | 
     for rule in (PortForward, LoadBalancer) if shared else ():
         led = select(rule.public_ip_id, rule.network_id).where(rule.public_ip_id.in_(shared)).distinct()
         for address, network in session.execute(led):
-            tiers.setdefault(address, set()).add(network)
+            tiers.setdefault(address or 0, set()).add(network)
     return found | {address: next(iter(led)) for address, led in tiers.items() if len(led) == 1}
 
 

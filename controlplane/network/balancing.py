@@ -35,6 +35,18 @@ from controlplane.offering.services import PUBLIC
 from controlplane.zone.zones import Zone
 
 
+def public_of(rule: LoadBalancer) -> PublicIp:
+    """Return the public address of a rule.
+
+    :raises BadParameter: it is one between tiers, for the commands …LoadBalancer.
+    """
+    if rule.public_ip is None:
+        raise BadParameter(
+            f"Invalid parameter id value={rule.uuid}: it balances between tiers, for the commands …LoadBalancer."
+        )
+    return rule.public_ip
+
+
 def transport(protocol: str) -> str:
     """Return what a balanced protocol runs on: ``tcp`` or ``udp``."""
     return "udp" if protocol == "udp" else "tcp"
@@ -146,6 +158,7 @@ class UpdateLoadBalancerRule(Command, name="updateLoadBalancerRule", answer=one(
         """Check, and change the rule."""
         rule = self.id
         network = rule.network
+        public_of(rule)
         if self.algorithm:
             rule.algorithm = one_of(network, "algorithm", self.algorithm, "SupportedLBAlgorithms")
         if self.protocol:
@@ -173,7 +186,7 @@ class UpdateLoadBalancerRule(Command, name="updateLoadBalancerRule", answer=one(
         if old == new:
             return
         give_up(ctx.session, rule.uuid)
-        wanted = PortClaim(public_ip_id=rule.public_ip_id, protocol=new, port=rule.public_port)
+        wanted = PortClaim(public_ip_id=public_of(rule).id, protocol=new, port=rule.public_port)
         wanted.rule_uuid, wanted.purpose = rule.uuid, BALANCING
         claim(ctx.session, wanted, rule.public_port)
         opened = select(FirewallRule.id).where(FirewallRule.related_uuid == rule.uuid)
@@ -181,7 +194,7 @@ class UpdateLoadBalancerRule(Command, name="updateLoadBalancerRule", answer=one(
             close_related(ctx.session, rule.uuid)
             follow = FirewallRule(protocol=new, start=rule.public_port, end=rule.public_port, related_uuid=rule.uuid)
             follow.sources = [rule_text.EVERYONE]
-            open_related(ctx.session, rule.network, rule.public_ip, follow)
+            open_related(ctx.session, rule.network, public_of(rule), follow)
 
 
 class DeleteLoadBalancerRule(Command, name="deleteLoadBalancerRule", answer=success(), job=True,
@@ -192,7 +205,7 @@ class DeleteLoadBalancerRule(Command, name="deleteLoadBalancerRule", answer=succ
 
     def run(self, ctx: Context) -> None:
         """Delete it."""
-        ip = self.id.public_ip
+        ip = public_of(self.id)
         ctx.instance = self.id
         ctx.touch(self.id)
         remove_balancers(ctx.session, LoadBalancer.id == self.id.id)
@@ -219,6 +232,7 @@ class ListLoadBalancerRules(OwnedListing, name="listLoadBalancerRules", answer=m
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep the rules of the machine and of the zone."""
         del ctx
+        query = query.where(LoadBalancer.public_ip_id.is_not(None))
         if self.virtualmachineid is not None:
             served = select(LoadBalancerMember.load_balancer_id).where(
                 LoadBalancerMember.vm_id == self.virtualmachineid.id

@@ -25,6 +25,7 @@ from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway, StaticRoute, gateways_of
 from controlplane.network.tiers import choose_acl, must_not_overlap
 from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import must_be_free, ways_of
 from controlplane.reconcile.targets import Target
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
@@ -155,6 +156,9 @@ class CreatePrivateGateway(Command, name="createPrivateGateway", answer=one("pri
         for other in gateways_of(session, vpc):
             there = str(IPv4Network(f"{other.gateway}/{other.netmask}", strict=False))
             must_not_overlap("ipaddress", str(block), there, f"private gateway {other.uuid} of the VPC")
+        routes = set(session.scalars(select(StaticRoute.uuid).where(StaticRoute.vpc_id == vpc.id)))
+        must_be_free("ipaddress", block, [way for way in ways_of(session, vpc) if way.owner not in routes])
+        must_be_free("ipaddress", block, [way for way in ways_of(session, vpc) if block.supernet_of(way.cidr)])
 
     def _physical(self, session: Session, vpc: Vpc) -> PhysicalNetwork:
         there = session.scalars(select(PhysicalNetwork).where(PhysicalNetwork.zone_id == vpc.zone_id)).all()

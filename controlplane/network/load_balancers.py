@@ -22,7 +22,7 @@ from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import close_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
-from controlplane.network.public_ips import PublicIp, clears_address, clears_nic
+from controlplane.network.public_ips import PublicIp, clears_address, clears_network, clears_nic
 from controlplane.network.rule_text import limiting
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
@@ -45,14 +45,19 @@ class Certificate(Created, Owned, Row):
 
 
 class LoadBalancer(Created, Owned, Row):
-    """A load balancer rule (createLoadBalancerRule)."""
+    """A load balancer rule: of a public address (createLoadBalancerRule), or between tiers (createLoadBalancer).
+
+    :ivar source_address: of a rule between tiers: the address of its own tier that it answers at.
+    """
 
     __tablename__ = "load_balancers"
+    __table_args__ = (UniqueConstraint("network_id", "source_address", "public_port"),)
 
     name: Mapped[str] = mapped_column(String(255))
     description: Mapped[str | None] = mapped_column(String(4096))
     network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"), index=True)
-    public_ip_id: Mapped[int] = mapped_column(ForeignKey("public_ips.id"), index=True)
+    public_ip_id: Mapped[int | None] = mapped_column(ForeignKey("public_ips.id"), index=True)
+    source_address: Mapped[str | None] = mapped_column(String(40))
     algorithm: Mapped[str] = mapped_column(String(20))
     protocol: Mapped[str] = mapped_column(String(20), default="tcp")
     public_port: Mapped[int]
@@ -63,7 +68,7 @@ class LoadBalancer(Created, Owned, Row):
     display: Mapped[bool] = mapped_column(default=True)
     state: Mapped[str] = mapped_column(String(20), default="Active")
     network: Mapped[Network] = relationship()
-    public_ip: Mapped[PublicIp] = relationship()
+    public_ip: Mapped[PublicIp | None] = relationship()
     certificate: Mapped[Certificate | None] = relationship()
     members: Mapped[list[LoadBalancerMember]] = relationship(cascade="all, delete-orphan")
     stickiness: Mapped[StickinessPolicy | None] = relationship(cascade="all, delete-orphan")
@@ -174,7 +179,7 @@ def balancer_views(ctx: Context, rows: Sequence[LoadBalancer]) -> list[BalancerR
     owners, tags, admin = owner_fields(ctx, rows), tags_of(ctx, TAGGABLE, rows), ctx.caller.is_admin
     found = []
     for row in rows:
-        address = addresses[row.public_ip_id]
+        address = addresses[row.public_ip_id or 0]
         found.append(
             BalancerResponse(
                 id=row.uuid,
@@ -217,6 +222,12 @@ def clear_address(session: Session, ip: PublicIp) -> None:
     remove_balancers(session, LoadBalancer.public_ip_id == ip.id)
 
 
+@clears_network
+def clear_network(session: Session, network: Network) -> None:
+    """Remove the load balancer rules of a network that goes: a tier's address stays with its VPC."""
+    remove_balancers(session, LoadBalancer.network_id == network.id)
+
+
 @clears_nic
 def clear_nic(session: Session, nic: Nic) -> list[Network]:
     """Take a NIC out of the rules that it serves."""
@@ -257,13 +268,14 @@ def _fact(rule: LoadBalancer, members: list[vocabulary.Member]) -> vocabulary.Lo
     return vocabulary.LoadBalancer(
         id=rule.uuid,
         name=rule.name,
-        address=rule.public_ip.address,
+        address=rule.public_ip.address if rule.public_ip else rule.source_address or "",
         port=rule.public_port,
         private_port=rule.private_port,
         algorithm=rule.algorithm,
         protocol=rule.protocol,
         members=tuple(members),
         sources=limiting(rule.sources),
+        internal=rule.public_ip is None,
         stickiness=vocabulary.Stickiness(sticky.name, sticky.method, _pairs(sticky.params)) if sticky else None,
         health=vocabulary.HealthCheck(health.path, health.interval, health.timeout, health.healthy, health.unhealthy)
         if health

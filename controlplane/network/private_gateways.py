@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ForeignKey, String, UniqueConstraint, select
@@ -12,11 +13,13 @@ from controlplane.api import dispatch
 from controlplane.db.base import Created, Owned, Row
 from controlplane.network.acls import AclList, acl_facts
 from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import Way, leads
 from controlplane.reconcile.targets import Target
 from controlplane.zone.physical_networks import PhysicalNetwork
 from drivers import vpc as facts
 
 if TYPE_CHECKING:
+    from controlplane.network.networks import Whole
     from controlplane.network.nics import Nic
 
 
@@ -70,6 +73,19 @@ class StaticRoute(Created, Owned, Row):
 
 dispatch.JOB_TABLES["PrivateGateway"] = PrivateGateway
 dispatch.JOB_TABLES["StaticRoute"] = StaticRoute
+
+
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return the networks of a VPC's private gateways, and where its static routes lead."""
+    if not isinstance(whole, Vpc):
+        return
+    for row in gateways_of(session, whole):
+        block = IPv4Network(f"{row.gateway}/{row.netmask}", strict=False)
+        yield Way(f"the network of private gateway {row.uuid}", block, row.uuid, connected=True)
+    routes = select(StaticRoute.uuid, StaticRoute.cidr).where(StaticRoute.vpc_id == whole.id)
+    for uuid, cidr in session.execute(routes):
+        yield Way(f"where static route {uuid} leads", IPv4Network(cidr), uuid)
 
 
 def gateways_of(session: Session, vpc: Vpc) -> Sequence[PrivateGateway]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from ipaddress import IPv4Network
@@ -35,6 +35,7 @@ from controlplane.network.networks import Network, Whole
 from controlplane.network.nics import Nic
 from controlplane.network.rules import remove_tags
 from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import Way, leads
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target, on_settled
 from controlplane.zone.zones import Zone
@@ -351,3 +352,14 @@ def addresses_facts(session: Session, whole: Whole) -> tuple[vocabulary.PublicAd
         )
         for uuid, address, source_nat, gateway, netmask in session.execute(query)
     )
+
+
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return the CIDR of the network or VPC itself, and the zone's public ranges."""
+    if whole.cidr:
+        yield Way(f"{'VPC' if isinstance(whole, Vpc) else 'network'} {whole.name}", IPv4Network(whole.cidr))
+    ranges = select(VlanRange.gateway, VlanRange.netmask).where(VlanRange.zone_id == whole.zone_id)
+    outer = VlanRange.network_id.is_(None), VlanRange.gateway.contains(".")
+    for gateway, netmask in session.execute(ranges.where(*outer).distinct()):
+        yield Way("the zone's public range", IPv4Network(f"{gateway}/{netmask}", strict=False))

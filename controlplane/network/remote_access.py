@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, summarize_address_range
 
 from sqlalchemy import ColumnElement, ForeignKey, Select, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
@@ -36,6 +36,7 @@ from controlplane.network.rule_text import EVERYONE as ANYWHERE
 from controlplane.network.rules import rows_by_id, set_custom_id
 from controlplane.network.vpcs import Vpc
 from controlplane.network.vpn_users import VpnUser
+from controlplane.network.ways import Way, leads, must_be_free, ways_of
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target, touch
 from drivers import ipsec
@@ -179,6 +180,9 @@ class CreateRemoteAccessVpn(Command, name="createRemoteAccessVpn", job=True, cre
         self._must_be_the_only_one(session, whole)
         first, last = _range(self.iprange or RANGE.text(session, account=whole.account_id))
         _must_be_outside(whole.cidr or "", first, last)
+        others = ways_of(session, whole)
+        for block in summarize_address_range(first, last):
+            must_be_free("iprange", block, others)
         issued = vpn_authority.issue(session, ip.address, self.drawn)
         letters = string.ascii_letters + string.digits
         row = RemoteAccessVpn(
@@ -240,6 +244,15 @@ def _must_be_outside(cidr: str, first: IPv4Address, last: IPv4Address) -> None:
         raise BadParameter(
             f"Invalid parameter iprange value={first}-{last}: it must lie outside of the network's CIDR, {cidr}."
         )
+
+
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return the addresses of the clients of a network or VPC, and the server's, which is before them."""
+    for row in session.scalars(select(RemoteAccessVpn).where(_of(whole))):
+        what = f"the clients' of remote access VPN {row.uuid}"
+        for block in summarize_address_range(IPv4Address(row.first) - 1, IPv4Address(row.last)):
+            yield Way(what, block, row.uuid)
 
 
 class DeleteRemoteAccessVpn(Command, name="deleteRemoteAccessVpn", answer=success(), job=True, roles=EVERYONE,

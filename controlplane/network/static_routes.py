@@ -24,6 +24,7 @@ from controlplane.network.public_ips import VlanRange
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.network.tiers import must_not_overlap
 from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import must_be_free, ways_of
 from controlplane.zone import syntax
 
 TAGGABLE = "StaticRoute"
@@ -133,6 +134,9 @@ class CreateStaticRoute(Command, name="createStaticRoute", answer=one("staticrou
                 must_not_overlap("cidr", self.cidr, block, f"a public range of zone {vpc.zone.name}")
         for other in session.scalars(select(StaticRoute).where(StaticRoute.vpc_id == vpc.id)):
             must_not_overlap("cidr", self.cidr, other.cidr, f"static route {other.uuid}")
+        mine = IPv4Network(self.cidr)  # a private gateway's own network is the longer prefix of a route through it
+        others = [way for way in ways_of(session, vpc) if not (way.connected and mine.supernet_of(way.cidr))]
+        must_be_free("cidr", mine, others)
 
 
 class DeleteStaticRoute(Command, name="deleteStaticRoute", answer=success(), roles=EVERYONE, job=True,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ForeignKey, Select, String, UniqueConstraint, or_, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
@@ -26,11 +26,15 @@ from controlplane.network.routers import Router
 from controlplane.network.vpcs import Vpc
 from controlplane.network.vpn_customers import VpnCustomerGateway, ike_fields
 from controlplane.network.vpn_gateways import VpnGateway
+from controlplane.network.ways import Way, leads, ways_of
 from controlplane.reconcile.observations import on_observation
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target
 from drivers import ipsec
 from systemvm.bundle import Observation
+
+if TYPE_CHECKING:
+    from controlplane.network.networks import Whole
 
 STATES = CONNECTED, CONNECTING, FAILED, DISCONNECTED = "Connected", "Connecting", "Error", "Disconnected"
 """What a connection can be in, the best first: where two routers hold one, the better is what counts."""
@@ -188,6 +192,20 @@ def must_fit(
             raise BadParameter(f"{what} is at {customer.gateway}, where VPN connection {other.uuid} leads already.")
         if cidr := _overlap(customer.cidrs, theirs.cidrs):
             raise BadParameter(f"{what} has {cidr}, which overlaps where VPN connection {other.uuid} leads.")
+    mine = {other.uuid for other in connections_from(session, gateway)}
+    for way in ways_of(session, vpc):
+        if way.owner not in mine and (cidr := _overlap(customer.cidrs, [str(way.cidr)])):
+            raise BadParameter(f"{what} has {cidr}, which overlaps {way.cidr}, {way.what}.")
+
+
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return the networks behind the VPN connections of a VPC."""
+    if isinstance(whole, Vpc):
+        query = select(VpnConnection).join(VpnGateway).where(VpnGateway.vpc_id == whole.id)
+        for row in session.scalars(query.options(joinedload(VpnConnection.customer))):
+            what = f"where VPN connection {row.uuid} leads"
+            yield from (Way(what, IPv4Network(cidr), row.uuid) for cidr in row.customer.cidrs)
 
 
 def _overlap(ours: Sequence[str], theirs: Sequence[str]) -> str:

@@ -20,9 +20,10 @@ from controlplane.db.configuration import define
 from controlplane.errors import BadParameter, LimitReached, RuleConflict
 from controlplane.network import wireguard_text
 from controlplane.network.addressing import first_free
+from controlplane.network.ways import Way, must_be_free, ways_of
 from controlplane.network.wireguard_facts import mtu_of
 from controlplane.network.wireguard_peers import PEER, WireguardPeer, peer_views
-from controlplane.network.wireguard_vpns import WireguardVpn, must_be_free, taken
+from controlplane.network.wireguard_vpns import WireguardVpn
 
 LIMIT = define("wireguard.vpn.peers", 1000, "How many peers one WireGuard VPN may have",
                category="Network", within=(1, None))  # fmt: skip
@@ -62,7 +63,7 @@ class PeerTerms(Command):
         )
         siblings = [other for other in others if other is not peer]
         if self.remotecidrlist is not None:
-            peer.remotes = _remotes(session, vpn, siblings, self.remotecidrlist)
+            peer.remotes = _remotes(session, peer, self.remotecidrlist)
         if self.endpoint is not None:
             peer.endpoint = self.endpoint
         if self.keepalive is not None:
@@ -105,12 +106,11 @@ def _networks(vpn: WireguardVpn) -> list[IPv4Network]:
     return [IPv4Network(vpn.whole.cidr)] if vpn.whole.cidr else []
 
 
-def _remotes(session: Session, vpn: WireguardVpn, siblings: list[WireguardPeer], wanted: list[str]) -> list[str]:
+def _remotes(session: Session, peer: WireguardPeer, wanted: list[str]) -> list[str]:
     blocks = [wireguard_text.block("remotecidrlist", text) for text in wanted]
-    others = [*taken(session, vpn.whole), ("the VPN's own addresses", IPv4Network(vpn.cidr))]
-    others += [(f"behind peer {other.name}", IPv4Network(cidr)) for other in siblings for cidr in other.remotes]
+    others = ways_of(session, peer.vpn.whole, but=peer.uuid or "")
     for number, block in enumerate(blocks):
-        before = [("which is in the list as well", other) for other in blocks[:number]]
+        before = [Way("which is in the list as well", other) for other in blocks[:number]]
         must_be_free("remotecidrlist", block, [*others, *before])
     return [str(block) for block in blocks]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 from typing import Any
 
 from sqlalchemy import ForeignKey, String, UniqueConstraint, select
@@ -20,9 +21,11 @@ from controlplane.db.base import Created, Owned, Row
 from controlplane.db.secrets import Secret
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.network.networks import Whole
 from controlplane.network.rules import remove_rows
+from controlplane.network.ways import Way, leads
 from controlplane.network.wireguard_text import Allowed
-from controlplane.network.wireguard_vpns import WireguardVpn, found_of
+from controlplane.network.wireguard_vpns import WireguardVpn, found_of, leads_to
 from controlplane.reconcile.targets import Found, Target
 
 PEER = "WireguardPeer"
@@ -73,6 +76,14 @@ class WireguardPeer(Created, Owned, Row):
 
 
 dispatch.JOB_TABLES[PEER] = WireguardPeer
+
+
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return what is behind the peers of the VPN of a network or VPC."""
+    columns = WireguardPeer.uuid, WireguardPeer.name, WireguardPeer.remotes
+    for uuid, name, remotes in session.execute(select(*columns).join(WireguardVpn).where(leads_to(whole))):
+        yield from (Way(f"behind peer {name}", IPv4Network(cidr), uuid) for cidr in remotes)
 
 
 @dataclass(kw_only=True)

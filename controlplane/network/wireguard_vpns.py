@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network
@@ -25,10 +25,11 @@ from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network import rule_text, wireguard_text
 from controlplane.network.claims import WIREGUARD, PortClaim, claim, give_up
 from controlplane.network.networks import Network, Whole, require_service
-from controlplane.network.public_ips import ALLOCATED, PublicIp, VlanRange, clears_address, used_by
+from controlplane.network.public_ips import ALLOCATED, PublicIp, clears_address, used_by
 from controlplane.network.purposes import must_take, network_of
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import Way, leads, must_be_free, ways_of
 from controlplane.reconcile.targets import Found, Target
 
 TAGGABLE = "WireguardVpn"
@@ -240,7 +241,7 @@ class CreateWireguardVpn(Command, name="createWireguardVpn", answer=one("wiregua
         cidr = wireguard_text.block("cidr", text)
         if not LARGEST <= cidr.prefixlen <= SMALLEST:
             raise BadParameter(f"Invalid parameter cidr value={text}: it must be /{LARGEST} to /{SMALLEST} large.")
-        must_be_free("cidr", cidr, taken(session, whole))
+        must_be_free("cidr", cidr, ways_of(session, whole))
         return cidr
 
 
@@ -253,25 +254,11 @@ def _noun(whole: Whole) -> str:
     return "VPC" if isinstance(whole, Vpc) else "Network"
 
 
-def taken(session: Session, whole: Whole) -> list[tuple[str, IPv4Network]]:
-    """Return what is routed by the router already: the network or VPC, and the zone's public ranges."""
-    name = f"{'VPC' if isinstance(whole, Vpc) else 'network'} {whole.name}"
-    found = [(name, IPv4Network(whole.cidr))] if whole.cidr else []
-    ranges = select(VlanRange.gateway, VlanRange.netmask).where(VlanRange.zone_id == whole.zone_id)
-    outer = VlanRange.network_id.is_(None), VlanRange.gateway.contains(".")
-    for gateway, netmask in session.execute(ranges.where(*outer).distinct()):
-        found.append(("the zone's public range", IPv4Network(f"{gateway}/{netmask}", strict=False)))
-    return found
-
-
-def must_be_free(parameter: str, cidr: IPv4Network, others: Sequence[tuple[str, IPv4Network]]) -> None:
-    """Make sure that a CIDR overlaps none of these.
-
-    :raises RuleConflict: it does; the sentence names what.
-    """
-    for what, other in others:
-        if cidr.overlaps(other):
-            raise RuleConflict(f"Invalid parameter {parameter} value={cidr}: it overlaps {other}, {what}.")
+@leads
+def ways(session: Session, whole: Whole) -> Iterable[Way]:
+    """Return the addresses within the tunnels of the VPN of a network or VPC."""
+    for uuid, cidr in session.execute(select(WireguardVpn.uuid, WireguardVpn.cidr).where(leads_to(whole))):
+        yield Way(f"the addresses of WireGuard VPN {uuid}", IPv4Network(cidr), uuid)
 
 
 class DeleteWireguardVpn(Command, name="deleteWireguardVpn", answer=success(), job=True, instance=TAGGABLE,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from systemvm.services import HostSettings
 _log = logging.getLogger(__name__)
 _TALKING = frozenset({"01", "03", "04", "05", "08", "09", "0B"})
 """States, as proc_net_tcp(5) has them, of a connection that somebody still wants."""
+_ACCEPTED = frozenset({"03"})
+"""A connection that a client has asked for, and has not yet said anything on."""
+_SETTLING = 0.5
 _ASKED = "02"
 """A connection that the router has asked for, and that may come about yet."""
 Flow = tuple[str, int, str, int]
@@ -58,8 +62,8 @@ class Way(NamedTuple):
 def prepare(host: HostSettings, old: str, ways: Sequence[Way]) -> bool:
     """Have the frames of the old shell's own connections go their own way, before the new one is plugged.
 
-    What the old one opens for them, towards its balancers' servers, is let out, too; a new connection of somebody
-    else's is the new one's.
+    What the old one opens for them, towards its balancers' servers, is let out, too. Who asks for a connection (again,
+    as no answer came, or with ports that were used before) is the new one's from then on.
 
     :return: False where the kernel cannot (netdev egress hooks came with Linux 5.16): these connections break then.
     """
@@ -76,7 +80,8 @@ def _chains(number: int, way: Way) -> str:
     inward, outward = "ip saddr . tcp sport . ip daddr . tcp dport", "ip daddr . tcp dport . ip saddr . tcp sport"
     return f"""\tchain to_{number} {{
 \t\ttype filter hook egress device "{way.new}" priority filter;
-\t\ttcp flags & (syn | ack) != syn {inward} @flows fwd to "{way.old}"
+\t\ttcp flags & (syn | ack) == syn delete @flows {{ {inward} }}
+\t\t{inward} @flows fwd to "{way.old}"
 \t}}
 \tchain from_{number} {{
 \t\ttype filter hook ingress device "{way.old}" priority filter;
@@ -91,6 +96,13 @@ def begin(host: HostSettings, old: str, ways: Sequence[Way]) -> None:
     table = f"netdev {_table(old)}"
     closed = "".join(f"add rule {table} from_{number} drop\n" for number in range(len(ways)))
     _run(host, closed + _add(table, flows(old)))
+
+
+def settle(space: str) -> None:
+    """Wait, not for long, for the clients that were answered just before the cut: their listener must be there yet."""
+    deadline = time.monotonic() + _SETTLING
+    while flows(space, _ACCEPTED) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def end(host: HostSettings, old: str) -> None:

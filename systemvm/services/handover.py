@@ -64,6 +64,7 @@ def take_over(host: HostSettings, bay: Bay, name: str, follows: str, ports: Sequ
             drain.begin(host, old, ways)
         announce_addresses(new)
         _adopt_tunnels(_place(host, follows), _place(host, name))
+        drain.settle(old)
         haproxy.retire(_place(host, follows))
     finally:
         _loose(new, note.read_text(encoding="ascii"))

@@ -2,6 +2,8 @@
 
 A segment is known by its bridge's name. Its VXLAN device speaks from the host's tunnel address over the guest uplink,
 to a multicast group that follows from the VNI (RFC 7348); an 802.1Q interface sits on the uplink of its traffic type.
+Where the kernel has no 802.1Q, and always for segments of the provider Ovs, Open vSwitch puts the tag on instead: a
+cable joins the bridge to the virtual switch on the uplink.
 A segment that nothing wants any more goes when its last port has gone.
 """
 
@@ -19,6 +21,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from systemvm import links, netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.links import Link
+from systemvm.openflow import Lane
+from systemvm.ovs import Vswitch
 from systemvm.ports import Bay
 from systemvm.services import HostSettings, Place
 
@@ -44,6 +48,12 @@ class Segment:
     traffic: str
     uplink: str
     mtu: int
+    members: tuple[str, ...] = ()
+
+    @property
+    def far_end(self) -> str:
+        """The virtual switch's end of the cable whose other end is ``device``."""
+        return f"o{self.device}"
 
     def uplink_of(self, host: HostSettings) -> str:
         """Return the host's device for this traffic.
@@ -59,7 +69,8 @@ class Segment:
 def wanted(bundle: Bundle) -> tuple[Segment, ...]:
     """Return the segments of a bundle."""
     texts = (file.content for file in bundle.files if file.service == Segments.name)
-    return tuple(Segment(**segment) for text in texts for segment in json.loads(text))
+    found = (segment for text in texts for segment in json.loads(text))
+    return tuple(Segment(**(segment | {"members": tuple(segment.get("members", ()))})) for segment in found)
 
 
 def bay(host: HostSettings, bundle: Bundle | None) -> Bay:
@@ -126,35 +137,54 @@ class Segments:
     def activate(self, place: Place, old: Bundle | None, new: Bundle) -> list[Failure]:
         """Make what is missing; a segment that cannot be made is a failure of its own."""
         del old
-        return self._bring_about(place.host, new)[1]
+        return self._bring_about(place, new)[1]
 
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
         """Make again what was lost, and remove what nothing uses."""
-        return self._bring_about(place.host, bundle)[0]
+        return self._bring_about(place, bundle)[0]
 
     def observe(self, place: Place, bundle: Bundle) -> Observation:
         """Say of each segment whether it carries."""
         found = bay(place.host, bundle).bridges
         reason = f"{place.host.host} does not have its bridge."
-        health = ((f"segment {s.id}", "" if s.id in found else reason) for s in wanted(bundle))
+        health = [(f"segment {s.id}", "" if s.id in found else reason) for s in wanted(bundle)]
+        switch = Vswitch(place)
+        if switch.wanted:
+            health.append(("openvswitch", switch.trouble()))
         return Observation(bundle.target, health=tuple(health))
 
     def remove(self, place: Place) -> None:
-        """Remove every segment that no port is in."""
+        """Remove every segment that no port is in, and end the virtual switch."""
+        Vswitch(place).remove()
         prune(place.host, None, bay(place.host, None).present)
 
-    def _bring_about(self, host: HostSettings, bundle: Bundle) -> tuple[list[str], list[Failure]]:
-        done, failures = [], []
+    def _bring_about(self, place: Place, bundle: Bundle) -> tuple[list[str], list[Failure]]:
+        done, failures, host = [], [], place.host
         if host.namespace:
             _leave_frames_alone(host.namespace)
         with netns.netlink(host.namespace) as ip:
-            present = links.read(ip)
+            maker = _Maker(ip, host, links.read(ip))
             for segment in wanted(bundle):
                 try:
-                    done += _Maker(ip, host, present).ensure(segment)
+                    done += maker.ensure(segment)
                 except (RuntimeError, NetlinkError, OSError) as error:
                     failures.append(Failure(segment.id, _sentence(host, segment, error)))
-        return done + prune(host, bundle, present), failures
+        done += prune(host, bundle, maker.present)
+        try:
+            done += _switch(place, maker)
+        except (RuntimeError, OSError) as error:
+            switched = (segment for on in maker.switched.values() for segment in on)
+            failures += [Failure(segment.id, _sentence(host, segment, error)) for segment in switched]
+        return done, failures
+
+
+def _switch(place: Place, maker: _Maker) -> list[str]:
+    """Have Open vSwitch carry the segments that are its."""
+    lanes = {}
+    for uplink, segments in maker.switched.items():
+        ours = ((s, s.members if s.kind == "vs" else None) for s in segments)
+        lanes[uplink] = [Lane(segment.far_end, segment.number, members) for segment, members in ours]
+    return Vswitch(place).ensure(lanes, {link.name: link.index for link in maker.present.values()})
 
 
 def _leave_frames_alone(namespace: str) -> None:
@@ -168,8 +198,8 @@ def _leave_frames_alone(namespace: str) -> None:
 
 def _sentence(host: HostSettings, segment: Segment, error: Exception) -> str:
     what = segment.kind if segment.kind == "untagged" else f"{segment.kind} {segment.number}"
-    if isinstance(error, NetlinkError) and error.code == errno.EOPNOTSUPP and segment.kind == "vlan":
-        error = RuntimeError("its kernel has no 802.1Q (module 8021q, CONFIG_VLAN_8021Q)")
+    if segment.kind == "vlan" and not isinstance(error, NetlinkError) and "Open vSwitch" in str(error):
+        error = RuntimeError(f"its kernel has no 802.1Q (module 8021q, CONFIG_VLAN_8021Q), and {error}")
     if isinstance(error, NetlinkError) and error.code == errno.EOPNOTSUPP and segment.kind == "vxlan":
         error = RuntimeError("its kernel has no VXLAN (module vxlan, CONFIG_VXLAN)")
     return f"{host.host} cannot carry {segment.traffic} {what}: {error}"
@@ -181,6 +211,8 @@ class _Maker:
     def __init__(self, ip: IPRoute, host: HostSettings, present: dict[str, Link]) -> None:
         self.ip, self.host, self.present = ip, host, present
         self.mark = links.mark(host.prefix, "segment")
+        self.switched: dict[str, list[Segment]] = {}
+        """Uplink → the segments on it that Open vSwitch carries."""
 
     def ensure(self, segment: Segment) -> list[str]:
         uplink = self._uplink(segment)
@@ -236,7 +268,7 @@ class _Maker:
         return self._read(segment.bridge)
 
     def _device(self, segment: Segment, uplink: Link) -> tuple[Link, bool]:
-        spec = {"kind": "vlan", "link": uplink.index, "vlan_id": segment.number}
+        spec: dict[str, int | str] = {"kind": "vlan", "link": uplink.index, "vlan_id": segment.number}
         if segment.kind == "vxlan":
             spec = {
                 "kind": "vxlan",
@@ -247,15 +279,40 @@ class _Maker:
                 "vxlan_port": _VXLAN_PORT,
             }
         made_as = f"{self.mark}{segment.mtu} {' '.join(str(value) for value in spec.values())}"
+        cable = f"{self.mark}{segment.mtu} {segment.far_end}"
         device = self.present.get(segment.device)
         if device is not None and device.alias == made_as:
             return device, False
+        if device is not None and device.alias == cable and segment.far_end in self.present:
+            self._carry(segment, uplink)
+            return device, False
         if device is not None:
             self.ip.link("del", index=device.index)
-        self.ip.link("add", ifname=segment.device, mtu=segment.mtu, **spec)
+        if segment.kind == "vs" or not self._add(segment, spec):
+            peer = {"ifname": segment.far_end, "mtu": segment.mtu}
+            self.ip.link("add", ifname=segment.device, kind="veth", mtu=segment.mtu, peer=peer)
+            self._carry(segment, uplink)
+            made_as = cable
         links.silence(self.host.namespace, segment.device)
         self.ip.link("set", index=links.index(self.ip, segment.device), ifalias=made_as)
         return self._read(segment.device), True
+
+    def _add(self, segment: Segment, spec: dict[str, int | str]) -> bool:
+        """Make the kernel's own device; False where its 802.1Q is not there and Open vSwitch can do the same."""
+        try:
+            self.ip.link("add", ifname=segment.device, mtu=segment.mtu, **spec)
+        except NetlinkError as error:
+            if segment.kind == "vlan" and error.code == errno.EOPNOTSUPP:
+                return False
+            raise
+        return True
+
+    def _carry(self, segment: Segment, uplink: Link) -> None:
+        """Note that Open vSwitch has the segment, with its end of the cable up."""
+        links.silence(self.host.namespace, segment.far_end)
+        self.ip.link("set", index=links.index(self.ip, segment.far_end), state="up")
+        self._read(segment.far_end)
+        self.switched.setdefault(uplink.name, []).append(segment)
 
     def _read(self, name: str) -> Link:
         self.present[name] = links.read(self.ip, name)[name]

@@ -260,7 +260,7 @@ def test_a_list_has_protocols_and_ports(ground, network, add):
         ({"endpoint": "198.51.100.700:1"}, BadParameter, "an IPv4 address and a port"),
         ({"keepalive": "65536"}, BadParameter, "0 to 65535"),
         ({"remotecidrlist": "10.1.1.64/26"}, RuleConflict, "overlaps 10.1.1.0/24, network web"),
-        ({"remotecidrlist": "10.250.0.64/26"}, RuleConflict, "the VPN's own addresses"),
+        ({"remotecidrlist": "10.250.0.64/26"}, RuleConflict, "the addresses of WireGuard VPN"),
         ({"remotecidrlist": "10.9.1.0/24"}, RuleConflict, "overlaps 10.9.0.0/16, behind peer first"),
         ({"remotecidrlist": "10.7.0.0/24,10.7.0.0/16"}, RuleConflict, "in the list as well"),
         ({"remotecidrlist": "203.0.113.0/24"}, RuleConflict, "public range"),

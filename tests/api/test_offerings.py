@@ -128,7 +128,6 @@ def test_what_no_network_could_be_given_is_refused(cloud):
             {"supportedservices": ALL},
             "cannot do SupportedSourceNatTypes=perzone for service SourceNat: it has peraccount",
         ),
-        (_choice("SourceNat", "RedundantRouter", "true"), {"supportedservices": ALL}, "cannot do RedundantRouter=true"),
         (_choice("Dns", "AllowDnsSuffixModification", "x"), {"supportedservices": ALL}, "cannot be chosen"),
         (_choice("Vpn", "RedundantRouter", "true"), {"supportedservices": ALL}, "Vpn is not among"),
     )

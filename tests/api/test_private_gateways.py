@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from ipaddress import IPv4Network
+
 import pytest
 
 from controlplane.errors import BadParameter, InUse, RuleConflict, Unsupported
@@ -9,6 +12,8 @@ from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import PortForward
 from controlplane.network.private_gateways import PrivateGateway, StaticRoute
 from controlplane.network.public_ips import PublicIp
+from controlplane.network.vpn_connections import VpnConnection
+from controlplane.network.wireguard_peers import WireguardPeer
 from controlplane.zone.physical_networks import Vnet
 from tests.api.test_vpcs import facts
 from tests.api.vpc_world import TIER_INTERNAL, vpc_world
@@ -188,3 +193,80 @@ def test_a_tier_with_internal_balancing_has_no_public_rules(here, vpc):
     with pytest.raises(Unsupported, match="has Internal load balancing"):
         here.cloud("createLoadBalancerRule", publicipid=address, networkid=web["id"], name="x", algorithm="roundrobin",
                    publicport=81, privateport=81)  # fmt: skip
+
+
+class Ways:
+    """A VPC with what all kinds of ways hang on, and how each is made for a CIDR."""
+
+    def __init__(self, here, vpc):
+        self.here, self.vpc, self.cloud, self.done = here, vpc, here.cloud, here.done
+        self.plugged = gateway(here, vpc)["id"]
+        self.source_nat = self.cloud("listPublicIpAddresses", vpcid=vpc)["publicipaddress"][0]["id"]
+        self.wireguard = self.done(self.cloud("createWireguardVpn", vpcid=vpc, cidr="10.250.0.0/24"))["id"]
+        self.own = self.done(self.cloud("createVpnGateway", vpcid=vpc))["id"]
+        self.numbers = itertools.count(10)
+
+    def route(self, cidr):
+        self.done(self.cloud("createStaticRoute", gatewayid=self.plugged, cidr=cidr))
+
+    def plug(self, cidr):
+        block = IPv4Network(cidr)
+        given = {"ipaddress": block[2], "gateway": block[1], "netmask": block.netmask}
+        gateway(self.here, self.vpc, vlan=next(self.numbers), **given)
+
+    def peer(self, cidr):
+        name = f"s{next(self.numbers)}"
+        self.done(self.cloud("addWireguardPeer", wireguardvpnid=self.wireguard, name=name, remotecidrlist=cidr))
+
+    def tunnel(self, cidr):
+        terms = {"ipsecpsk": "a very secret key", "ikepolicy": "aes128-sha1;modp1536", "esppolicy": "aes256-sha256"}
+        at = f"198.51.100.{next(self.numbers)}"
+        office = self.done(self.cloud("createVpnCustomerGateway", gateway=at, cidrlist=cidr, **terms))["id"]
+        self.done(self.cloud("createVpnConnection", s2scustomergatewayid=office, s2svpngatewayid=self.own))
+
+    def dial(self, cidr):
+        block = IPv4Network(cidr)
+        self.done(self.cloud("createRemoteAccessVpn", publicipid=self.source_nat, iprange=f"{block[1]}-{block[9]}"))
+
+    def rows(self):
+        return [
+            len(self.here.there.rows(table)) for table in (StaticRoute, PrivateGateway, WireguardPeer, VpnConnection)
+        ]
+
+    def refused(self, make, cidr):
+        before = self.rows()
+        with pytest.raises((BadParameter, RuleConflict), match=r"Invalid parameter \w+ value=.*(overlaps|outside)"):
+            make(cidr)
+        assert before == self.rows()
+
+
+def test_no_two_ways_of_a_vpc_lead_to_the_same_addresses(here, vpc):
+    ways = Ways(here, vpc)
+    made = {ways.route: "172.20.0.0/16", ways.peer: "10.8.0.0/16", ways.tunnel: "10.9.0.0/16", ways.dial: "10.7.0.0/24"}
+    for make, cidr in made.items():
+        make(cidr)
+    others = {"plug": "172.16.1.0/24", "wireguard": "10.250.0.0/24", "vpc": "10.1.0.0/16"}
+    for make in (ways.route, ways.plug, ways.peer, ways.tunnel):
+        for cidr in [*made.values(), *others.values()]:
+            if (make, cidr) != (ways.plug, made[ways.route]):  # how to get to the next router, within a wider route
+                ways.refused(make, str(next(IPv4Network(cidr).subnets(new_prefix=26))))
+    ways.cloud("deleteRemoteAccessVpn", publicipid=ways.source_nat)
+    for cidr in {*made.values(), *others.values()} - {made[ways.dial]}:
+        ways.refused(ways.dial, cidr)
+    ways.dial(made[ways.dial])
+
+
+def test_the_longer_prefix_of_a_route_may_be_a_private_gateways(here, vpc):
+    ways = Ways(here, vpc)
+    ways.route("172.16.0.0/18")
+    ways.route("172.20.0.0/16")
+    ways.plug("172.20.1.0/24")
+    ways.refused(ways.plug, "172.20.0.0/15")
+
+
+def test_a_peer_is_not_in_its_own_way(here, vpc):
+    ways = Ways(here, vpc)
+    ways.peer("10.8.0.0/16")
+    (kept,) = ways.cloud("listWireguardPeers")["wireguardpeer"]
+    changed = ways.done(ways.cloud("updateWireguardPeer", id=kept["id"], remotecidrlist="10.8.0.0/17"))
+    assert changed["remotecidrlist"] == "10.8.0.0/17"

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +130,10 @@ class Zone:
         left = netns.names(self.fabric.prefix)
         left += [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.state) in line]
         left += [str(path) for path in Path("/sys/fs/cgroup").rglob(f"netspine-{self.fabric.prefix}*")]
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if "ovs" in (line := process.read_text()) and str(self.state) in line:
+                    left.append(line)
         for process in Path("/proc").glob("[0-9]*/mountinfo"):
             try:
                 if str(self.state) in process.read_text():

@@ -125,20 +125,6 @@ def test_a_segment_that_cannot_be_says_why_and_the_others_stand(cloud, segment, 
     assert health["segment s"]
 
 
-def test_vlans_are_carried_where_the_kernel_can(cloud):
-    """Where it cannot, the sentence names what the kernel lacks."""
-    vlan = Segment("v", "vlan://100", "Public")
-    guests = [cloud.guest(number, nic(number)._replace(segment="v")) for number in (10, 11)]
-    failures = cloud.apply("h1", vlan, guests[0])
-    if failures:
-        assert "802.1Q (module 8021q, CONFIG_VLAN_8021Q)" in failures[0].reason
-        return
-    cloud.apply("h2", vlan, guests[1])
-    for number in (10, 11):
-        cloud.address(number, f"10.1.1.{number}")
-    cloud.exec("vm/vm10", "ping", "-c", "1", "10.1.1.11")
-
-
 def test_an_operators_own_bridge_is_used_and_left(cloud):
     space = cloud.fabric.namespace("h1")
     netns.run(space, ["ip", "link", "add", "cloudbr0", "type", "bridge"])

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from bench import traffic
 from controlplane.demo_zone import NOW
 from systemvm import bpf
-from tests.spine import traffic
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]

@@ -92,8 +92,15 @@ def rules(world: World, shop: Shop) -> str:
     return re.sub(r"elements = \{([^}]*)\}", lambda found: str(sorted(map(str.strip, found[1].split(",")))), text)
 
 
+def counted(world: World, shop: Shop) -> list[int]:
+    """The network's bytes in both directions; empty while none were seen."""
+    found = world.api.listNetworks(id=shop.net["id"])["network"][0]
+    return [found["receivedbytes"], found["sentbytes"]] if found["receivedbytes"] else []
+
+
 def test_a_restart_with_cleanup_is_not_noticed(world: World, shop: Shop, busy):
     before, kernel = world.router(shop.net["id"]), rules(world, shop)
+    count = until(lambda: counted(world, shop))
     assert kernel
     with busy:
         begun = time.monotonic()
@@ -110,3 +117,4 @@ def test_a_restart_with_cleanup_is_not_noticed(world: World, shop: Shop, busy):
     assert macs[0] == macs[1]
     until(lambda: not world.api.listRouters(keyword=before["name"], listall=True), 20)
     until(lambda: before["name"] not in str(world.kernel()))
+    until(lambda: all(now >= was for now, was in zip(counted(world, shop), count, strict=True)))

@@ -50,3 +50,32 @@ def test_a_web_and_a_db_tier(world: World):
     api.deleteVPC(id=vpc, **NOW)
     until(lambda: not world.sql("SELECT id FROM public_ips WHERE vpc_id IS NOT NULL"))
     assert not world.sql("SELECT id FROM vpcs WHERE removed IS NULL")
+
+
+def test_an_internal_load_balancer_answers_the_vpc_alone(world: World):
+    api = world.api
+    offering = api.listVPCOfferings(name="Default VPC offering")["vpcoffering"][0]["id"]
+    made = {"name": "inner", "zoneid": world.zone, "vpcofferingid": offering, "cidr": "10.8.0.0/16"}
+    vpc = api.createVPC(**made, **NOW)["vpc"]["id"]
+    lists = {row["name"]: row["id"] for row in api.listNetworkACLLists()["networkacllist"]}
+    inside = {"vpcid": vpc, "netmask": "255.255.255.0", "aclid": lists["default_allow"]}
+    web = world.network(TIER, gateway="10.8.1.1", **inside)
+    app = world.network(f"{TIER}WithInternalLB", gateway="10.8.2.1", **inside)
+    front, back = world.guest(web["id"]), world.guest(app["id"])
+    asked = {"name": "app", "algorithm": "roundrobin", "scheme": "Internal", "sourceport": 8080, "instanceport": 5000}
+    asked |= {"networkid": app["id"], "sourceipaddressnetworkid": app["id"], "sourceipaddress": "10.8.2.100"}
+    rule = api.createLoadBalancer(**asked, **NOW)["loadbalancer"]
+    at, vip = f"vm/{front['name']}", "10.8.2.100"
+    with answering(world.space(f"vm/{back['name']}"), tcp=(5000,)):
+        api.assignToLoadBalancerRule(id=rule["id"], virtualmachineids=back["id"], **NOW)
+        assert until(lambda: world.ask(vip, 8080, where=at, seconds=SHORT)).startswith("5000 ")
+        assert world.ask(vip, 8080, where=f"vm/{back['name']}").startswith("5000 ")
+        assert not world.ask(vip, 8080, seconds=SHORT)
+        api.replaceNetworkACLList(aclid=lists["default_deny"], networkid=app["id"], **NOW)
+        assert not world.ask(vip, 8080, where=at, seconds=SHORT)
+    for guest in (front, back):
+        api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
+    for tier in (web, app):
+        api.deleteNetwork(id=tier["id"], **NOW)
+    api.deleteVPC(id=vpc, **NOW)
+    assert not world.sql("SELECT id FROM load_balancers WHERE source_address IS NOT NULL")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.hypervisor.namespace import Namespace
-from drivers.hypervisor.namespace.config import SegmentConfig, port_name
+from drivers.hypervisor.namespace.config import APPLIANCES, SegmentConfig, port_name
+from drivers.network.virtual_router.redundancy import shared_mac
 from drivers.vocabulary import Guest, HostFacts, Nic, Segment, Shell
 from systemvm.services.segments import group
 
@@ -96,3 +97,21 @@ def test_facts_that_cannot_be_are_refused(wrong, sentence):
 def test_the_multicast_group_follows_from_the_vni():
     assert group(5001) == "239.0.19.137"
     assert group(2**24 - 1) == "239.255.255.255"
+
+
+def test_the_members_of_a_segment_of_flows_are_those_who_live_here():
+    segments = (Segment("s", "vs://300", "Guest"), Segment("t", "vlan://301", "Guest"))
+    guests = (guest("g1", nic("a", "s")), guest("g2", nic("b", "t")))
+    router = Shell("r", "r-1-VM", (nic("c", "s")._replace(mac="02:00:00:00:00:0c"), nic("d", "t", 1)))
+    config = DRIVER.plan(HostFacts("h", "h", segments, guests, (router,)))
+    assert config.segments[0].kind == "vs"
+    assert config.segments[0].members == (guests[0].nics[0].mac, "02:00:00:00:00:0c", APPLIANCES)
+    assert config.segments[1].members == ()
+    plain = DRIVER.plan(HostFacts("h", "h", segments, guests, ()))
+    assert plain.segments[0].members == (guests[0].nics[0].mac,)
+
+
+def test_the_shared_macs_of_routers_are_among_those_of_appliances():
+    prefix, _, mask = APPLIANCES.partition("/")
+    assert mask == "ff:00:00:00:00:00"
+    assert shared_mac("group", "segment")[:2] == prefix[:2]

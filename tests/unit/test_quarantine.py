@@ -74,6 +74,21 @@ def test_a_bad_vpn_stops_no_rule():
     assert made == written(good)
 
 
+def test_a_bad_peer_stops_neither_its_vpn_nor_another_peer():
+    good = wireguard()
+    (vpn,) = good.wireguards
+    spoilt = {"address": "nowhere", "public_key": "no key\n", "remotes": ("10.0.0.0/33",)}
+    bad = [
+        replace(vpn.peers[0], id=uid(98, number), **{key: value}) for number, (key, value) in enumerate(spoilt.items())
+    ]
+    whole = replace(good, wireguards=(replace(vpn, peers=(bad[0], *vpn.peers, *bad[1:])),))
+    made, refused = plan_around(written, whole)
+    assert set(refused) == {peer.id for peer in bad}
+    assert made == written(good)
+    assert plan_around(written, whole, refused) == (made, refused)
+    assert all(f"WireGuard peer {item} is left out: " in reason for item, reason in refused.items())
+
+
 def test_of_two_that_exclude_each_other_one_stays_and_it_is_always_the_same():
     one, two = (StaticNat(uid(8, number), SECOND, f"10.1.1.{4 + number}") for number in (1, 2))
     facts = appliance(network(static_nats=(two, one)))

@@ -31,6 +31,18 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_agents_uuid")),
     )
     op.create_table(
+        "certificate_authorities",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=60), nullable=False),
+        sa.Column("certificate", sa.Text(), nullable=False),
+        sa.Column("key", Secret(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_certificate_authorities")),
+        sa.UniqueConstraint("name", name=op.f("uq_certificate_authorities_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_certificate_authorities_uuid")),
+    )
+    op.create_table(
         "configuration",
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("scope", sa.String(length=20), nullable=False),
@@ -180,26 +192,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_service_offerings_uuid")),
     )
     op.create_table(
-        "vpc_offerings",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("uuid", sa.String(length=40), nullable=False),
-        sa.Column("name", sa.String(length=255), nullable=False),
-        sa.Column("unique_name", sa.String(length=255), nullable=False),
-        sa.Column("display_text", sa.String(length=255), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("default", sa.Boolean(), nullable=False),
-        sa.Column("services", sa.JSON(), nullable=False),
-        sa.Column("redundant", sa.Boolean(), nullable=False),
-        sa.Column("domain_uuids", sa.JSON(), nullable=False),
-        sa.Column("zone_uuids", sa.JSON(), nullable=False),
-        sa.Column("sort_key", sa.Integer(), nullable=False),
-        sa.Column("created", UtcDateTime(), nullable=False),
-        sa.Column("removed", UtcDateTime(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpc_offerings")),
-        sa.UniqueConstraint("unique_name", name=op.f("uq_vpc_offerings_unique_name")),
-        sa.UniqueConstraint("uuid", name=op.f("uq_vpc_offerings_uuid")),
-    )
-    op.create_table(
         "accounts",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
@@ -244,6 +236,7 @@ def upgrade() -> None:
         sa.Column("persistent", sa.Boolean(), nullable=False),
         sa.Column("egress_allow", sa.Boolean(), nullable=False),
         sa.Column("for_vpc", sa.Boolean(), nullable=False),
+        sa.Column("internet_protocol", sa.String(length=20), nullable=False),
         sa.Column("network_rate", sa.Integer(), nullable=True),
         sa.Column("max_connections", sa.Integer(), nullable=True),
         sa.Column("keep_alive", sa.Boolean(), nullable=False),
@@ -308,6 +301,7 @@ def upgrade() -> None:
         sa.Column("absent", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("refused", sa.JSON(), nullable=False),
         sa.Column("applied", UtcDateTime(), nullable=True),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["agent_id"], ["agents.id"], name=op.f("fk_targets_agent_id")),
@@ -319,6 +313,32 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_targets_agent_id"), ["agent_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_targets_kind"), ["kind"], unique=False)
 
+    op.create_table(
+        "vpc_offerings",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("unique_name", sa.String(length=255), nullable=False),
+        sa.Column("display_text", sa.String(length=255), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("default", sa.Boolean(), nullable=False),
+        sa.Column("services", sa.JSON(), nullable=False),
+        sa.Column("capabilities", sa.JSON(), nullable=False),
+        sa.Column("redundant", sa.Boolean(), nullable=False),
+        sa.Column("internet_protocol", sa.String(length=20), nullable=False),
+        sa.Column("domain_uuids", sa.JSON(), nullable=False),
+        sa.Column("zone_uuids", sa.JSON(), nullable=False),
+        sa.Column("service_offering_id", sa.Integer(), nullable=True),
+        sa.Column("sort_key", sa.Integer(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("removed", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["service_offering_id"], ["service_offerings.id"], name=op.f("fk_vpc_offerings_service_offering_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpc_offerings")),
+        sa.UniqueConstraint("unique_name", name=op.f("uq_vpc_offerings_unique_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vpc_offerings_uuid")),
+    )
     op.create_table(
         "zones",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -352,6 +372,21 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("zones", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_zones_name"), ["name"], unique=False)
+
+    op.create_table(
+        "guest_ipv6_prefixes",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("prefix", sa.String(length=50), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_guest_ipv6_prefixes_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_guest_ipv6_prefixes")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_guest_ipv6_prefixes_uuid")),
+        sa.UniqueConstraint("zone_id", "prefix", name=op.f("uq_guest_ipv6_prefixes_zone_id_prefix")),
+    )
+    with op.batch_alter_table("guest_ipv6_prefixes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_guest_ipv6_prefixes_zone_id"), ["zone_id"], unique=False)
 
     op.create_table(
         "image_stores",
@@ -602,6 +637,8 @@ def upgrade() -> None:
         sa.Column("api_key", sa.String(length=255), nullable=True),
         sa.Column("secret_key", Secret(), nullable=True),
         sa.Column("default", sa.Boolean(), nullable=False),
+        sa.Column("login_attempts", sa.Integer(), nullable=False),
+        sa.Column("login_failed", UtcDateTime(), nullable=True),
         sa.Column("removed_key", sa.Integer(), nullable=False),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.Column("removed", UtcDateTime(), nullable=True),
@@ -619,6 +656,112 @@ def upgrade() -> None:
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_users_account_id"), ["account_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_users_domain_id"), ["domain_id"], unique=False)
+
+    op.create_table(
+        "vpcs",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("display_text", sa.String(length=255), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("offering_id", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("cidr", sa.String(length=40), nullable=False),
+        sa.Column("network_domain", sa.String(length=255), nullable=False),
+        sa.Column("dns", sa.JSON(), nullable=False),
+        sa.Column("dns6", sa.JSON(), nullable=False),
+        sa.Column("public_mtu", sa.Integer(), nullable=False),
+        sa.Column("redundant", sa.Boolean(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("restart_required", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("removed", UtcDateTime(), nullable=True),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vpcs_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vpcs_domain_id")),
+        sa.ForeignKeyConstraint(["offering_id"], ["vpc_offerings.id"], name=op.f("fk_vpcs_offering_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_vpcs_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpcs")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vpcs_uuid")),
+    )
+    with op.batch_alter_table("vpcs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vpcs_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpcs_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpcs_name"), ["name"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpcs_state"), ["state"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpcs_zone_id"), ["zone_id"], unique=False)
+
+    op.create_table(
+        "vpn_customer_gateways",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("gateway", sa.String(length=40), nullable=False),
+        sa.Column("cidrs", sa.JSON(), nullable=False),
+        sa.Column("psk", Secret(), nullable=False),
+        sa.Column("ike_policy", sa.String(length=255), nullable=False),
+        sa.Column("esp_policy", sa.String(length=255), nullable=False),
+        sa.Column("ike_lifetime", sa.Integer(), nullable=False),
+        sa.Column("esp_lifetime", sa.Integer(), nullable=False),
+        sa.Column("ike_version", sa.String(length=10), nullable=False),
+        sa.Column("dpd", sa.Boolean(), nullable=False),
+        sa.Column("encap", sa.Boolean(), nullable=False),
+        sa.Column("split", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vpn_customer_gateways_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vpn_customer_gateways_domain_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpn_customer_gateways")),
+        sa.UniqueConstraint("account_id", "name", name=op.f("uq_vpn_customer_gateways_account_id_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vpn_customer_gateways_uuid")),
+    )
+    with op.batch_alter_table("vpn_customer_gateways", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vpn_customer_gateways_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_customer_gateways_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_customer_gateways_gateway"), ["gateway"], unique=False)
+
+    op.create_table(
+        "vpn_users",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("username", sa.String(length=64), nullable=False),
+        sa.Column("password", Secret(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vpn_users_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vpn_users_domain_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpn_users")),
+        sa.UniqueConstraint("account_id", "username", name=op.f("uq_vpn_users_account_id_username")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vpn_users_uuid")),
+    )
+    with op.batch_alter_table("vpn_users", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vpn_users_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_users_domain_id"), ["domain_id"], unique=False)
+
+    op.create_table(
+        "acl_lists",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), nullable=False),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("domain_id", sa.Integer(), nullable=True),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_acl_lists_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_acl_lists_domain_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_acl_lists_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_acl_lists")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_acl_lists_uuid")),
+    )
+    with op.batch_alter_table("acl_lists", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_acl_lists_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_acl_lists_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_acl_lists_vpc_id"), ["vpc_id"], unique=False)
 
     op.create_table(
         "alerts",
@@ -790,54 +933,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_network_service_providers_uuid")),
     )
     op.create_table(
-        "networks",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("uuid", sa.String(length=40), nullable=False),
-        sa.Column("name", sa.String(length=255), nullable=False),
-        sa.Column("display_text", sa.String(length=255), nullable=False),
-        sa.Column("zone_id", sa.Integer(), nullable=False),
+        "router_pairs",
+        sa.Column("owner", sa.String(length=40), nullable=False),
         sa.Column("physical_network_id", sa.Integer(), nullable=False),
-        sa.Column("offering_id", sa.Integer(), nullable=False),
-        sa.Column("guest_type", sa.String(length=20), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("cidr", sa.String(length=40), nullable=True),
-        sa.Column("gateway", sa.String(length=40), nullable=True),
-        sa.Column("start_ip", sa.String(length=40), nullable=True),
-        sa.Column("end_ip", sa.String(length=40), nullable=True),
-        sa.Column("vnet", sa.Integer(), nullable=True),
-        sa.Column("network_domain", sa.String(length=255), nullable=False),
-        sa.Column("dns", sa.JSON(), nullable=False),
-        sa.Column("mtu", sa.Integer(), nullable=False),
-        sa.Column("public_mtu", sa.Integer(), nullable=False),
-        sa.Column("acl_type", sa.String(length=20), nullable=False),
-        sa.Column("display", sa.Boolean(), nullable=False),
-        sa.Column("restart_required", sa.Boolean(), nullable=False),
-        sa.Column("idle_since", UtcDateTime(), nullable=True),
-        sa.Column("details", sa.JSON(), nullable=False),
-        sa.Column("received_before", sa.BigInteger(), nullable=False),
-        sa.Column("sent_before", sa.BigInteger(), nullable=False),
-        sa.Column("created", UtcDateTime(), nullable=False),
-        sa.Column("removed", UtcDateTime(), nullable=True),
-        sa.Column("account_id", sa.Integer(), nullable=False),
-        sa.Column("domain_id", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_networks_account_id")),
-        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_networks_domain_id")),
-        sa.ForeignKeyConstraint(["offering_id"], ["network_offerings.id"], name=op.f("fk_networks_offering_id")),
+        sa.Column("vnet", sa.Integer(), nullable=False),
+        sa.Column("holder", sa.String(length=40), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("until", UtcDateTime(), nullable=True),
+        sa.Column("round", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_networks_physical_network_id")
+            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_router_pairs_physical_network_id")
         ),
-        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_networks_zone_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_networks")),
-        sa.UniqueConstraint("uuid", name=op.f("uq_networks_uuid")),
+        sa.PrimaryKeyConstraint("owner", name=op.f("pk_router_pairs")),
     )
-    with op.batch_alter_table("networks", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_networks_account_id"), ["account_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_networks_domain_id"), ["domain_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_networks_name"), ["name"], unique=False)
-        batch_op.create_index(batch_op.f("ix_networks_physical_network_id"), ["physical_network_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_networks_state"), ["state"], unique=False)
-        batch_op.create_index(batch_op.f("ix_networks_zone_id"), ["zone_id"], unique=False)
-
     op.create_table(
         "traffic_types",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -857,6 +965,36 @@ def upgrade() -> None:
         ),
         sa.UniqueConstraint("uuid", name=op.f("uq_traffic_types_uuid")),
     )
+    op.create_table(
+        "acl_items",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("list_id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("domain_id", sa.Integer(), nullable=True),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("traffic", sa.String(length=10), nullable=False),
+        sa.Column("allow", sa.Boolean(), nullable=False),
+        sa.Column("protocol", sa.String(length=10), nullable=False),
+        sa.Column("start", sa.Integer(), nullable=False),
+        sa.Column("end", sa.Integer(), nullable=False),
+        sa.Column("cidrs", sa.JSON(), nullable=False),
+        sa.Column("reason", sa.String(length=2500), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_acl_items_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_acl_items_domain_id")),
+        sa.ForeignKeyConstraint(["list_id"], ["acl_lists.id"], name=op.f("fk_acl_items_list_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_acl_items")),
+        sa.UniqueConstraint("list_id", "number", name=op.f("uq_acl_items_list_id_number")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_acl_items_uuid")),
+    )
+    with op.batch_alter_table("acl_items", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_acl_items_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_acl_items_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_acl_items_list_id"), ["list_id"], unique=False)
+
     op.create_table(
         "events",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -956,6 +1094,104 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_job_waits_target_id"), ["target_id"], unique=False)
 
     op.create_table(
+        "networks",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("display_text", sa.String(length=255), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("physical_network_id", sa.Integer(), nullable=False),
+        sa.Column("offering_id", sa.Integer(), nullable=False),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.Column("acl_id", sa.Integer(), nullable=True),
+        sa.Column("guest_type", sa.String(length=20), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("cidr", sa.String(length=40), nullable=True),
+        sa.Column("guest_cidr", sa.String(length=40), nullable=True),
+        sa.Column("gateway", sa.String(length=40), nullable=True),
+        sa.Column("start_ip", sa.String(length=40), nullable=True),
+        sa.Column("end_ip", sa.String(length=40), nullable=True),
+        sa.Column("cidr6", sa.String(length=50), nullable=True),
+        sa.Column("gateway6", sa.String(length=50), nullable=True),
+        sa.Column("vnet", sa.Integer(), nullable=True),
+        sa.Column("network_domain", sa.String(length=255), nullable=False),
+        sa.Column("dns", sa.JSON(), nullable=False),
+        sa.Column("dns6", sa.JSON(), nullable=False),
+        sa.Column("mtu", sa.Integer(), nullable=False),
+        sa.Column("public_mtu", sa.Integer(), nullable=False),
+        sa.Column("acl_type", sa.String(length=20), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("restart_required", sa.Boolean(), nullable=False),
+        sa.Column("redundant", sa.Boolean(), nullable=False),
+        sa.Column("idle_since", UtcDateTime(), nullable=True),
+        sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("received_before", sa.BigInteger(), nullable=False),
+        sa.Column("sent_before", sa.BigInteger(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("removed", UtcDateTime(), nullable=True),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_networks_account_id")),
+        sa.ForeignKeyConstraint(["acl_id"], ["acl_lists.id"], name=op.f("fk_networks_acl_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_networks_domain_id")),
+        sa.ForeignKeyConstraint(["offering_id"], ["network_offerings.id"], name=op.f("fk_networks_offering_id")),
+        sa.ForeignKeyConstraint(
+            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_networks_physical_network_id")
+        ),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_networks_vpc_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_networks_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_networks")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_networks_uuid")),
+    )
+    with op.batch_alter_table("networks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_networks_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_acl_id"), ["acl_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_name"), ["name"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_physical_network_id"), ["physical_network_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_state"), ["state"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_vpc_id"), ["vpc_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_networks_zone_id"), ["zone_id"], unique=False)
+
+    op.create_table(
+        "private_gateways",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("vpc_id", sa.Integer(), nullable=False),
+        sa.Column("physical_network_id", sa.Integer(), nullable=False),
+        sa.Column("vlan", sa.Integer(), nullable=False),
+        sa.Column("address", sa.String(length=40), nullable=False),
+        sa.Column("gateway", sa.String(length=40), nullable=False),
+        sa.Column("netmask", sa.String(length=40), nullable=False),
+        sa.Column("source_nat", sa.Boolean(), nullable=False),
+        sa.Column("acl_id", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_private_gateways_account_id")),
+        sa.ForeignKeyConstraint(["acl_id"], ["acl_lists.id"], name=op.f("fk_private_gateways_acl_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_private_gateways_domain_id")),
+        sa.ForeignKeyConstraint(
+            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_private_gateways_physical_network_id")
+        ),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_private_gateways_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_private_gateways")),
+        sa.UniqueConstraint(
+            "physical_network_id", "vlan", "address", name=op.f("uq_private_gateways_physical_network_id_vlan_address")
+        ),
+        sa.UniqueConstraint("uuid", name=op.f("uq_private_gateways_uuid")),
+    )
+    with op.batch_alter_table("private_gateways", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_private_gateways_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_private_gateways_acl_id"), ["acl_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_private_gateways_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_private_gateways_physical_network_id"), ["physical_network_id"], unique=False
+        )
+        batch_op.create_index(batch_op.f("ix_private_gateways_vpc_id"), ["vpc_id"], unique=False)
+
+    op.create_table(
         "virtual_router_elements",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
@@ -972,50 +1208,21 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_virtual_router_elements_uuid")),
     )
     op.create_table(
-        "vlan_ranges",
+        "guest_ipv6_subnets",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
-        sa.Column("zone_id", sa.Integer(), nullable=False),
-        sa.Column("physical_network_id", sa.Integer(), nullable=False),
-        sa.Column("network_id", sa.Integer(), nullable=True),
-        sa.Column("pod_id", sa.Integer(), nullable=True),
-        sa.Column("vlan", sa.String(length=40), nullable=False),
-        sa.Column("gateway", sa.String(length=40), nullable=False),
-        sa.Column("netmask", sa.String(length=40), nullable=False),
-        sa.Column("start_ip", sa.String(length=40), nullable=False),
-        sa.Column("end_ip", sa.String(length=40), nullable=False),
-        sa.Column("account_id", sa.Integer(), nullable=True),
-        sa.Column("domain_id", sa.Integer(), nullable=True),
-        sa.Column("for_system_vms", sa.Boolean(), nullable=False),
-        sa.Column("created", UtcDateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vlan_ranges_account_id")),
-        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vlan_ranges_domain_id")),
-        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vlan_ranges_network_id")),
+        sa.Column("prefix_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_guest_ipv6_subnets_network_id")),
         sa.ForeignKeyConstraint(
-            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_vlan_ranges_physical_network_id")
+            ["prefix_id"], ["guest_ipv6_prefixes.id"], name=op.f("fk_guest_ipv6_subnets_prefix_id")
         ),
-        sa.ForeignKeyConstraint(["pod_id"], ["pods.id"], name=op.f("fk_vlan_ranges_pod_id")),
-        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_vlan_ranges_zone_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_vlan_ranges")),
-        sa.UniqueConstraint("uuid", name=op.f("uq_vlan_ranges_uuid")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_guest_ipv6_subnets")),
+        sa.UniqueConstraint("network_id", name=op.f("uq_guest_ipv6_subnets_network_id")),
+        sa.UniqueConstraint("prefix_id", "number", name=op.f("uq_guest_ipv6_subnets_prefix_id_number")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_guest_ipv6_subnets_uuid")),
     )
-    with op.batch_alter_table("vlan_ranges", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_vlan_ranges_zone_id"), ["zone_id"], unique=False)
-
-    op.create_table(
-        "vnets",
-        sa.Column("physical_network_id", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("network_id", sa.Integer(), nullable=True),
-        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vnets_network_id")),
-        sa.ForeignKeyConstraint(
-            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_vnets_physical_network_id")
-        ),
-        sa.PrimaryKeyConstraint("physical_network_id", "number", name=op.f("pk_vnets")),
-    )
-    with op.batch_alter_table("vnets", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_vnets_network_id"), ["network_id"], unique=False)
-
     op.create_table(
         "host_claims",
         sa.Column("host_id", sa.Integer(), nullable=False),
@@ -1024,11 +1231,41 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("host_id", name=op.f("pk_host_claims")),
     )
     op.create_table(
+        "ipv6_firewall_rules",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=False),
+        sa.Column("direction", sa.String(length=10), nullable=False),
+        sa.Column("protocol", sa.String(length=10), nullable=False),
+        sa.Column("start", sa.Integer(), nullable=True),
+        sa.Column("end", sa.Integer(), nullable=True),
+        sa.Column("icmp_type", sa.Integer(), nullable=True),
+        sa.Column("icmp_code", sa.Integer(), nullable=True),
+        sa.Column("sources", sa.JSON(), nullable=False),
+        sa.Column("destinations", sa.JSON(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_ipv6_firewall_rules_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_ipv6_firewall_rules_domain_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_ipv6_firewall_rules_network_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ipv6_firewall_rules")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_ipv6_firewall_rules_uuid")),
+    )
+    with op.batch_alter_table("ipv6_firewall_rules", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_ipv6_firewall_rules_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_ipv6_firewall_rules_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index("ix_ipv6_firewall_rules_network", ["network_id", "direction", "protocol"], unique=False)
+
+    op.create_table(
         "routers",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
         sa.Column("zone_id", sa.Integer(), nullable=False),
         sa.Column("host_id", sa.Integer(), nullable=True),
         sa.Column("target_id", sa.Integer(), nullable=True),
@@ -1037,6 +1274,10 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("running", sa.Boolean(), nullable=False),
         sa.Column("boot", sa.Integer(), nullable=False),
+        sa.Column("replaces_id", sa.Integer(), nullable=True),
+        sa.Column("dark", sa.Boolean(), nullable=False),
+        sa.Column("retired", UtcDateTime(), nullable=True),
+        sa.Column("votes_after", sa.JSON(), nullable=False),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.Column("removed", UtcDateTime(), nullable=True),
         sa.Column("account_id", sa.Integer(), nullable=False),
@@ -1045,10 +1286,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_routers_domain_id")),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_routers_host_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_routers_network_id")),
+        sa.ForeignKeyConstraint(["replaces_id"], ["routers.id"], name=op.f("fk_routers_replaces_id")),
         sa.ForeignKeyConstraint(
             ["service_offering_id"], ["service_offerings.id"], name=op.f("fk_routers_service_offering_id")
         ),
         sa.ForeignKeyConstraint(["target_id"], ["targets.id"], name=op.f("fk_routers_target_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_routers_vpc_id")),
         sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_routers_zone_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_routers")),
         sa.UniqueConstraint("uuid", name=op.f("uq_routers_uuid")),
@@ -1058,8 +1301,36 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_routers_domain_id"), ["domain_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routers_host_id"), ["host_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routers_network_id"), ["network_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_routers_replaces_id"), ["replaces_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routers_target_id"), ["target_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_routers_vpc_id"), ["vpc_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routers_zone_id"), ["zone_id"], unique=False)
+
+    op.create_table(
+        "static_routes",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("vpc_id", sa.Integer(), nullable=False),
+        sa.Column("gateway_id", sa.Integer(), nullable=True),
+        sa.Column("cidr", sa.String(length=40), nullable=False),
+        sa.Column("next_hop", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_static_routes_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_static_routes_domain_id")),
+        sa.ForeignKeyConstraint(["gateway_id"], ["private_gateways.id"], name=op.f("fk_static_routes_gateway_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_static_routes_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_static_routes")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_static_routes_uuid")),
+        sa.UniqueConstraint("vpc_id", "cidr", name=op.f("uq_static_routes_vpc_id_cidr")),
+    )
+    with op.batch_alter_table("static_routes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_static_routes_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_static_routes_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_static_routes_gateway_id"), ["gateway_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_static_routes_vpc_id"), ["vpc_id"], unique=False)
 
     op.create_table(
         "storage_pools",
@@ -1163,33 +1434,112 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_virtual_machines_zone_id"), ["zone_id"], unique=False)
 
     op.create_table(
+        "vlan_ranges",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("physical_network_id", sa.Integer(), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("pod_id", sa.Integer(), nullable=True),
+        sa.Column("vlan", sa.String(length=40), nullable=False),
+        sa.Column("gateway", sa.String(length=40), nullable=False),
+        sa.Column("netmask", sa.String(length=40), nullable=False),
+        sa.Column("start_ip", sa.String(length=40), nullable=False),
+        sa.Column("end_ip", sa.String(length=40), nullable=False),
+        sa.Column("cidr6", sa.String(length=50), nullable=True),
+        sa.Column("gateway6", sa.String(length=50), nullable=True),
+        sa.Column("start_ip6", sa.String(length=50), nullable=True),
+        sa.Column("end_ip6", sa.String(length=50), nullable=True),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("domain_id", sa.Integer(), nullable=True),
+        sa.Column("for_system_vms", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vlan_ranges_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vlan_ranges_domain_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vlan_ranges_network_id")),
+        sa.ForeignKeyConstraint(
+            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_vlan_ranges_physical_network_id")
+        ),
+        sa.ForeignKeyConstraint(["pod_id"], ["pods.id"], name=op.f("fk_vlan_ranges_pod_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_vlan_ranges_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vlan_ranges")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vlan_ranges_uuid")),
+    )
+    with op.batch_alter_table("vlan_ranges", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vlan_ranges_zone_id"), ["zone_id"], unique=False)
+
+    op.create_table(
+        "vnets",
+        sa.Column("physical_network_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vnets_network_id")),
+        sa.ForeignKeyConstraint(
+            ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_vnets_physical_network_id")
+        ),
+        sa.PrimaryKeyConstraint("physical_network_id", "number", name=op.f("pk_vnets")),
+    )
+    with op.batch_alter_table("vnets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vnets_network_id"), ["network_id"], unique=False)
+
+    op.create_table(
         "nics",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
         sa.Column("vm_id", sa.Integer(), nullable=True),
         sa.Column("router_id", sa.Integer(), nullable=True),
         sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("private_gateway_id", sa.Integer(), nullable=True),
         sa.Column("range_id", sa.Integer(), nullable=True),
         sa.Column("traffic", sa.String(length=20), nullable=False),
         sa.Column("mac", sa.String(length=17), nullable=False),
         sa.Column("address", sa.String(length=40), nullable=False),
+        sa.Column("address6", sa.String(length=50), nullable=False),
         sa.Column("device", sa.Integer(), nullable=False),
         sa.Column("default", sa.Boolean(), nullable=False),
         sa.Column("rate", sa.Integer(), nullable=False),
+        sa.Column("guest_name", sa.String(length=63), nullable=True),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_nics_network_id")),
+        sa.ForeignKeyConstraint(
+            ["private_gateway_id"], ["private_gateways.id"], name=op.f("fk_nics_private_gateway_id")
+        ),
         sa.ForeignKeyConstraint(["range_id"], ["vlan_ranges.id"], name=op.f("fk_nics_range_id")),
         sa.ForeignKeyConstraint(["router_id"], ["routers.id"], name=op.f("fk_nics_router_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["vm_id"], ["virtual_machines.id"], name=op.f("fk_nics_vm_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_nics")),
         sa.UniqueConstraint("mac", name=op.f("uq_nics_mac")),
+        sa.UniqueConstraint("network_id", "guest_name", name=op.f("uq_nics_network_id_guest_name")),
         sa.UniqueConstraint("uuid", name=op.f("uq_nics_uuid")),
     )
     with op.batch_alter_table("nics", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_nics_network_id"), ["network_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_nics_private_gateway_id"), ["private_gateway_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_nics_range_id"), ["range_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_nics_router_id"), ["router_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_nics_vm_id"), ["vm_id"], unique=False)
+
+    op.create_table(
+        "router_addresses6",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("range_id", sa.Integer(), nullable=False),
+        sa.Column("address", sa.String(length=50), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_router_addresses6_network_id")),
+        sa.ForeignKeyConstraint(["range_id"], ["vlan_ranges.id"], name=op.f("fk_router_addresses6_range_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_router_addresses6_vpc_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_router_addresses6_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_router_addresses6")),
+        sa.UniqueConstraint("network_id", name=op.f("uq_router_addresses6_network_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_router_addresses6_uuid")),
+        sa.UniqueConstraint("vpc_id", name=op.f("uq_router_addresses6_vpc_id")),
+        sa.UniqueConstraint("zone_id", "address", name=op.f("uq_router_addresses6_zone_id_address")),
+    )
+    with op.batch_alter_table("router_addresses6", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_router_addresses6_range_id"), ["range_id"], unique=False)
 
     op.create_table(
         "virtual_machine_keypairs",
@@ -1283,6 +1633,7 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Integer(), nullable=True),
         sa.Column("domain_id", sa.Integer(), nullable=True),
         sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
         sa.Column("allocated", UtcDateTime(), nullable=True),
         sa.Column("source_nat", sa.Boolean(), nullable=False),
         sa.Column("static_nat", sa.Boolean(), nullable=False),
@@ -1297,6 +1648,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["nic_id"], ["nics.id"], name=op.f("fk_public_ips_nic_id")),
         sa.ForeignKeyConstraint(["range_id"], ["vlan_ranges.id"], name=op.f("fk_public_ips_range_id")),
         sa.ForeignKeyConstraint(["vm_id"], ["virtual_machines.id"], name=op.f("fk_public_ips_vm_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_public_ips_vpc_id")),
         sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_public_ips_zone_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_public_ips")),
         sa.UniqueConstraint("uuid", name=op.f("uq_public_ips_uuid")),
@@ -1312,6 +1664,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_public_ips_range_id"), ["range_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_public_ips_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_public_ips_vm_id"), ["vm_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_public_ips_vpc_id"), ["vpc_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_public_ips_zone_id"), ["zone_id"], unique=False)
 
     op.create_table(
@@ -1331,6 +1684,7 @@ def upgrade() -> None:
         sa.Column("related_uuid", sa.String(length=40), nullable=True),
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("stamp", sa.BigInteger(), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("domain_id", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_firewall_rules_account_id")),
@@ -1347,6 +1701,7 @@ def upgrade() -> None:
             "ix_firewall_rules_egress", ["network_id", "public_ip_id", "protocol", "start", "end"], unique=False
         )
         batch_op.create_index("ix_firewall_rules_ingress", ["public_ip_id", "protocol", "start", "end"], unique=False)
+        batch_op.create_index("ix_firewall_rules_pages", ["network_id", "id", "stamp"], unique=False)
         batch_op.create_index(batch_op.f("ix_firewall_rules_related_uuid"), ["related_uuid"], unique=False)
 
     op.create_table(
@@ -1383,7 +1738,8 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("description", sa.String(length=4096), nullable=True),
         sa.Column("network_id", sa.Integer(), nullable=False),
-        sa.Column("public_ip_id", sa.Integer(), nullable=False),
+        sa.Column("public_ip_id", sa.Integer(), nullable=True),
+        sa.Column("source_address", sa.String(length=40), nullable=True),
         sa.Column("algorithm", sa.String(length=20), nullable=False),
         sa.Column("protocol", sa.String(length=20), nullable=False),
         sa.Column("public_port", sa.Integer(), nullable=False),
@@ -1402,6 +1758,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_load_balancers_network_id")),
         sa.ForeignKeyConstraint(["public_ip_id"], ["public_ips.id"], name=op.f("fk_load_balancers_public_ip_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_load_balancers")),
+        sa.UniqueConstraint(
+            "network_id",
+            "source_address",
+            "public_port",
+            name=op.f("uq_load_balancers_network_id_source_address_public_port"),
+        ),
         sa.UniqueConstraint("uuid", name=op.f("uq_load_balancers_uuid")),
     )
     with op.batch_alter_table("load_balancers", schema=None) as batch_op:
@@ -1442,6 +1804,7 @@ def upgrade() -> None:
         sa.Column("display", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("stamp", sa.BigInteger(), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("domain_id", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_port_forwards_account_id")),
@@ -1456,10 +1819,96 @@ def upgrade() -> None:
     with op.batch_alter_table("port_forwards", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_port_forwards_account_id"), ["account_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_port_forwards_domain_id"), ["domain_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_port_forwards_network_id"), ["network_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_port_forwards_nic_id"), ["nic_id"], unique=False)
+        batch_op.create_index("ix_port_forwards_pages", ["network_id", "id", "stamp"], unique=False)
         batch_op.create_index(batch_op.f("ix_port_forwards_public_ip_id"), ["public_ip_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_port_forwards_vm_id"), ["vm_id"], unique=False)
+
+    op.create_table(
+        "remote_access_vpns",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("public_ip_id", sa.Integer(), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.Column("first", sa.String(length=40), nullable=False),
+        sa.Column("last", sa.String(length=40), nullable=False),
+        sa.Column("psk", Secret(), nullable=False),
+        sa.Column("certificate", sa.Text(), nullable=False),
+        sa.Column("key", Secret(), nullable=False),
+        sa.Column("expires", UtcDateTime(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_remote_access_vpns_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_remote_access_vpns_domain_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_remote_access_vpns_network_id")),
+        sa.ForeignKeyConstraint(["public_ip_id"], ["public_ips.id"], name=op.f("fk_remote_access_vpns_public_ip_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_remote_access_vpns_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_remote_access_vpns")),
+        sa.UniqueConstraint("network_id", name=op.f("uq_remote_access_vpns_network_id")),
+        sa.UniqueConstraint("public_ip_id", name=op.f("uq_remote_access_vpns_public_ip_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_remote_access_vpns_uuid")),
+        sa.UniqueConstraint("vpc_id", name=op.f("uq_remote_access_vpns_vpc_id")),
+    )
+    with op.batch_alter_table("remote_access_vpns", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_remote_access_vpns_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_remote_access_vpns_domain_id"), ["domain_id"], unique=False)
+
+    op.create_table(
+        "vpn_gateways",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("vpc_id", sa.Integer(), nullable=False),
+        sa.Column("public_ip_id", sa.Integer(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vpn_gateways_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vpn_gateways_domain_id")),
+        sa.ForeignKeyConstraint(["public_ip_id"], ["public_ips.id"], name=op.f("fk_vpn_gateways_public_ip_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_vpn_gateways_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpn_gateways")),
+        sa.UniqueConstraint("public_ip_id", name=op.f("uq_vpn_gateways_public_ip_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vpn_gateways_uuid")),
+        sa.UniqueConstraint("vpc_id", name=op.f("uq_vpn_gateways_vpc_id")),
+    )
+    with op.batch_alter_table("vpn_gateways", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vpn_gateways_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_gateways_domain_id"), ["domain_id"], unique=False)
+
+    op.create_table(
+        "wireguard_vpns",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.Column("public_ip_id", sa.Integer(), nullable=False),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("cidr", sa.String(length=40), nullable=False),
+        sa.Column("gateway", sa.String(length=40), nullable=False),
+        sa.Column("public_key", sa.String(length=44), nullable=False),
+        sa.Column("private_key", Secret(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_wireguard_vpns_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_wireguard_vpns_domain_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_wireguard_vpns_network_id")),
+        sa.ForeignKeyConstraint(["public_ip_id"], ["public_ips.id"], name=op.f("fk_wireguard_vpns_public_ip_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_wireguard_vpns_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_wireguard_vpns")),
+        sa.UniqueConstraint("network_id", name=op.f("uq_wireguard_vpns_network_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_wireguard_vpns_uuid")),
+        sa.UniqueConstraint("vpc_id", name=op.f("uq_wireguard_vpns_vpc_id")),
+    )
+    with op.batch_alter_table("wireguard_vpns", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_wireguard_vpns_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_wireguard_vpns_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_wireguard_vpns_public_ip_id"), ["public_ip_id"], unique=False)
 
     op.create_table(
         "health_check_policies",
@@ -1526,12 +1975,88 @@ def upgrade() -> None:
         sa.UniqueConstraint("load_balancer_id", name=op.f("uq_stickiness_policies_load_balancer_id")),
         sa.UniqueConstraint("uuid", name=op.f("uq_stickiness_policies_uuid")),
     )
+    op.create_table(
+        "vpn_connections",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("gateway_id", sa.Integer(), nullable=False),
+        sa.Column("customer_id", sa.Integer(), nullable=False),
+        sa.Column("passive", sa.Boolean(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("reason", sa.String(length=255), nullable=False),
+        sa.Column("resets", sa.Integer(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vpn_connections_account_id")),
+        sa.ForeignKeyConstraint(
+            ["customer_id"], ["vpn_customer_gateways.id"], name=op.f("fk_vpn_connections_customer_id")
+        ),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vpn_connections_domain_id")),
+        sa.ForeignKeyConstraint(["gateway_id"], ["vpn_gateways.id"], name=op.f("fk_vpn_connections_gateway_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vpn_connections")),
+        sa.UniqueConstraint("gateway_id", "customer_id", name=op.f("uq_vpn_connections_gateway_id_customer_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_vpn_connections_uuid")),
+    )
+    with op.batch_alter_table("vpn_connections", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vpn_connections_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_connections_customer_id"), ["customer_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_connections_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_vpn_connections_gateway_id"), ["gateway_id"], unique=False)
+
+    op.create_table(
+        "wireguard_peers",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("vpn_id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("address", sa.String(length=40), nullable=False),
+        sa.Column("public_key", sa.String(length=44), nullable=False),
+        sa.Column("private_key", Secret(), nullable=True),
+        sa.Column("preshared_key", Secret(), nullable=True),
+        sa.Column("shared_waiting", sa.Boolean(), nullable=False),
+        sa.Column("remotes", sa.JSON(), nullable=False),
+        sa.Column("endpoint", sa.String(length=40), nullable=False),
+        sa.Column("keepalive", sa.Integer(), nullable=False),
+        sa.Column("passages", sa.JSON(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_wireguard_peers_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_wireguard_peers_domain_id")),
+        sa.ForeignKeyConstraint(["vpn_id"], ["wireguard_vpns.id"], name=op.f("fk_wireguard_peers_vpn_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_wireguard_peers")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_wireguard_peers_uuid")),
+        sa.UniqueConstraint("vpn_id", "address", name=op.f("uq_wireguard_peers_vpn_id_address")),
+        sa.UniqueConstraint("vpn_id", "name", name=op.f("uq_wireguard_peers_vpn_id_name")),
+        sa.UniqueConstraint("vpn_id", "public_key", name=op.f("uq_wireguard_peers_vpn_id_public_key")),
+    )
+    with op.batch_alter_table("wireguard_peers", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_wireguard_peers_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_wireguard_peers_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_wireguard_peers_vpn_id"), ["vpn_id"], unique=False)
+
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     """Take the schema back."""
     # ### commands auto generated by Alembic - please adjust! ###
+    with op.batch_alter_table("wireguard_peers", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_wireguard_peers_vpn_id"))
+        batch_op.drop_index(batch_op.f("ix_wireguard_peers_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_wireguard_peers_account_id"))
+
+    op.drop_table("wireguard_peers")
+    with op.batch_alter_table("vpn_connections", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vpn_connections_gateway_id"))
+        batch_op.drop_index(batch_op.f("ix_vpn_connections_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_vpn_connections_customer_id"))
+        batch_op.drop_index(batch_op.f("ix_vpn_connections_account_id"))
+
+    op.drop_table("vpn_connections")
     op.drop_table("stickiness_policies")
     with op.batch_alter_table("load_balancer_members", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_load_balancer_members_vm_id"))
@@ -1539,11 +2064,27 @@ def downgrade() -> None:
 
     op.drop_table("load_balancer_members")
     op.drop_table("health_check_policies")
+    with op.batch_alter_table("wireguard_vpns", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_wireguard_vpns_public_ip_id"))
+        batch_op.drop_index(batch_op.f("ix_wireguard_vpns_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_wireguard_vpns_account_id"))
+
+    op.drop_table("wireguard_vpns")
+    with op.batch_alter_table("vpn_gateways", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vpn_gateways_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_vpn_gateways_account_id"))
+
+    op.drop_table("vpn_gateways")
+    with op.batch_alter_table("remote_access_vpns", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_remote_access_vpns_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_remote_access_vpns_account_id"))
+
+    op.drop_table("remote_access_vpns")
     with op.batch_alter_table("port_forwards", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_port_forwards_vm_id"))
         batch_op.drop_index(batch_op.f("ix_port_forwards_public_ip_id"))
+        batch_op.drop_index("ix_port_forwards_pages")
         batch_op.drop_index(batch_op.f("ix_port_forwards_nic_id"))
-        batch_op.drop_index(batch_op.f("ix_port_forwards_network_id"))
         batch_op.drop_index(batch_op.f("ix_port_forwards_domain_id"))
         batch_op.drop_index(batch_op.f("ix_port_forwards_account_id"))
 
@@ -1569,6 +2110,7 @@ def downgrade() -> None:
     op.drop_table("ip_forwards")
     with op.batch_alter_table("firewall_rules", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_firewall_rules_related_uuid"))
+        batch_op.drop_index("ix_firewall_rules_pages")
         batch_op.drop_index("ix_firewall_rules_ingress")
         batch_op.drop_index("ix_firewall_rules_egress")
         batch_op.drop_index(batch_op.f("ix_firewall_rules_domain_id"))
@@ -1577,6 +2119,7 @@ def downgrade() -> None:
     op.drop_table("firewall_rules")
     with op.batch_alter_table("public_ips", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_public_ips_zone_id"))
+        batch_op.drop_index(batch_op.f("ix_public_ips_vpc_id"))
         batch_op.drop_index(batch_op.f("ix_public_ips_vm_id"))
         batch_op.drop_index(batch_op.f("ix_public_ips_state"))
         batch_op.drop_index(batch_op.f("ix_public_ips_range_id"))
@@ -1604,13 +2147,26 @@ def downgrade() -> None:
 
     op.drop_table("volumes")
     op.drop_table("virtual_machine_keypairs")
+    with op.batch_alter_table("router_addresses6", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_router_addresses6_range_id"))
+
+    op.drop_table("router_addresses6")
     with op.batch_alter_table("nics", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_nics_vm_id"))
         batch_op.drop_index(batch_op.f("ix_nics_router_id"))
         batch_op.drop_index(batch_op.f("ix_nics_range_id"))
+        batch_op.drop_index(batch_op.f("ix_nics_private_gateway_id"))
         batch_op.drop_index(batch_op.f("ix_nics_network_id"))
 
     op.drop_table("nics")
+    with op.batch_alter_table("vnets", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vnets_network_id"))
+
+    op.drop_table("vnets")
+    with op.batch_alter_table("vlan_ranges", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vlan_ranges_zone_id"))
+
+    op.drop_table("vlan_ranges")
     with op.batch_alter_table("virtual_machines", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_virtual_machines_zone_id"))
         batch_op.drop_index(batch_op.f("ix_virtual_machines_state"))
@@ -1625,25 +2181,52 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_storage_pools_zone_id"))
 
     op.drop_table("storage_pools")
+    with op.batch_alter_table("static_routes", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_static_routes_vpc_id"))
+        batch_op.drop_index(batch_op.f("ix_static_routes_gateway_id"))
+        batch_op.drop_index(batch_op.f("ix_static_routes_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_static_routes_account_id"))
+
+    op.drop_table("static_routes")
     with op.batch_alter_table("routers", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_routers_zone_id"))
+        batch_op.drop_index(batch_op.f("ix_routers_vpc_id"))
         batch_op.drop_index(batch_op.f("ix_routers_target_id"))
+        batch_op.drop_index(batch_op.f("ix_routers_replaces_id"))
         batch_op.drop_index(batch_op.f("ix_routers_network_id"))
         batch_op.drop_index(batch_op.f("ix_routers_host_id"))
         batch_op.drop_index(batch_op.f("ix_routers_domain_id"))
         batch_op.drop_index(batch_op.f("ix_routers_account_id"))
 
     op.drop_table("routers")
+    with op.batch_alter_table("ipv6_firewall_rules", schema=None) as batch_op:
+        batch_op.drop_index("ix_ipv6_firewall_rules_network")
+        batch_op.drop_index(batch_op.f("ix_ipv6_firewall_rules_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_ipv6_firewall_rules_account_id"))
+
+    op.drop_table("ipv6_firewall_rules")
     op.drop_table("host_claims")
-    with op.batch_alter_table("vnets", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_vnets_network_id"))
-
-    op.drop_table("vnets")
-    with op.batch_alter_table("vlan_ranges", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_vlan_ranges_zone_id"))
-
-    op.drop_table("vlan_ranges")
+    op.drop_table("guest_ipv6_subnets")
     op.drop_table("virtual_router_elements")
+    with op.batch_alter_table("private_gateways", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_private_gateways_vpc_id"))
+        batch_op.drop_index(batch_op.f("ix_private_gateways_physical_network_id"))
+        batch_op.drop_index(batch_op.f("ix_private_gateways_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_private_gateways_acl_id"))
+        batch_op.drop_index(batch_op.f("ix_private_gateways_account_id"))
+
+    op.drop_table("private_gateways")
+    with op.batch_alter_table("networks", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_networks_zone_id"))
+        batch_op.drop_index(batch_op.f("ix_networks_vpc_id"))
+        batch_op.drop_index(batch_op.f("ix_networks_state"))
+        batch_op.drop_index(batch_op.f("ix_networks_physical_network_id"))
+        batch_op.drop_index(batch_op.f("ix_networks_name"))
+        batch_op.drop_index(batch_op.f("ix_networks_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_networks_acl_id"))
+        batch_op.drop_index(batch_op.f("ix_networks_account_id"))
+
+    op.drop_table("networks")
     with op.batch_alter_table("job_waits", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_job_waits_target_id"))
 
@@ -1665,16 +2248,14 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_events_account_id"))
 
     op.drop_table("events")
-    op.drop_table("traffic_types")
-    with op.batch_alter_table("networks", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_networks_zone_id"))
-        batch_op.drop_index(batch_op.f("ix_networks_state"))
-        batch_op.drop_index(batch_op.f("ix_networks_physical_network_id"))
-        batch_op.drop_index(batch_op.f("ix_networks_name"))
-        batch_op.drop_index(batch_op.f("ix_networks_domain_id"))
-        batch_op.drop_index(batch_op.f("ix_networks_account_id"))
+    with op.batch_alter_table("acl_items", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_acl_items_list_id"))
+        batch_op.drop_index(batch_op.f("ix_acl_items_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_acl_items_account_id"))
 
-    op.drop_table("networks")
+    op.drop_table("acl_items")
+    op.drop_table("traffic_types")
+    op.drop_table("router_pairs")
     op.drop_table("network_service_providers")
     with op.batch_alter_table("login_sessions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_login_sessions_user_id"))
@@ -1709,6 +2290,31 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_alerts_type"))
 
     op.drop_table("alerts")
+    with op.batch_alter_table("acl_lists", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_acl_lists_vpc_id"))
+        batch_op.drop_index(batch_op.f("ix_acl_lists_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_acl_lists_account_id"))
+
+    op.drop_table("acl_lists")
+    with op.batch_alter_table("vpn_users", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vpn_users_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_vpn_users_account_id"))
+
+    op.drop_table("vpn_users")
+    with op.batch_alter_table("vpn_customer_gateways", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vpn_customer_gateways_gateway"))
+        batch_op.drop_index(batch_op.f("ix_vpn_customer_gateways_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_vpn_customer_gateways_account_id"))
+
+    op.drop_table("vpn_customer_gateways")
+    with op.batch_alter_table("vpcs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_vpcs_zone_id"))
+        batch_op.drop_index(batch_op.f("ix_vpcs_state"))
+        batch_op.drop_index(batch_op.f("ix_vpcs_name"))
+        batch_op.drop_index(batch_op.f("ix_vpcs_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_vpcs_account_id"))
+
+    op.drop_table("vpcs")
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_users_domain_id"))
         batch_op.drop_index(batch_op.f("ix_users_account_id"))
@@ -1756,10 +2362,15 @@ def downgrade() -> None:
 
     op.drop_table("instance_groups")
     op.drop_table("image_stores")
+    with op.batch_alter_table("guest_ipv6_prefixes", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_guest_ipv6_prefixes_zone_id"))
+
+    op.drop_table("guest_ipv6_prefixes")
     with op.batch_alter_table("zones", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_zones_name"))
 
     op.drop_table("zones")
+    op.drop_table("vpc_offerings")
     with op.batch_alter_table("targets", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_targets_kind"))
         batch_op.drop_index(batch_op.f("ix_targets_agent_id"))
@@ -1776,7 +2387,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_accounts_domain_id"))
 
     op.drop_table("accounts")
-    op.drop_table("vpc_offerings")
     op.drop_table("service_offerings")
     op.drop_table("roles")
     op.drop_table("resource_limits")
@@ -1789,5 +2399,6 @@ def downgrade() -> None:
     op.drop_table("domains")
     op.drop_table("disk_offerings")
     op.drop_table("configuration")
+    op.drop_table("certificate_authorities")
     op.drop_table("agents")
     # ### end Alembic commands ###

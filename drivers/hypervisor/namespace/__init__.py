@@ -11,7 +11,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from drivers.hypervisor.namespace.config import GuestConfig, HostConfig, PortConfig, SegmentConfig, ShellConfig
+from drivers.hypervisor.namespace.config import (
+    APPLIANCES,
+    GuestConfig,
+    HostConfig,
+    PortConfig,
+    SegmentConfig,
+    ShellConfig,
+)
 from drivers.protocol import Rendered
 from drivers.vocabulary import Guest, HostFacts, Nic, Shell
 from systemvm.bundle import File
@@ -31,7 +38,8 @@ class Namespace:
         :raises ValueError: a segment's isolation is not one that such a host has, a NIC is on a segment that is not
             among the facts, or a name would not do as a file's.
         """
-        segments = tuple(SegmentConfig.of(segment) for segment in sorted(facts.segments))
+        members = _members(facts)
+        segments = tuple(SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments))
         carried = {segment.id for segment in segments}
         shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
         guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
@@ -43,6 +51,17 @@ class Namespace:
         files += [File(f"shells/{shell.name}.json", _json(asdict(shell)), "shells") for shell in config.shells]
         files += [File(f"guests/{guest.id}.json", _json(asdict(guest)), "guests") for guest in config.guests]
         return tuple(files), ()
+
+
+def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
+    """Return the MACs that live here by segment; a router among them may speak with one that it shares."""
+    found: dict[str, set[str]] = {}
+    for shell in facts.shells:
+        for nic in shell.nics:
+            found.setdefault(nic.segment, set()).update((nic.mac, APPLIANCES))
+    for nic in (nic for guest in facts.guests for nic in guest.nics):
+        found.setdefault(nic.segment, set()).add(nic.mac)
+    return {segment: tuple(sorted(macs)) for segment, macs in found.items()}
 
 
 def _shell(shell: Shell, carried: set[str]) -> ShellConfig:

@@ -13,7 +13,11 @@ from drivers.vocabulary import Nic, Segment
 
 VXLAN = "vxlan"
 VLAN = "vlan"
+VSWITCH = "vs"
 UNTAGGED = "untagged"
+
+APPLIANCES = "0e:00:00:00:00:00/ff:00:00:00:00:00"
+"""The MACs that redundant routers share (see ``drivers.network.virtual_router.redundancy.shared_mac``)."""
 
 _LAST_VNI = 2**24 - 1
 _LAST_VLAN = 4094
@@ -32,10 +36,12 @@ def _short(text: str, size: int) -> str:
 class SegmentConfig:
     """One bridge, and what joins it to the other hosts.
 
-    :param kind: ``vxlan``, ``vlan`` (802.1Q) or ``untagged``; ``number`` is the VNI or the VLAN id, 0 when untagged.
-    :param bridge: its name on the host; ``device`` the VXLAN device or the 802.1Q interface in it.
+    :param kind: ``vxlan``, ``vlan`` (802.1Q), ``vs`` (802.1Q by the flows of Open vSwitch) or ``untagged``; ``number``
+        is the VNI or the VLAN id, 0 when untagged.
+    :param bridge: its name on the host; ``device`` the VXLAN device, 802.1Q interface or cable to the switch in it.
     :param uplink: the host's device or bridge by name; empty means the one that the host was given for ``traffic``.
     :param mtu: of the guests' frames, in bytes.
+    :param members: of a ``vs`` segment: the MACs on this host that are sent frames from elsewhere, each ``/mask``.
     """
 
     id: str
@@ -46,11 +52,13 @@ class SegmentConfig:
     traffic: str
     uplink: str
     mtu: int
+    members: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, segment: Segment) -> SegmentConfig:
+    def of(cls, segment: Segment, members: tuple[str, ...] = ()) -> SegmentConfig:
         """Read CloudStack's broadcast URI.
 
+        :param members: the MACs of the segment on this host.
         :raises ValueError: this host cannot carry such a segment.
         """
         kind, number = _isolation(segment)
@@ -59,18 +67,22 @@ class SegmentConfig:
         bridge, device = {
             VXLAN: (f"brvx-{number}", f"vxlan{number}"),
             VLAN: (f"brvl-{number}-{mark}", f"vlan{number}-{mark}"),
+            VSWITCH: (f"brvs-{number}-{mark}", f"vs{number}-{mark}"),
             UNTAGGED: (f"brun-{mark}", ""),
         }[kind]
-        return cls(segment.id, kind, number, bridge, device, segment.traffic, segment.label, segment.mtu)
+        held = members if kind == VSWITCH else ()
+        return cls(segment.id, kind, number, bridge, device, segment.traffic, segment.label, segment.mtu, held)
 
 
 def _isolation(segment: Segment) -> tuple[str, int]:
     kind, _, value = segment.uri.partition("://")
     if kind == VLAN and value == UNTAGGED:
         return UNTAGGED, 0
-    last = {VXLAN: _LAST_VNI, VLAN: _LAST_VLAN}.get(kind)
+    last = {VXLAN: _LAST_VNI, VLAN: _LAST_VLAN, VSWITCH: _LAST_VLAN}.get(kind)
     if last is None:
-        raise ValueError(f"Segment {segment.id} is {segment.uri!r}: an LXC host carries vxlan:// and vlan:// only.")
+        raise ValueError(
+            f"Segment {segment.id} is {segment.uri!r}: an LXC host carries vxlan://, vlan:// and vs:// only."
+        )
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= last):
         raise ValueError(f"Segment {segment.id} is {segment.uri!r}: the number must be from 1 to {last}.")
     return kind, int(value)

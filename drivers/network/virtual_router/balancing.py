@@ -118,7 +118,11 @@ def elements(networks: Mapping[str, Network], known: Mapping[str, object]) -> El
 def _checked(rule: LoadBalancer, net: Network, known: Mapping[str, object]) -> str:
     """Check what all protocols have in common, and return how to name the rule."""
     what = f"Load balancer rule {identity(rule.id, 'The load balancer rule id')}"
-    if rule.address not in known:
+    if rule.internal:
+        first, last = cidr(net.cidr, "The network's CIDR")
+        if not first < number(rule.address, f"The address of {what}") < last or rule.address == net.gateway:
+            raise ValueError(f"{what} is for {rule.address}, which is no address that {net.cidr} has to give.")
+    elif rule.address not in known:
         raise ValueError(f"{what} is for {rule.address!r}, which is no public address of this router.")
     if rule.algorithm not in ALGORITHMS:
         raise ValueError(f"{what} has the algorithm {rule.algorithm!r}: it must be one of {', '.join(ALGORITHMS)}.")

@@ -98,6 +98,8 @@ def _addresses(nic: Nic, facts: ApplianceFacts) -> tuple[str, ...]:
         subnet = IPv4Interface(f"{address(item, 'The address')}/{int(prefix)}").network
         texts[f"{item}/32" if subnet in seen else f"{item}/{prefix}"] = None
         seen.setdefault(subnet, item)
+    inside = [rule.address for net in facts.networks if net.nic == nic.mac for rule in net.balancers if rule.internal]
+    texts |= {f"{address(item, 'The address')}/32": None for item in sorted(inside)}
     return tuple(texts)
 
 

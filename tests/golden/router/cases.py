@@ -213,11 +213,12 @@ def vpc():
     facts = appliance(addresses=(public(1, FIRST, source_nat=True), public(2, SECOND)))
     forward = PortForward(uid(8, 1), FIRST, "tcp", 80, 80, "10.1.1.5", 80, 80)
     rule = replace(balancer(1, 443, members=(Member(uid(3, 7), "10.1.2.7"),)), address=FIRST)
+    inside = replace(rule, id=uid(10, 2), address="10.1.2.9", port=5432, sources=("10.1.0.0/16",), internal=True)
     return replace(
         facts,
         nics=(*facts.nics, Nic(uid(4, 2), db, uid(2, 2), "Guest", "10.1.2.1", 24, "", 2, uid(2, 2))),
         addresses=tuple(address._replace(network="") for address in facts.addresses),
-        networks=(tier(1, web, acl=web_acl, forwards=(forward,)), tier(2, db, acl=db_acl, balancers=(rule,))),
+        networks=(tier(1, web, acl=web_acl, forwards=(forward,)), tier(2, db, acl=db_acl, balancers=(rule, inside))),
         vpc=Vpc(uid(14, 1), "shop", "10.1.0.0/16", "cs1.example"),
     )
 
