@@ -1,12 +1,14 @@
 """L2TP over IPsec: a client with real daemons dials in, reaches a guest, and is cut off when its user is removed.
 
-Where this kernel has no ESP or no PPP, these same tests run in a User-Mode Linux, whose kernel has both.
+Where this kernel has no ESP or no PPP, these same tests run in a User-Mode Linux, whose kernel has both, but no packet
+filter (nf_tables without IPv4): there, no test shows that the filter lets the right packets pass.
 """
 
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from drivers.ipsec import VpnUser
+from systemvm import netns
 from systemvm.services import l2tp, xl2tpd
 from systemvm.services.charon import Charon
+from systemvm.services.kinds import KINDS
 from tests.netns.l2tp_lab import L2tpClient
 from tests.netns.router_lab import ping
 from tests.netns.test_vpn_clients import ACCESS, ANNA, BOB, authority, server, wanted
@@ -28,8 +32,15 @@ __all__ = ["authority", "clients_lab", "server", "wanted"]
 pytestmark = pytest.mark.netns
 GUEST, OWN, PSK = "10.1.1.5", "203.0.113.9", 'a "pre-shared" key'
 LACKS = l2tp.missing("")
-UML = None if "uml_init.sh" in Path("/proc/cmdline").read_text() else shutil.which("linux.uml")
+INSIDE = "uml_init.sh" in Path("/proc/cmdline").read_text()
+UML = None if INSIDE else shutil.which("linux.uml")
 real = pytest.mark.skipif(bool(LACKS), reason=f"{LACKS}; test_it_works_in_user_mode_linux runs it there")
+
+
+@pytest.fixture
+def kinds():
+    services = [one for one in KINDS["router"] if not INSIDE or one.name in ("links", "strongswan", "xl2tpd")]
+    return {"router": tuple(services)}
 
 
 @pytest.fixture
@@ -44,8 +55,8 @@ def client(lab, tmp_path):
     client = L2tpClient(lab.client, folder)
     yield client
     client.stop()
-    for log in (*folder.rglob("*.log"), lab.applier.place(lab.bundles["a"]).folder / "run/xl2tpd.log"):
-        print(log.name, log.read_text(errors="replace")[-2500:] if log.exists() else "-")
+    for log in (*folder.rglob("*.log"), *tmp_path.rglob("run/xl2tpd.log")):
+        print(log.name, log.read_text(errors="replace")[-2500:])
 
 
 @pytest.fixture
@@ -120,7 +131,7 @@ def test_a_client_reaches_a_guest_and_is_cut_off_with_its_user(lab, client, spok
 
 @real
 def test_another_users_change_cuts_nobody_off_and_a_new_password_does(lab, client, spoken):
-    lab.apply(spoken(ANNA, BOB))
+    assert lab.apply(spoken(ANNA, BOB)).status == "applied"
     assert client.secure(ADDRESS["a"], OWN, PSK)
     client.dial(ADDRESS["a"], "anna", ANNA.password)
     address = client.connected()
@@ -132,35 +143,49 @@ def test_another_users_change_cuts_nobody_off_and_a_new_password_does(lab, clien
 
 
 @real
-def test_a_wrong_key_and_a_closed_firewall_let_nobody_in(lab, client, spoken):
-    lab.apply(spoken(ANNA))
+def test_a_wrong_key_lets_nobody_in(lab, client, spoken):
+    assert lab.apply(spoken(ANNA)).status == "applied"
     assert not client.secure(ADDRESS["a"], OWN, "another key")
-    lab.apply(spoken(ANNA, opened=False))
-    assert not client.secure(ADDRESS["a"], OWN, PSK)
 
 
 @real
-def test_l2tp_in_clear_text_is_not_answered(lab, client, spoken):
-    lab.apply(spoken(ANNA))
-    client.dial(ADDRESS["a"], "anna", ANNA.password)  # without IPsec
-    wire = Wire(lab)
-    seen = []
+@pytest.mark.skipif(INSIDE, reason="this kernel has no packet filter")
+def test_a_closed_firewall_lets_nobody_in(lab, client, spoken):
+    assert lab.apply(spoken(ANNA, opened=False)).status == "applied"
+    assert not client.secure(ADDRESS["a"], OWN, PSK)
 
-    def asked():
-        seen.extend(wire.packets())
-        return [
-            1 for _, to, protocol, payload in seen if protocol == 17 and to == ADDRESS["a"] and 1701 in ports(payload)
-        ]
 
-    until(lambda: len(asked()) > 2, 20)
-    assert not [1 for source, *_ in seen if source == ADDRESS["a"] and _[1] == 17]
-    wire.close()
-    assert not client.address()
+@pytest.mark.skipif(INSIDE, reason="this kernel has no packet filter")
+def test_l2tp_in_clear_text_comes_and_goes_nowhere(lab, spoken):
+    assert lab.apply(spoken(ANNA)).status == "applied"
+    with netns.entered(lab.router("a")):
+        inside = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with netns.entered(lab.client):
+        outside = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with inside, outside:
+        inside.settimeout(0.5)
+        outside.settimeout(0.5)
+        if not LACKS:
+            lab.apply(spoken(ANNA))
+            xl2tpd._daemon(lab.applier.place(lab.bundles["a"])).stop()
+        inside.bind((ADDRESS["a"], 1701))
+        outside.bind((OWN, 1701))
+        wire = Wire(lab)
+        for port in (1701, 500):  # the port of IKE shows that the way itself is open
+            outside.sendto(b"hello", (ADDRESS["a"], port))
+        with pytest.raises(TimeoutError):
+            inside.recv(100)
+        with pytest.raises(OSError, match="not permitted"):
+            inside.sendto(b"hello", (OWN, 1701))
+        seen = [(source, ports(payload)) for source, _, protocol, payload in wire.packets() if protocol == 17]
+        assert {port for source, (_, port) in seen if source == OWN} == {1701, 500}
+        assert not [1 for source, (port, _) in seen if source == ADDRESS["a"] and port == 1701]
+        wire.close()
 
 
 @real
 def test_the_daemon_comes_back_and_goes_with_the_vpn(lab, spoken):
-    lab.apply(spoken(ANNA))
+    assert lab.apply(spoken(ANNA)).status == "applied"
     daemon = xl2tpd._daemon(lab.applier.place(lab.bundles["a"]))
     daemon.signal(signal.SIGKILL)
     until(lambda: daemon.pid() is None)
@@ -194,4 +219,4 @@ def test_it_works_in_user_mode_linux(tmp_path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     print(said)
-    assert re.search(r"\b5 passed, 2 skipped", said), said[-6000:]
+    assert re.search(r"\b4 passed, 4 skipped", said), said[-6000:]
