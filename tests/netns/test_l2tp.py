@@ -189,7 +189,7 @@ def test_the_daemon_comes_back_and_goes_with_the_vpn(lab, spoken):
     daemon = xl2tpd._daemon(lab.applier.place(lab.bundles["a"]))
     daemon.signal(signal.SIGKILL)
     until(lambda: daemon.pid() is None)
-    assert "xl2tpd was not there and was started" in lab.applier.ensure(lab.bundles["a"])
+    assert ("xl2tpd", "repaired: xl2tpd was not there and was started") in lab.applier.ensure(lab.bundles["a"])
     lab.apply(spoken(ANNA, psk=""))
     assert daemon.pid() is None
     assert connections(lab) == {ACCESS}
