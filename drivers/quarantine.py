@@ -4,7 +4,9 @@ The API lets nothing bad in; what was put into the database by another hand stil
 to blame: the culprit is found by planning without it, which serves every provider, ours or not.
 
 What is left out must leave less open, never more. So an egress rule that denies, as all do where the network's default
-is to allow, cannot be left out: then the whole is refused, and the appliance keeps what it has.
+is to allow, cannot be left out: then the whole is refused, and the appliance keeps what it has. A network ACL is closed
+instead: from the place of a rule that denies on, all of its direction is denied, and for one that allows, at the end,
+for a list without any egress rule would let everything leave.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from drivers.vocabulary import ApplianceFacts, Network
+from drivers.vpc import AclItem, Vpc
 
 Result = TypeVar("Result")
 KINDS = {
@@ -33,14 +36,18 @@ VPNS = {"wireguards": "WireGuard VPN", "tunnels": "VPN tunnel"}
 PEERS = {"peers": "WireGuard peer"}
 """The field of a WireGuard VPN of which the same is true."""
 _NAMES = KINDS | VPNS | PEERS
+ACL = "acl"
+"""The field of a tier or private gateway with the network ACL's rules, each of which can be closed."""
+_LAST = 1 << 31
+"""Behind every rule's number."""
 
 
 class Part(NamedTuple):
     """An item of a network's facts.
 
-    :param kind: the field, one of :data:`KINDS`, :data:`VPNS` or :data:`PEERS`; ``item`` is the rule's, guest's or
-        peer's UUID.
-    :param network: its network or WireGuard VPN; empty for an item of the appliance itself.
+    :param kind: the field, one of :data:`KINDS`, :data:`VPNS` or :data:`PEERS`, or :data:`ACL`; ``item`` is the
+        rule's, guest's or peer's UUID.
+    :param network: its network, private gateway or WireGuard VPN; empty for an item of the appliance itself.
     """
 
     item: str
@@ -73,9 +80,11 @@ def _without_the_bad(
     parts = [part for net in facts.networks for part in _parts(net)]
     parts += [Part(_id(item), kind, "") for kind in VPNS for item in getattr(facts, kind)]
     parts += [Part(_id(peer), "peers", vpn.id) for vpn in facts.wireguards for peer in vpn.peers]
+    parts += [Part(item.id, ACL, place) for place, items in _acls(facts) for item in items]
     parts.sort(key=lambda part: (part.kind in PEERS, part))  # a VPN is tried before its peers, so that they have one
     kept: set[Part] = set()
     best = plan(_only(facts, kept))
+    named = {item.id: _closed_name(item) for _, items in _acls(facts) for item in items}
     refused: dict[str, str] = {}
     waiting: list[Sequence[Part]] = [[part] for part in parts if part.item in suspects]
     waiting.append([part for part in parts if part.item not in suspects])
@@ -89,7 +98,8 @@ def _without_the_bad(
                 waiting += [group[half:], group[:half]]
             else:
                 (part,) = group
-                refused[part.item] = f"The {_NAMES[part.kind]} {part.item} is left out: {error}"
+                name = named.get(part.item) or f"{_NAMES[part.kind]} {part.item} is left out"
+                refused[part.item] = f"The {name}: {error}"
         else:
             kept |= set(group)
     return best, refused
@@ -97,6 +107,39 @@ def _without_the_bad(
 
 def _parts(net: Network) -> list[Part]:
     return [Part(_id(item), kind, net.id) for kind in KINDS if _droppable(net, kind) for item in getattr(net, kind)]
+
+
+def _acls(facts: ApplianceFacts) -> list[tuple[str, tuple[AclItem, ...]]]:
+    """Return the network ACL of each tier and private gateway that has one."""
+    gateways = facts.vpc.gateways if facts.vpc else ()
+    return [(net.id, net.acl) for net in facts.networks if net.acl] + [(side.id, side.acl) for side in gateways]
+
+
+def _closed_name(item: AclItem) -> str:
+    rule = f"network ACL rule {item.id} (number {item.number})"
+    if item.allow:
+        return f"{rule} is left out"
+    return f"{rule}, which denies, cannot be: all that it and the {_way(item)} rules behind it name is denied"
+
+
+def _way(item: AclItem) -> str:
+    return "ingress" if item.ingress else "egress"
+
+
+def _closed(item: AclItem) -> AclItem:
+    """Return what stands for a rule that cannot be: it denies all that the rule could have, and allows nothing."""
+    number = _LAST if item.allow else item.number
+    return AclItem("", number, allow=False, ingress=item.ingress, protocol="all")
+
+
+def _narrowed_acl(items: Sequence[AclItem], place: str, kept: Collection[Part]) -> tuple[AclItem, ...]:
+    """Return the rules, with those that are not kept closed, each closing once."""
+    return tuple(dict.fromkeys(item if Part(item.id, ACL, place) in kept else _closed(item) for item in items))
+
+
+def _narrowed_vpc(vpc: Vpc, kept: Collection[Part]) -> Vpc:
+    gateways = tuple(replace(side, acl=_narrowed_acl(side.acl, side.id, kept)) for side in vpc.gateways)
+    return replace(vpc, gateways=gateways)
 
 
 def _droppable(net: Network, kind: str) -> bool:
@@ -115,7 +158,8 @@ def _only(facts: ApplianceFacts, kept: Collection[Part]) -> ApplianceFacts:
         replace(vpn, peers=tuple(peer for peer in vpn.peers if Part(_id(peer), "peers", vpn.id) in kept))
         for vpn in vpns["wireguards"]
     )
-    return replace(facts, networks=networks, **vpns)  # type: ignore[arg-type]
+    vpc = _narrowed_vpc(facts.vpc, kept) if facts.vpc else None
+    return replace(facts, networks=networks, vpc=vpc, **vpns)  # type: ignore[arg-type]
 
 
 def _narrowed(net: Network, kept: Collection[Part]) -> Network:
@@ -124,4 +168,5 @@ def _narrowed(net: Network, kept: Collection[Part]) -> Network:
         for kind in KINDS
         if _droppable(net, kind)
     }
-    return replace(net, **fields)  # type: ignore[arg-type]
+    acl = None if net.acl is None else _narrowed_acl(net.acl, net.id, kept)
+    return replace(net, acl=acl, **fields)  # type: ignore[arg-type]

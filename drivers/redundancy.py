@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,3 +33,9 @@ class Redundancy:
 def roster(members: Iterable[tuple[str, int]]) -> str:
     """Return the name of a roster: its routers, each with its shell's number, as a new shell has promised nothing."""
     return ",".join(f"{name}/{boot}" for name, boot in sorted(members))
+
+
+def shared_mac(group: str, segment: str) -> str:
+    """Return the MAC that an owner's routers have on a segment: always the same, locally administered (IEEE 802)."""
+    digest = hashlib.sha256(f"{group} {segment}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x0E, *digest[:5]))

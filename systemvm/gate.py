@@ -62,6 +62,18 @@ def number(run: Path) -> int:
     return held
 
 
+def is_open(run: Path) -> bool:
+    """Tell whether frames pass at this moment: a target without a gate lets them pass always."""
+    held = number(run)
+    if not held:
+        return True
+    deadline = bpf.open_map(held)
+    try:
+        return bpf.clock() < bpf.get(deadline)
+    finally:
+        os.close(deadline)
+
+
 def _attached(ip: IPRoute, index: int, held: int) -> bool:
     """Tell whether the gate of this map is on both ways of the interface."""
     return all(f"gate{held}" in _names(ip, index, parent) for parent in (_INGRESS, _EGRESS))

@@ -113,8 +113,10 @@ class Vswitch:
             raise RuntimeError("Open vSwitch is not installed (package openvswitch-switch)")
         if self._database.pid() is None:
             self._switch.stop()  # it would wait for the former one's socket
+            self._database.stop()  # one of a namespace that was made anew still holds the file
             self._start_database()
         if self._switch.pid() is None:
+            self._switch.stop()
             self._start(self._switch, self._remote)
             # A change is answered when the switch has made it, and all that the database held before.
             self._vsctl("set", "Open_vSwitch", ".", f"external_ids:started={self._switch.pid()}")

@@ -17,7 +17,7 @@ from controlplane.compute.virtual_machines import HOLDING, InstanceGroup, UserDa
 from controlplane.identity.ownership import owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.identity.users import User
-from controlplane.network.networks import Network
+from controlplane.network.networks import WITH_SCHEME, scheme_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
 from controlplane.storage.templates import OsType, Template
@@ -280,7 +280,7 @@ def _nics_of(ctx: Context, rows: Sequence[VirtualMachine]) -> dict[int, list[Nic
             select(Nic)
             .where(Nic.vm_id.in_(list(found)))
             .order_by(Nic.vm_id, Nic.device)
-            .options(joinedload(Nic.network).joinedload(Network.physical_network), selectinload(Nic.secondary))
+            .options(joinedload(Nic.network).options(*WITH_SCHEME), selectinload(Nic.secondary))
         )
     )
     for nic, view in zip(nics, nic_views(ctx, nics, machines), strict=True):
@@ -311,7 +311,7 @@ def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) ->
     assert network is not None
     uri = None
     if network.vnet is not None and ctx.caller.is_admin:
-        uri = f"{network.physical_network.isolation.lower()}://{network.vnet}"
+        uri = f"{scheme_of(network)}://{network.vnet}"
     return NicResponse(
         id=nic.uuid,
         networkid=network.uuid,

@@ -15,7 +15,7 @@ from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
-from controlplane.errors import BadParameter, InUse, Unsupported
+from controlplane.errors import BadParameter, InUse
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.network import implement
 from controlplane.network.acls import AclList
@@ -115,10 +115,6 @@ class CreatePrivateGateway(Command, name="createPrivateGateway", answer=one("pri
         if self.vlan is None:
             raise BadParameter("Invalid parameter vlan: say which VLAN or VNI; only a root admin may.")
         ctx.session.refresh(vpc, with_for_update=True)
-        if vpc.redundant:
-            raise Unsupported(
-                f"VPC {vpc.name} has two routers, and a private gateway's address can be one's only: it has none."
-            )
         self._check_subnet(ctx.session, vpc)
         physical = self._physical(ctx.session, vpc)
         number = self._take(ctx.session, physical)

@@ -1,17 +1,18 @@
 """The control plane's vote: which of two redundant routers it backs while they do not hear one another.
 
-A vote is a promise with an end, kept in the database, so that it outlives this process and binds all others. The clock
-of the database's times may be set; what this very process promised is kept by a clock that nobody sets, too.
+A vote is a promise with an end, kept in the database, so that it outlives this process and binds all others. Its end
+is a time of the database's clock, which is one for all control planes. That clock may be set; what this very process
+promised is kept by a clock that nobody sets, too.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane.db.base import now
@@ -65,7 +66,7 @@ def _ask(session: Session, agent_id: int, ask: Mapping[str, Any]) -> bool:
     if not redundancy.may_have_votes(session, router):
         return False
     length = min(int(ask["milliseconds"]), LONGEST) / 1000 * 16 / 15  # its clock may be slower than ours
-    moment, ticks = now(), time.monotonic()
+    moment, ticks = _moment(session), time.monotonic()
     holder, end = _promised.get(owner, ("", 0.0))
     taken = pair.holder not in ("", name) and pair.until is not None and moment < pair.until
     if taken or (holder not in ("", name) and ticks < end):
@@ -76,3 +77,12 @@ def _ask(session: Session, agent_id: int, ask: Mapping[str, Any]) -> bool:
     pair.round = int(ask["round"])
     _promised[owner] = name, max(end if holder == name else 0.0, ticks + length)
     return True
+
+
+def _moment(session: Session) -> datetime:
+    """Return the present time by the clock that all control planes share."""
+    if session.get_bind().dialect.name == "sqlite":  # which has one control plane, on its own machine
+        return now()
+    # not now(), which is the transaction's begin: it may have waited for the row since
+    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return moment

@@ -107,6 +107,12 @@ def _targets() -> Select[Target]:
     return select(Target).join(Router).where(Router.network_id == bindparam("network"), Router.retired.is_(None))
 
 
+WITH_SCHEME = joinedload(Network.physical_network), joinedload(Network.offering)
+"""What :func:`scheme_of` reads besides the network itself, for queries of many."""
+
+DOMAIN_TYPES = {"vs": "Vswitch"}
+"""Scheme of a broadcast URI → CloudStack's broadcast domain type, where it is not the scheme itself."""
+
 Whole = Network | Vpc
 """What has routers and public addresses: a network that stands alone, or a VPC with all its tiers."""
 
@@ -114,6 +120,15 @@ Whole = Network | Vpc
 def services_of(network: Network) -> dict[str, list[str]]:
     """Return the network's services and who provides each of them."""
     return network.offering.services
+
+
+def scheme_of(network: Network) -> str:
+    """Return the scheme of the network's broadcast URI: its isolation method's, or that of its Connectivity."""
+    installed = registry.network_providers()
+    for provider in services_of(network).get("Connectivity", ()):
+        if provider in installed:
+            return installed[provider].capabilities["Connectivity"]["BroadcastScheme"]
+    return network.physical_network.isolation.lower()
 
 
 def router_providers(network: Network) -> list[str]:
@@ -279,13 +294,13 @@ def counted(counters: dict[str, Any], uuid: str) -> tuple[int, int]:
 
 def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagResponse]) -> NetworkResponse:
     offering, admin = row.offering, ctx.caller.is_admin
-    scheme = row.physical_network.isolation.lower()
+    scheme = scheme_of(row)
     dns = [*row.dns, row.zone.dns1, row.zone.dns2 or ""]
     return NetworkResponse(
         id=row.uuid,
         name=row.name,
         displaytext=row.display_text,
-        broadcastdomaintype=scheme.capitalize(),
+        broadcastdomaintype=DOMAIN_TYPES.get(scheme, scheme.capitalize()),
         traffictype="Guest",
         gateway=row.gateway,
         netmask=str(IPv4Network(row.cidr).netmask) if row.cidr else None,

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.providers import enabled_providers
+from drivers import registry
 
 
 def objection(session: Session, physical: PhysicalNetwork, offering: NetworkOffering) -> str:
@@ -20,4 +21,8 @@ def objection(session: Session, physical: PhysicalNetwork, offering: NetworkOffe
     asked = {provider for providers in offering.services.values() for provider in providers}
     if missing := asked - set(enabled_providers(session, physical)):
         return f"{physical.name} has not enabled {', '.join(sorted(missing))}"
+    for provider in offering.services.get("Connectivity", ()):
+        methods = registry.network_providers()[provider].capabilities["Connectivity"]["SupportedIsolationMethods"]
+        if physical.isolation not in methods.split(","):
+            return f"{physical.name} isolates by {physical.isolation}, where {provider} needs {methods}"
     return ""

@@ -165,7 +165,7 @@ class RouterResponse(Response):
 
 def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     """Show routers with their interfaces and what was last found on them."""
-    from controlplane.network import ipv6
+    from controlplane.network import ipv6, segments
     from controlplane.network.nics import Nic
     from controlplane.network.public_ips import VlanRange
 
@@ -179,7 +179,7 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     owners = owner_fields(ctx, rows)
     plugged: dict[int, list[Nic]] = {number: [] for number in numbers}
     query = select(Nic).where(Nic.router_id.in_(numbers)).order_by(Nic.device)
-    for nic in ctx.session.scalars(query.options(joinedload(Nic.network))):
+    for nic in ctx.session.scalars(query.options(joinedload(Nic.network), joinedload(Nic.private_gateway))):
         plugged[nic.router_id or 0].append(nic)
     used = {nic.range_id for nics in plugged.values() for nic in nics if nic.range_id}
     ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
@@ -192,6 +192,8 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
         nics = [_nic_view(row, nic, ranges.get(nic.range_id or 0), source_nat) for nic in plugged[row.id]]
         for view, nic in zip(nics, plugged[row.id], strict=True):
             _show_ipv6(view, nic, ranges.get(nic.range_id or 0), outside.get(row.id))
+            if halves:
+                view.macaddress = segments.serving_mac(row.whole, nic, ranges.get(nic.range_id or 0))
         owner = owners[row.account_id] | ({"isredundantrouter": True, "redundantstate": halves} if halves else {})
         views.append(_view(row, owner, nics, seen.get(row.target_id or 0)))
     return views

@@ -7,13 +7,14 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network import redundancy
-from controlplane.network.networks import Network
+from controlplane.network.networks import WITH_SCHEME, Network, Whole, scheme_of
 from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
 from controlplane.zone.hosts import Host
 from controlplane.zone.physical_networks import PhysicalNetwork
+from drivers.redundancy import shared_mac
 from drivers.vocabulary import Segment
 
 
@@ -25,6 +26,23 @@ def public_segment_id(zone_id: int, vlan: str) -> str:
 def private_segment_id(physical_network_id: int, vlan: int) -> str:
     """Return the name of the segment that carries the private gateways of this VLAN or VNI."""
     return f"private-{physical_network_id}-{vlan}"
+
+
+def serving_mac(whole: Whole, nic: Nic, vlan: VlanRange | None) -> str:
+    """Return the MAC under which an interface of a redundant router serves: the one that both routers have there.
+
+    :param vlan: the range of a public interface.
+    """
+    private = nic.private_gateway
+    if nic.network is not None:
+        where = nic.network.uuid
+    elif private is not None:
+        where = private_segment_id(private.physical_network_id, private.vlan)
+    elif vlan is not None:
+        where = public_segment_id(vlan.zone_id, vlan.vlan)
+    else:
+        return nic.mac
+    return shared_mac(whole.uuid, where)
 
 
 def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
@@ -39,7 +57,7 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     here = or_(and_(VirtualMachine.host_id == host.id, *guests), and_(Router.host_id == host.id, *routers))
     query = select(Nic).outerjoin(VirtualMachine, Nic.vm_id == VirtualMachine.id)
     query = query.outerjoin(Router, theirs).where(here)
-    nics = session.scalars(query.options(joinedload(Nic.network).joinedload(Network.physical_network))).all()
+    nics = session.scalars(query.options(joinedload(Nic.network).options(*WITH_SCHEME))).all()
     networks = {nic.network.id: nic.network for nic in nics if nic.network is not None}
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
     found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
@@ -48,18 +66,14 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
     for physical, name, number in redundancy.links(session, host):
         label = _label(physical, "Guest", host.hypervisor)
-        found.add(Segment(name, f"{_scheme(physical)}://{number}", "Guest", label))
+        found.add(Segment(name, f"{physical.isolation.lower()}://{number}", "Guest", label))
     return tuple(sorted(found))
 
 
 def _guest_segment(network: Network, hypervisor: str) -> Segment:
     physical = network.physical_network
     label = _label(physical, "Guest", hypervisor)
-    return Segment(network.uuid, f"{_scheme(physical)}://{network.vnet}", "Guest", label, network.mtu)
-
-
-def _scheme(physical: PhysicalNetwork) -> str:
-    return "vxlan" if physical.isolation.upper() == "VXLAN" else "vlan"
+    return Segment(network.uuid, f"{scheme_of(network)}://{network.vnet}", "Guest", label, network.mtu)
 
 
 def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:

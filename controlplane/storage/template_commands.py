@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
@@ -13,10 +13,13 @@ from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
 from controlplane.compute.virtual_machines import VirtualMachine
+from controlplane.db.base import now
 from controlplane.db.session import after_commit
 from controlplane.errors import BadParameter, Forbidden, InUse
 from controlplane.identity.accounts import Account
+from controlplane.identity.ownership import IMAGES, on_account_removed
 from controlplane.offering.create_service_offering import checked_details
+from controlplane.reconcile.targets import Target
 from controlplane.storage.register_template import give_up_space
 from controlplane.storage.template_views import template_views
 from controlplane.storage.templates import OsType, Template
@@ -168,20 +171,36 @@ class ImageDeletion(Command):
         refuse_foreign(ctx, row)
         if self.zoneid is not None and row.zone_id not in (None, self.zoneid.id):
             raise BadParameter(f"Invalid parameter zoneid value={self.zoneid.uuid}: it is not in this zone.")
-        column = VirtualMachine.iso_id if self.isos else VirtualMachine.template_id
-        using = select(VirtualMachine.name).where(column == row.id, VirtualMachine.removed.is_(None))
-        names = list(ctx.session.scalars(using.limit(10)))
+        names = _users(ctx.session, row)
         if names and (self.isos or not forced):
             raise InUse(f"{row.name} cannot be deleted: machines use it: {', '.join(names)}.")
-        give_up_space(ctx.session, row)
-        if not names:
-            _unlink_later(ctx.session, row.path)
-        row.removed, row.state = ctx.now, "Inactive"
+        _take_away(ctx.session, row)
 
 
-def _unlink_later(session: Session, path: str) -> None:
-    if path:
+def _users(session: Session, row: Template) -> list[str]:
+    """Return the names of some machines that were made from a template, or have the ISO attached."""
+    column = or_(VirtualMachine.iso_id == row.id, VirtualMachine.template_id == row.id)
+    return list(session.scalars(select(VirtualMachine.name).where(column, VirtualMachine.removed.is_(None)).limit(10)))
+
+
+def _take_away(session: Session, row: Template) -> None:
+    """Offer an image no longer; its content goes with the commit, unless machines still need it."""
+    give_up_space(session, row)
+    path = row.path
+    if path and not _users(session, row):
         after_commit(session, lambda: Path(path).unlink(missing_ok=True))
+    row.removed, row.state = now(), "Inactive"
+
+
+def remove_images(session: Session, account: Account) -> list[Target]:
+    """Take away the images of a removed account; machines of others keep the content of those that were public."""
+    mine = select(Template).where(Template.account_id == account.id, Template.removed.is_(None))
+    for row in session.scalars(mine.order_by(Template.id)).all():
+        _take_away(session, row)
+    return []
+
+
+on_account_removed(remove_images, IMAGES)
 
 
 class DeleteTemplate(

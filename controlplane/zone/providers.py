@@ -22,8 +22,10 @@ from drivers import registry
 
 DEFAULTS = ("VirtualRouter", "VpcVirtualRouter", "InternalLbVm", "ConfigDrive", "SecurityGroupProvider")
 """The providers that come with every physical network, as far as they are installed; others are devices to add."""
-WITH_ELEMENT = ("VirtualRouter", "VpcVirtualRouter", "InternalLbVm")
-"""The providers that have an element to be enabled before they can be (configureVirtualRouterElement)."""
+WITH_ELEMENT = ("VirtualRouter", "VpcVirtualRouter", "InternalLbVm", "Ovs")
+"""The providers that have an element to be enabled before they can be (configureVirtualRouterElement …)."""
+SWITCH = "Ovs"
+"""The one whose element is configured by configureOvsElement."""
 
 
 class NetworkServiceProvider(Row):
@@ -43,7 +45,7 @@ class NetworkServiceProvider(Row):
 
 
 class VirtualRouterElement(Row):
-    """The switch of a provider made of virtual routers (configureVirtualRouterElement)."""
+    """The element of a provider made of virtual routers, or of Ovs: whether it is configured."""
 
     __tablename__ = "virtual_router_elements"
 
@@ -215,7 +217,7 @@ class UpdateNetworkServiceProvider(
             which = row.element.uuid if row.element else "with createVirtualRouterElement"
             raise BadParameter(
                 f"Invalid parameter state value=Enabled: provider {row.name} is not ready: enable its element {which} "
-                "first (configureVirtualRouterElement)."
+                f"first ({'configureOvsElement' if row.name == SWITCH else 'configureVirtualRouterElement'})."
             )
         if self.servicelist:
             row.services = known_services(row.name, self.servicelist)

@@ -16,7 +16,7 @@ from controlplane.api.listing import ListCommand
 from controlplane.api.parameters import matching, required
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
-from controlplane.zone.providers import WITH_ELEMENT, NetworkServiceProvider, VirtualRouterElement
+from controlplane.zone.providers import SWITCH, WITH_ELEMENT, NetworkServiceProvider, VirtualRouterElement
 
 dispatch.JOB_TABLES["VirtualRouterElement"] = VirtualRouterElement
 
@@ -50,7 +50,7 @@ class ListVirtualRouterElements(
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Bring the providers along."""
         del ctx
-        return query.options(joinedload(VirtualRouterElement.provider))
+        return of_switch(query, wanted=False)
 
 
 class CreateVirtualRouterElement(
@@ -100,10 +100,25 @@ class ConfigureVirtualRouterElement(
     def run(self, ctx: Context) -> VirtualRouterElement:
         """Refuse to disable what an enabled provider needs."""
         del ctx
-        element = self.id
-        if not self.enabled and element.provider.state == "Enabled":
-            raise BadParameter(
-                f"Invalid parameter enabled value=false: disable provider {element.provider.uuid} first."
-            )
-        element.enabled = self.enabled
-        return element
+        return configure(self.id, self.enabled, switch=False)
+
+
+def of_switch(query: Select[Any], *, wanted: bool) -> Select[Any]:
+    """Narrow a query of elements to those of Ovs, or to all others; the providers come along."""
+    name = NetworkServiceProvider.name == SWITCH if wanted else NetworkServiceProvider.name != SWITCH
+    return query.where(VirtualRouterElement.provider.has(name)).options(joinedload(VirtualRouterElement.provider))
+
+
+def configure(element: VirtualRouterElement, enabled: bool, *, switch: bool) -> VirtualRouterElement:
+    """Enable or disable an element.
+
+    :param switch: it is to be one of Ovs; otherwise to be none.
+    :raises BadParameter: it is of the other kind, or its provider is enabled and needs it.
+    """
+    provider = element.provider
+    if (provider.name == SWITCH) is not switch:
+        raise BadParameter(f"Invalid parameter id value={element.uuid}: it is the element of provider {provider.name}.")
+    if not enabled and provider.state == "Enabled":
+        raise BadParameter(f"Invalid parameter enabled value=false: disable provider {provider.uuid} first.")
+    element.enabled = enabled
+    return element

@@ -129,9 +129,9 @@ class Links:
         with netns.netlink(place.namespace) as ip:
             found = _await(ip, wanted, wait, place)
             done = _rename(ip, wanted, found)
-            with netns.entered(place.namespace):
-                done += _set_sysctls(wanted.sysctls)  # first: no IPv6 address can be added where IPv6 is off
             done += _set_gates(ip, place, wanted, found)
+            with netns.entered(place.namespace):
+                done += _set_sysctls(wanted.sysctls)  # before: no IPv6 address can be added where IPv6 is off
             appeared: list[tuple[str, str]] = []
             for interface in wanted.interfaces:
                 index = found[interface.mac]["index"]
@@ -196,7 +196,7 @@ def _set_gates(ip: IPRoute, place: Place, wanted: Wanted, found: Mapping[str, An
     gate.ensure_no(ip, run, others)
     for index, interface in shared.items():
         if found[interface.mac].get_attr("IFLA_ADDRESS") != interface.shared:
-            ip.link("set", index=index, address=interface.shared)
+            _set_down_and(ip, index, address=interface.shared)  # so its link-local address is made of this one
             done.append(f"MAC of {interface.name}")
     return done
 

@@ -119,6 +119,18 @@ class Redundancy:
         _state_file(place).unlink(missing_ok=True)
 
 
+def turn(place: Place) -> str:
+    """Name the time for which this router holds its addresses: another name means that another router had them between.
+
+    :return: empty while it does not hold them; always the same for a router that is not redundant.
+    """
+    if not (place.current / FILE).exists():
+        return "always"
+    state = _state(place)
+    held = state.get("state") == "PRIMARY" and gate.is_open(place.folder / "run")
+    return str(state["changes"]) if held else ""
+
+
 def _folder(host: HostSettings) -> Path:
     return host.state / "leases"
 

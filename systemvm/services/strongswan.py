@@ -23,6 +23,7 @@ from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.services import Place, l2tp
 from systemvm.services.charon import Charon, impossible, text
 from systemvm.services.dialling import Dialling
+from systemvm.services.redundancy import turn
 from systemvm.tally import Count, Tally
 
 FILE = "strongswan/connections.json"
@@ -41,6 +42,7 @@ class Strongswan:
     def __init__(self) -> None:
         self._dialling = Dialling()
         self._tallies: dict[Path, Tally] = {}
+        self._turns: dict[Path, str] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Read the file, and ask the daemon, where it runs, whether it has all the algorithms."""
@@ -84,12 +86,16 @@ class Strongswan:
 
     def _dial(self, place: Place, charon: Charon, wanted: Wanted) -> None:
         """Have what is down brought up; of two routers of one owner, by the one that holds the address."""
-        held = charon.addresses()
+        now = turn(place)
+        stale = self._turns.get(place.folder, now) != now
+        self._turns[place.folder] = now
+        held = charon.addresses() if now else frozenset()
         with charon.session() as session:
             sas = list(_associations(session))
             for name, association in sas:
-                if name in wanted["connections"] and not _held(wanted, name, held):
-                    _terminate(session, association)
+                if name in wanted["connections"] and (stale or not _held(wanted, name, held)):
+                    _terminate(session, association)  # the peer speaks to the other router, or will
+            sas = [] if stale else sas
         for name, children in wanted["initiate"].items():
             down = [child for child in children if not _installed(sas, name, child)]
             waiting = _connecting(sas, name) or not _held(wanted, name, held)
@@ -145,6 +151,7 @@ class Strongswan:
     def remove(self, place: Place) -> None:
         """Stop the daemon, which closes its tunnels."""
         self._tallies.pop(place.folder, None)
+        self._turns.pop(place.folder, None)
         self._dialling.forget(place.folder)
         Charon(place).daemon.stop()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from systemvm import netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.daemon import Daemon
 from systemvm.services import Place, tunnels
+from systemvm.services.redundancy import turn
 from systemvm.services.tunnels import DEVICE, Device, Tunnel
 from systemvm.tally import Count, Tally
 
@@ -44,6 +45,7 @@ class Wireguard:
 
     def __init__(self) -> None:
         self._tallies: dict[Path, Tally] = {}
+        self._turns: dict[Path, str] = {}
 
     def check(self, place: Place, staged: Path, bundle: Bundle) -> list[Failure]:
         """Read the file."""
@@ -63,7 +65,15 @@ class Wireguard:
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
         """Make them so again."""
         wanted = tunnels.read(_text(place.current))
-        return self._bring(place, wanted) if wanted else []
+        done = self._bring(place, wanted) if wanted else []
+        now = turn(place)
+        if now not in ("", self._turns.get(place.folder, now)):
+            for tunnel in wanted:  # the sessions are the other router's: what is left of older ones leads nowhere
+                seen = _ask(place, tunnel.device).peers
+                where = {key: seen[key].endpoint or peer.endpoint for key, peer in tunnel.peers.items() if key in seen}
+                _call(place, tunnel, {key: endpoint for key, endpoint in where.items() if endpoint})
+        self._turns[place.folder] = now
+        return done
 
     def _bring(self, place: Place, before: Iterable[Tunnel]) -> list[str]:
         """Bring the tunnels to what the file in force says, and return what was done.
@@ -115,6 +125,7 @@ class Wireguard:
     def remove(self, place: Place) -> None:
         """Take every tunnel down."""
         self._tallies.pop(place.folder, None)
+        self._turns.pop(place.folder, None)
         for note in (place.folder / "run").glob("wireguard-*.pid"):
             _stop(place, note.stem.removeprefix("wireguard-"))
         if netns.exists(place.namespace):
@@ -138,31 +149,36 @@ def adopt(old: Place, new: Place) -> None:
         devices = _links(before).keys() & _links(after).keys()
     for tunnel in tunnels.read(_text(new.current)):
         if tunnel.device in devices:
-            _call(old, new, tunnel)
+            _call(new, tunnel, _with_session(old, new, tunnel))
 
 
-def _call(old: Place, new: Place, tunnel: Tunnel) -> None:
-    """Call the peers that the old router has a session with.
+def _with_session(old: Place, new: Place, tunnel: Tunnel) -> dict[str, str]:
+    """Return public key → endpoint of the peers that the old router has a session with, and the new one none."""
+    known, there = _ask(old, tunnel.device), _ask(new, tunnel.device)
+    return {
+        key: known.peers[key].endpoint
+        for key in tunnel.peers
+        if key in known.peers and time.time() - known.peers[key].handshake < _SESSION
+        if key in there.peers and not there.peers[key].handshake
+    }
+
+
+def _call(place: Place, tunnel: Tunnel, endpoints: Mapping[str, str]) -> None:
+    """Shake hands with these peers (public key → endpoint) at once.
 
     A peer is made anew for it: one that could not be called before, as nobody knew where it is, would wait now.
     """
-    known, there, name = _ask(old, tunnel.device), _ask(new, tunnel.device), _name(new, tunnel.device)
-    due = [
-        (peer, known.peers[key].endpoint)
-        for key, peer in tunnel.peers.items()
-        if key in known.peers and time.time() - known.peers[key].handshake < _SESSION
-        if key in there.peers and not there.peers[key].handshake
-    ]
-    if not due:
+    if not endpoints:
         return
-    removed = [word for peer, _ in due for word in ("peer", peer.public_key, "remove")]
-    netns.run(new.namespace, ["wg", "set", name, *removed])
-    text = "\n".join(tunnels.called(peer, endpoint) for peer, endpoint in due)
-    netns.run(new.namespace, ["wg", "addconf", name, "/dev/stdin"], text_in=text)
-    quiet = [peer.public_key for peer, _ in due if not peer.keepalive]
+    name = _name(place, tunnel.device)
+    removed = [word for key in endpoints for word in ("peer", key, "remove")]
+    netns.run(place.namespace, ["wg", "set", name, *removed])
+    text = "\n".join(tunnels.called(tunnel.peers[key], endpoint) for key, endpoint in endpoints.items())
+    netns.run(place.namespace, ["wg", "addconf", name, "/dev/stdin"], text_in=text)
+    quiet = [key for key in endpoints if not tunnel.peers[key].keepalive]
     if quiet:
         words = [word for key in quiet for word in ("peer", key, "persistent-keepalive", "0")]
-        netns.run(new.namespace, ["wg", "set", name, *words])
+        netns.run(place.namespace, ["wg", "set", name, *words])
 
 
 def _text(folder: Path) -> str:

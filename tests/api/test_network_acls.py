@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from sqlalchemy import update
 
 from controlplane.errors import BadParameter, InUse, Unsupported
+from controlplane.events.alerts import Alert
 from controlplane.network.acls import AclItem, AclList
+from controlplane.network.routers import Router
+from controlplane.reconcile import bundles
 from controlplane.reconcile.targets import Target
 from tests.api.counting import queries
 from tests.api.test_vpcs import facts
@@ -236,3 +240,33 @@ def test_firewall_rules_are_told_that_acls_do_their_work(here, vpc):
     address = here.done(here.cloud("associateIpAddress", vpcid=vpc))
     with pytest.raises(Unsupported, match="network ACLs instead of a firewall"):
         here.cloud("createFirewallRule", ipaddressid=address["id"], protocol="tcp", startport=1, endport=2)
+
+
+def test_a_bad_rule_in_the_database_closes_its_list_and_stops_no_other(here, vpc, acl):
+    front = here.tier(vpc, aclid=acl)
+    here.there.deploy(name="front", networkids=front["id"])
+    good = add(here, acl, 5, startport=80)
+    allowed, denied = add(here, acl, 10, startport=22), add(here, acl, 20, startport=23, action="deny")
+    add(here, acl, 30, startport=24)
+    with here.cloud.database.write() as session:
+        session.execute(update(AclItem).where(AclItem.uuid.in_([allowed["id"], denied["id"]])).values(protocol="magic"))
+    other = here.done(here.cloud("createNetworkACLList", name="db", vpcid=vpc))["id"]
+    back = here.tier(vpc, "db", 2, aclid=other, networkofferingid=here.offering(TIER_WITHOUT_LB))
+    here.there.deploy(name="back", networkids=back["id"])
+    add(here, other, startport=5432)
+    with pytest.raises(BadParameter, match=f"cannot be enforced: Network ACL rule 10 {allowed['id']}"):
+        add(here, acl, 40, startport=25)
+    described = "\n".join(alert.description for alert in here.there.rows(Alert, Alert.resolved.is_(None)))
+    assert f"network ACL rule {allowed['id']} (number 10) is left out: " in described
+    assert f"network ACL rule {denied['id']} (number 20), which denies, cannot be: " in described
+    with here.cloud.database.read() as session:
+        (target,) = session.query(Target).join(Router).filter(Router.removed.is_(None))
+        bundle, refused = bundles.make(session, target)
+        assert target.applied_generation == target.desired_generation
+    assert set(refused) == {allowed["id"], denied["id"]}
+    ports = [item for part in bundle.elements if part.name == "acl_in_ports" for item in part.items]
+    assert {item.split()[2] for item in ports if item.endswith("accept")} == {"80", "5432"}
+    assert good["id"] in "".join(ports)
+    for item in (allowed, denied):
+        here.done(here.cloud("deleteNetworkACL", id=item["id"]))
+    assert here.there.rows(Alert, Alert.resolved.is_(None)) == []

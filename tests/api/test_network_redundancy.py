@@ -17,6 +17,7 @@ from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile.targets import Found, Target, load_facts
 from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType, Vnet
 from controlplane.zone.providers import NetworkServiceProvider
+from drivers.redundancy import shared_mac
 from tests.api.compute_world import world
 
 
@@ -78,6 +79,16 @@ def test_a_redundant_network_has_two_routers_on_two_hosts_with_the_same_addresse
     }
     assert [item.address for item in ours.addresses] == [item.address for item in theirs.addresses]
     assert not {nic.mac for nic in ours.nics} & {nic.mac for nic in theirs.nics}
+    first, second = ({nic["traffictype"]: nic["macaddress"] for nic in row["nic"]} for row in shown(there).values())
+    assert first.pop("Control") != second.pop("Control")
+    assert (
+        first
+        == second
+        == {
+            nic.traffic: shared_mac(ours.redundancy.group, nic.segment) for nic in ours.nics if nic.traffic != "Control"
+        }
+    )
+    assert {row["guestmacaddress"] for row in shown(there).values()} == {first["Guest"]}
     assert ours.redundancy.roster == theirs.redundancy.roster
     assert (ours.redundancy.peer, theirs.redundancy.peer) == (two.uuid, one.uuid)
     assert (ours.redundancy.peer_address, ours.redundancy.address) == (

@@ -88,6 +88,20 @@ def test_a_template_from_a_file_becomes_ready(cloud, images):
     assert cloud("listTemplates", templatefilter="all") == {}
 
 
+def test_the_images_of_a_removed_account_go_with_their_content(cloud, images):
+    company = Company(cloud)
+    sam = company.account("sam")
+    owner = {"account": "sam", "domainid": sam["domainid"]}
+    row = settled(cloud, register(cloud, (images / "good.tar.gz").as_uri(), **owner))
+    kept = settled(cloud, register(cloud, (images / "good.tar.gz").as_uri(), name="kept", ispublic=True))
+    assert Path(row.path).exists()
+    job = done(cloud, cloud("deleteAccount", id=sam["id"]))
+    assert job["jobstatus"] == 1, job
+    assert not Path(row.path).exists()
+    assert Path(kept.path).exists()
+    assert [shown["name"] for shown in cloud("listTemplates", templatefilter="all")["template"]] == ["kept"]
+
+
 def test_what_is_bad_inside_never_becomes_ready(cloud, images):
     (images / "evil.tar").write_bytes(an_archive("../../etc/cron.d/x"))
     (images / "back.qcow2").write_bytes(b"QFI\xfb\0\0\0\3" + b"\0" * 7 + b"\1" + b"\0" * 100)

@@ -9,6 +9,7 @@ from controlplane.network.redundancy import RouterPair
 from controlplane.network.routers import Router
 from controlplane.reconcile.targets import Target, load_facts
 from controlplane.zone.physical_networks import Vnet
+from drivers.network.virtual_router import VirtualRouter
 from tests.api.vpc_world import vpc_world
 
 
@@ -78,3 +79,39 @@ def test_a_vpc_that_goes_gives_the_number_of_its_link_back(here):
     here.done(here.cloud("deleteVPC", id=vpc))
     assert here.there.rows(RouterPair) == []
     assert here.there.rows(Vnet) == []
+
+
+def gateway_sides(here):
+    """The interface of the private gateway as each router's plan has it."""
+    plans = [VirtualRouter().plan(facts(here, router)) for router in routers(here)]
+    return [
+        next(item for item in plan.links.interfaces if item.addresses == ("172.16.1.2/24",)) for plan in plans
+    ], plans
+
+
+def test_both_routers_have_the_private_gateways_address_under_one_mac(here):
+    vpc = here.vpc(vpcofferingid=here.vpc_offering("Redundant VPC offering"))["id"]
+    asked = {"ipaddress": "172.16.1.2", "gateway": "172.16.1.1", "netmask": "255.255.255.0", "vlan": "vxlan://300"}
+    made = here.done(here.admin("createPrivateGateway", vpcid=vpc, sourcenatsupported=True, **asked))
+    here.done(here.cloud("createStaticRoute", gatewayid=made["id"], cidr="172.20.0.0/16"))
+    (one, two), plans = gateway_sides(here)
+    assert one.shared == two.shared != ""
+    assert one.mac != two.mac
+    for side, plan in zip((one, two), plans, strict=True):
+        assert (side.name, "172.16.1.2/24") in plan.redundancy.announce
+        assert {"to": "172.20.0.0/16", "via": "172.16.1.1", "dev": side.name} in plan.links.routes
+        assert [gateway.source_nat for gateway in plan.ruleset.gateways] == ["172.16.1.2"]
+    assert here.done(here.cloud("restartVPC", id=vpc, cleanup=True)) is True
+    (after, other), _ = gateway_sides(here)
+    assert after.shared == other.shared == one.shared
+    here.done(here.cloud("deleteVPC", id=vpc))
+    assert here.there.rows(Vnet) == []
+
+
+def test_a_vpc_with_a_private_gateway_is_made_redundant(here):
+    vpc = here.vpc()["id"]
+    asked = {"ipaddress": "172.16.1.2", "gateway": "172.16.1.1", "netmask": "255.255.255.0", "vlan": "vxlan://300"}
+    here.done(here.admin("createPrivateGateway", vpcid=vpc, **asked))
+    assert here.done(here.cloud("restartVPC", id=vpc, makeredundant=True)) is True
+    (one, two), _ = gateway_sides(here)
+    assert one.shared == two.shared != ""

@@ -17,8 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from drivers.network.virtual_router import VirtualRouter
-from drivers.network.virtual_router.redundancy import shared_mac
-from drivers.redundancy import Redundancy
+from drivers.redundancy import Redundancy, shared_mac
 from drivers.vocabulary import ApplianceFacts, IngressRule, LoadBalancer, Network, Nic, PublicAddress
 from drivers.vocabulary import Member as Served
 from systemvm import bpf, gate, netns
@@ -108,13 +107,17 @@ class Member:
             server=lab.plane.listen(number), token=str(self.state / "token"),
         )  # fmt: skip
         self.applier = Applier(settings, Ledger(self.state / "ledger"), {"router": KINDS["router"]})
-        self.generation = 0
+        self.generation, self.lock = 0, threading.Lock()
         netns.ensure(self.space)
         self.ports = {}
         for device, where in (("eth0", "guest"), ("eth1", "link"), ("eth2", "public")):
-            port = f"{'ab'[number]}{where}"
-            lab.cable(port, where, self.space, device, self.mac(device))
-            self.ports[where] = port
+            self.plug(device, where)
+
+    def plug(self, device, where):
+        """Give it an interface on a bridge, as the host's bundle does."""
+        port = f"{'ab'[self.number]}{where}"
+        self.lab.cable(port, where, self.space, device, self.mac(device))
+        self.ports[where] = port
 
     def mac(self, device):
         return f"02:00:00:00:0{self.number}:0{device[-1]}"
@@ -150,20 +153,26 @@ class Member:
     def apply(self, members, *, balanced=False):
         self.generation += 1
         driver = VirtualRouter()
-        files, elements = driver.render(driver.plan(self.facts(members, balanced=balanced)))
-        outcome = self.applier.apply(Bundle(self.uuid, self.name, "router", self.generation, files, elements))
+        files, elements = driver.render(driver.plan(self.lab.shape(self, self.facts(members, balanced=balanced))))
+        with self.lock:
+            outcome = self.applier.apply(Bundle(self.uuid, self.name, "router", self.generation, files, elements))
         assert outcome.status == "applied", outcome
 
     def ensure(self):
-        return self.applier.ensure(self.applier.ledger.get(self.uuid))
+        with self.lock:
+            held = self.applier.ledger.get(self.uuid)
+            return self.applier.ensure(held) if held else []
 
     def health(self):
         """Return the states of the balanced guests, as haproxy has them."""
         states = self.applier.observe(self.applier.ledger.get(self.uuid)).states
         return {state for unit, state in states if "/" in unit}
 
+    def states(self):
+        return dict(self.applier.observe(self.applier.ledger.get(self.uuid)).states)
+
     def observe(self):
-        return dict(self.applier.observe(self.applier.ledger.get(self.uuid)).states)["redundancy"]
+        return self.states()["redundancy"]
 
     @property
     def run(self):
@@ -194,7 +203,13 @@ class Member:
 
 
 class Lab:
-    def __init__(self, folder):
+    """The two of them.
+
+    :param shape: changes a member's facts before they are applied.
+    """
+
+    def __init__(self, folder, shape=lambda _member, facts: facts):
+        self.shape = shape
         self.folder, self.prefix = Path(folder), f"t{os.getpid()}"
         self.switch, self.outside, self.guest = (f"{self.prefix}{name}" for name in ("sw", "out", "g"))
         self.plane, self.captured, self.over = Plane(), [], threading.Event()
@@ -202,7 +217,7 @@ class Lab:
         for space in (self.switch, self.outside, self.guest):
             netns.ensure(space)
         with netns.netlink(self.switch) as ip:
-            for name in ("guest", "public", "link"):
+            for name in ("guest", "other", "public", "link"):
                 ip.link("add", ifname=name, kind="bridge", br_forward_delay=0)
                 ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
         self.cable("out", "public", self.outside, "eth0", "02:00:00:00:09:01", f"{OUTSIDE}/24")
@@ -257,6 +272,16 @@ class Lab:
         for member in self.members:
             member.apply(self.members, balanced=balanced)
         return until(self.owner)
+
+    def tend(self):
+        """Look after both again and again, at the agent's pace."""
+
+        def look():
+            while not self.over.wait(2):
+                for member in self.members:
+                    member.ensure()
+
+        self.start(look)
 
     def owner(self):
         held = [member for member in self.members if member.holds()]
@@ -328,20 +353,21 @@ def balanced(lab):
 class Traffic:
     """A guest's datagrams to the outside, which echoes them, and one TCP connection, both without end."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, outside=OUTSIDE):
         self.lab, self.back, self.broken, self.turns = lab, [], "", []
+        family = socket.AF_INET6 if ":" in outside else socket.AF_INET
         with netns.entered(lab.outside):
-            self.echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self.listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.echo = socket.socket(family, socket.SOCK_DGRAM)
+            self.listening = socket.socket(family, socket.SOCK_STREAM)
         with netns.entered(lab.guest):
-            self.line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self.stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.echo.bind((OUTSIDE, 7))
-        self.listening.bind((OUTSIDE, 8))
+            self.line = socket.socket(family, socket.SOCK_DGRAM)
+            self.stream = socket.socket(family, socket.SOCK_STREAM)
+        self.echo.bind((outside, 7))
+        self.listening.bind((outside, 8))
         self.listening.listen()
-        self.line.connect((OUTSIDE, 7))
+        self.line.connect((outside, 7))
         self.stream.settimeout(10)
-        self.stream.connect((OUTSIDE, 8))
+        self.stream.connect((outside, 8))
         self.served, _ = self.listening.accept()
         self.served.settimeout(0.2)
         lab.open += [self.echo, self.listening, self.line, self.stream, self.served]

@@ -193,6 +193,18 @@ def test_a_lost_cable_and_a_lost_uplink_are_taken_in_anew(cloud):
     assert cloud.ensure("h1") == []
 
 
+def test_a_host_that_was_started_anew_gets_a_new_switch_and_the_former_is_ended(cloud):
+    place(cloud, FLOWS[:1])
+    before = pids(cloud, "h1")
+    netns.ensure_no(cloud.fabric.namespace("h1"))
+    cloud.fabric.ensure()
+    assert "started Open vSwitch" in cloud.ensure("h1")
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in before.values())
+    cloud.exec("router/r-1-VM", "ip", "address", "add", "10.1.1.1/24", "dev", "eth0")
+    until(lambda: answered(cloud, "r-1-VM"))
+    assert cloud.ensure("h1") == []
+
+
 def test_tcp_fits_and_arrives_whole_beside_the_hosts_own_traffic_and_tunnels(cloud):
     """Checksums and large frames are right, and the uplink keeps its address and its VXLAN."""
     shells = place(cloud, (*FLOWS[:1], NET))

@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.network.virtual_router import VirtualRouter
+from drivers.network.virtual_router import VirtualRouter, acl
 from drivers.quarantine import plan_around
 from drivers.vocabulary import EgressRule, IngressRule, PortForward, StaticNat
-from tests.golden.router.cases import FIRST, SECOND, appliance, balancer, lease, network, uid, wireguard
+from drivers.vpc import AclItem
+from tests.golden.router.cases import (
+    FIRST,
+    SECOND,
+    appliance,
+    balancer,
+    lease,
+    network,
+    private_gateway,
+    uid,
+    wireguard,
+)
 
 ROUTER = VirtualRouter()
 
@@ -111,3 +122,76 @@ def test_what_is_wrong_with_the_whole_is_said_as_it_is():
         plan_around(written, replace(facts, networks=(network(),)))
     with pytest.raises(ValueError, match=r"sctp|nowhere"):
         plan_around(written, facts)
+
+
+def ruled(number, *, allow=True, ingress=True, **more):
+    return AclItem(uid(12, number), number, allow, ingress, "tcp", 1000 + number, 1000 + number, ())._replace(**more)
+
+
+def with_acl(*items, gateway=False):
+    """The VPC of the golden case with this list on its first tier, and on its private gateway where that is said."""
+    facts = private_gateway()
+    first, *others = facts.networks
+    sides = tuple(replace(side, acl=items if gateway else side.acl) for side in facts.vpc.gateways)
+    return replace(facts, networks=(replace(first, acl=items), *others), vpc=replace(facts.vpc, gateways=sides))
+
+
+def closing(number, *, ingress=True):
+    return AclItem("", number, allow=False, ingress=ingress, protocol="all")
+
+
+def passed(items, way, protocol, port):
+    """Return what the rules, read one by one as CloudStack says, do with a packet to everyone."""
+    mine = sorted((item for item in items if item.ingress is way), key=lambda item: item.number)
+    for item in mine:
+        if item.protocol == "all" or (item.protocol == protocol and item.start <= port <= item.end):
+            return item.allow
+    return not mine and not way
+
+
+BAD_ACL = st.sampled_from([{"protocol": "magic"}, {"end": 70000}, {"cidrs": ("10.0.0.0/33",)}])
+
+
+def test_an_acl_rule_that_allows_is_left_out_and_the_others_hold():
+    bad = ruled(2, protocol="magic")
+    made, refused = plan_around(written, with_acl(ruled(1), bad, ruled(3, allow=False), ruled(4)))
+    assert made == written(with_acl(ruled(1), ruled(3, allow=False), ruled(4), closing(9)))
+    assert refused.keys() == {bad.id}
+    assert f"The network ACL rule {bad.id} (number 2) is left out: " in refused[bad.id]
+
+
+def test_in_place_of_an_acl_rule_that_denies_all_behind_it_is_denied():
+    bad = ruled(2, allow=False, cidrs=("10.0.0.0/33",))
+    rules = (ruled(1), bad, ruled(3), ruled(5, ingress=False))
+    made, refused = plan_around(written, with_acl(*rules, gateway=True))
+    assert made == written(with_acl(ruled(1), closing(2), ruled(5, ingress=False), gateway=True))
+    assert f"The network ACL rule {bad.id} (number 2), which denies, cannot be: " in refused[bad.id]
+    assert "ingress rules behind it name is denied" in refused[bad.id]
+
+
+def test_the_only_egress_rule_that_allows_does_not_open_the_list_when_it_is_left_out():
+    made, refused = plan_around(written, with_acl(ruled(1), ruled(2, ingress=False, protocol="magic"), gateway=True))
+    assert made == written(with_acl(ruled(1), closing(9, ingress=False), gateway=True))
+    assert len(refused) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 6), st.integers(0, 6)), max_size=8),
+    st.dictionaries(st.integers(0, 7), BAD_ACL, max_size=3),
+)
+def test_whatever_is_bad_in_an_acl_nothing_more_is_open_than_was_asked_for(rules, spoilt):
+    wanted = [
+        AclItem(uid(12, number), number, allow, way, "tcp", min(ports), max(ports))
+        for number, (allow, way, *ports) in enumerate(rules)
+    ]
+
+    def closed(facts):
+        acl.elements(facts.networks[0])
+        return facts.networks[0].acl
+
+    done, refused = plan_around(closed, with_acl(*(item._replace(**spoilt.get(item.number, {})) for item in wanted)))
+    assert set(refused) == {uid(12, number) for number in spoilt if number < len(wanted)}
+    for way in (True, False):
+        for port in range(8):
+            assert passed(wanted, way, "tcp", port) or not passed(done, way, "tcp", port)

@@ -6,13 +6,12 @@ nothing that a guest or a neighbour could notice but the port that a switch find
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
 from drivers.network.virtual_router.config import Conntrackd, Links, Redundancy
 from drivers.network.virtual_router.syntax import address, identity
-from drivers.redundancy import roster
+from drivers.redundancy import roster, shared_mac
 from drivers.vocabulary import ApplianceFacts
 
 _LINK = "Control"
@@ -66,9 +65,3 @@ def shared(facts: ApplianceFacts, links: Links) -> Links:
         for item in links.interfaces
     )
     return replace(links, interfaces=interfaces, sysctls={**links.sysctls, **_LIBERAL})
-
-
-def shared_mac(group: str, segment: str) -> str:
-    """Return the MAC that an owner's routers have on a segment: always the same, locally administered (IEEE 802)."""
-    digest = hashlib.sha256(f"{group} {segment}".encode()).digest()
-    return ":".join(f"{byte:02x}" for byte in (0x0E, *digest[:5]))
