@@ -28,6 +28,6 @@ ip link set lo up
 cd "$HERE"
 export PYTHONPATH=$HERE PYTHONDONTWRITEBYTECODE=1
 set +e
-"$PYTHON" -m pytest -p no:cacheprovider -p no:xdist -x -v --timeout 100 "$TEST" 2>&1
+"$PYTHON" -m pytest --color=no -p no:cacheprovider -p no:xdist -x -v --timeout 100 "$TEST" 2>&1
 echo "ended with $?"
 "$PYTHON" -c "import ctypes; ctypes.CDLL(None).reboot(0x4321FEDC)"  # off, and not on again
