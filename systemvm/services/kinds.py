@@ -5,6 +5,7 @@ from __future__ import annotations
 from systemvm.services import Service
 from systemvm.services.conntrackd import Conntrackd
 from systemvm.services.dnsmasq import Dnsmasq
+from systemvm.services.frr import Frr
 from systemvm.services.guests import Guests
 from systemvm.services.haproxy import Haproxy
 from systemvm.services.links import Links
@@ -28,6 +29,7 @@ KINDS: dict[str, tuple[Service, ...]] = {
         Metadata(),
         Strongswan(),
         Xl2tpd(),
+        Frr(),
         Conntrackd(),
         Redundancy(),
     ),

@@ -69,6 +69,9 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
 _FIREWALL = "a firewall rule's fields, as createFirewallRule's; the facts have those of port forwarding"
 OUR_ANSWERS: dict[str, str] = {
     "createIpv6FirewallRule": _FIREWALL,
+    "createRoutingFirewallRule": _FIREWALL,
+    "listRoutingFirewallRules": _FIREWALL,
+    "updateRoutingFirewallRule": _FIREWALL,
     "listIpv6FirewallRules": _FIREWALL,
     "updateIpv6FirewallRule": _FIREWALL,
     "listLoadBalancerRuleInstances": "machines, as the protocol says; the facts have the other form, of lbvmips=true",

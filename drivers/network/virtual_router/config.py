@@ -60,6 +60,7 @@ class GuestSide:
     :param ports: TCP ports of the router that its guests may use, besides DNS.
     :param source_nat: the public address that its guests leave with; empty means that they leave with their own.
     :param mark: of the uplink that they leave through; 0 is the main one.
+    :param routed: guests are reached by their own addresses; ``guarded`` says that rules open what may come in.
     """
 
     id: str
@@ -72,6 +73,8 @@ class GuestSide:
     ports: tuple[int, ...]
     source_nat: str
     mark: int
+    routed: bool = False
+    guarded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Ruleset:
     :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom. It is the VPC's CIDR.
     :param ipsec: it has IPsec tunnels.
     :param uncounted: the traffic of some addresses outside is not counted.
+    :param bgp: it speaks BGP.
     :param link: the interface to a redundant router's other half; empty where there is none.
     """
 
@@ -146,6 +150,7 @@ class Ruleset:
     gateways: tuple[GatewaySide, ...] = ()
     uncounted: bool = False
     link: str = ""
+    bgp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +379,32 @@ class Conntrackd:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A BGP peer by one of its addresses. ``hops`` is how far away it may be; ``six`` says that it is told IPv6."""
+
+    address: str
+    number: int
+    password: str = field(repr=False)
+    hops: int
+    six: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bgp:
+    """The BGP speaker.
+
+    :param number: its autonomous system; ``router`` is its identifier (RFC 4271, 4.2), an address of its own.
+    :param prefixes: that it announces, ``prefixes6`` those of IPv6.
+    """
+
+    number: int
+    router: str
+    neighbors: tuple[Neighbor, ...]
+    prefixes: tuple[str, ...]
+    prefixes6: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RouterConfig:
     """The whole router. A service that is None has no files: the agent stops it."""
 
@@ -387,3 +418,4 @@ class RouterConfig:
     l2tp: L2tp | None = None
     redundancy: Redundancy | None = None
     conntrackd: Conntrackd | None = None
+    bgp: Bgp | None = None
