@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
+from drivers.routing import Bgp, RoutedRule
 from drivers.vpc import AclItem, Vpc
 from drivers.wireguard import Wireguard
 
@@ -289,6 +290,7 @@ class Network:
     :param cidr6: its /64; empty on a network of IPv4 alone. ``gateway6`` is the router's own address in it.
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
+    :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
     """
 
     id: str
@@ -312,6 +314,8 @@ class Network:
     gateway6: str = ""
     ingress6: tuple[Ipv6Rule, ...] = ()
     egress6: tuple[Ipv6Rule, ...] = ()
+    routed: bool = False
+    ingress4: tuple[RoutedRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +339,7 @@ class ApplianceFacts:
     tunnels: tuple[Tunnel, ...] = ()
     remote_access: RemoteAccess | None = None
     redundancy: Redundancy | None = None
+    bgp: Bgp | None = None
 
 
 @dataclass(frozen=True, slots=True)

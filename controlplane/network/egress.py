@@ -15,7 +15,7 @@ from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
-from controlplane.errors import BadParameter
+from controlplane.errors import BadParameter, Unsupported
 from controlplane.identity.ownership import OwnedListing
 from controlplane.network import rule_text
 from controlplane.network.firewall import (
@@ -44,6 +44,8 @@ class CreateEgressFirewallRule(Traffic, name="createEgressFirewallRule", answer=
     def run(self, ctx: Context) -> FirewallRule:
         """Check, and make the rule."""
         network = self.networkid
+        if network.offering.routed:
+            raise Unsupported(f"Network {network.name} is routed: use createRoutingFirewallRule, traffictype=Egress.")
         rule = self.rule(protocols_of(network, "SupportedEgressProtocols"))
         if network.cidr is None and network.cidr6:
             raise BadParameter(

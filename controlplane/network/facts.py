@@ -14,6 +14,7 @@ from controlplane.compute.guests import lease_facts, metadata_facts
 from controlplane.db.configuration import define
 from controlplane.network import redundancy
 from controlplane.network.acls import acl_facts
+from controlplane.network.bgp_peers import bgp_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
@@ -24,6 +25,7 @@ from controlplane.network.private_gateways import gateway_facts, route_facts
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts, used_by
 from controlplane.network.remote_access import remote_access_facts
 from controlplane.network.routers import Router
+from controlplane.network.routing_firewall import routed_egress_facts, routed_ingress_facts
 from controlplane.network.shells import nic_fact, nics_of
 from controlplane.network.static_nat import static_nat_facts
 from controlplane.network.vpcs import Vpc
@@ -78,6 +80,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         remote_access=remote_access_facts(session, whole),
         wireguards=wireguard_facts(session, whole),
         redundancy=redundancy.facts(session, router),
+        bgp=bgp_facts(session, whole),
         settings=_settings(session, whole),
     )
 
@@ -128,7 +131,7 @@ class Part(NamedTuple):
 def _network(session: Session, network: Network, part: Part) -> vocabulary.Network:
     providers = {part.provider} if network.vpc_id is None else set(router_providers(network))
     services = frozenset(name for name, who in services_of(network).items() if providers.intersection(who))
-    rate = network.offering.network_rate
+    rate, routed = network.offering.network_rate, network.offering.routed
     return vocabulary.Network(
         id=network.uuid,
         cidr=network.cidr or "",
@@ -141,12 +144,14 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
         mtu=network.mtu,
         leases=lease_facts(session, network),
         metadata=metadata_facts(session, network) if "UserData" in services else (),
-        egress=egress_facts(session, network.id),
+        egress=routed_egress_facts(session, network) if routed else egress_facts(session, network.id),
         ingress=ingress_facts(session, network.id),
         forwards=forward_facts(session, network.id),
         static_nats=static_nat_facts(session, network.id),
         balancers=balancer_facts(session, network.id),
         acl=part.acl if "NetworkACL" in services else None,
+        routed=routed,
+        ingress4=routed_ingress_facts(session, network) if routed else (),
         cidr6=network.cidr6 or "",
         gateway6=network.gateway6 or "",
         ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),

@@ -250,6 +250,8 @@ class CreateFirewallRule(Traffic, name="createFirewallRule", answer=one("firewal
                 f"Public address {ip.address} is a VPC's: its tiers have network ACLs instead of a firewall."
             )
         network = network_of(ctx.session, ip, None)
+        if network.offering.routed:
+            raise Unsupported(f"Network {network.name} is routed: use createRoutingFirewallRule.")
         rule = self.rule(protocols_of(network, "SupportedProtocols"))
         rule.sources = rule_text.cidr_list("cidrlist", self.cidrlist or []) or [rule_text.EVERYONE]
         _place(rule, ip)

@@ -20,7 +20,7 @@ from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
 from controlplane.events.alerts import ROUTER, clear_alert, raise_alert
 from controlplane.identity.accounts import Account
-from controlplane.network import ipv6, nics, public_ips, redundancy
+from controlplane.network import ipv6, nics, public_ips, redundancy, routing
 from controlplane.network.addressing import lowest_number
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
@@ -63,7 +63,7 @@ def ensure_implemented(session: Session, network: Network) -> list[tuple[int, in
         for router in ensure_vpc_routers(session, network.vpc):
             touched.extend(router.targets(session))
     else:
-        if "SourceNat" in services_of(network):
+        if "SourceNat" in services_of(network) or network.offering.routed:
             ensure_source_nat(session, network)
         for provider in router_providers(network):
             for router in ensure_routers(session, network, provider):
@@ -329,7 +329,7 @@ def free_vnet(session: Session, network: Network) -> None:
         session.execute(delete(Vnet).where(Vnet.network_id == network.id))
         network.vnet = None
     if network.removed is not None:
-        ipv6.give_back(session, network)
+        routing.give_back(session, network)
     if network.state == "Shutdown":
         network.state = "Allocated"
 
@@ -389,7 +389,7 @@ def router_is_gone(session: Session, target: Target) -> None:
     if router.vpc is not None:
         free_tiers(session, router.vpc.id)
         if router.vpc.removed is not None:
-            ipv6.give_back_outside(session, router.vpc)
+            routing.give_back(session, router.vpc)
         return
     assert network is not None
     others = select(Router.id).where(Router.network_id == network.id, Router.target_id.is_not(None)).limit(1)

@@ -68,8 +68,16 @@ dispatch.JOB_TABLES["Ipv6FirewallRule"] = Ipv6FirewallRule
 
 def ipv6_firewall_views(ctx: Context, rows: Sequence[Ipv6FirewallRule]) -> list[FirewallResponse]:
     """Show IPv6 rules of either direction, as those of IPv4 are shown."""
+    return views_of(ctx, rows, TAGGABLE)
+
+
+def views_of(ctx: Context, rows: Sequence[Any], taggable: str) -> list[FirewallResponse]:
+    """Show rules that name guests by their own addresses.
+
+    :param taggable: what their tags call them.
+    """
     networks = rows_by_id(ctx.session, (Network.id, Network.uuid), (row.network_id for row in rows))
-    tags, admin = tags_of(ctx, TAGGABLE, rows), ctx.caller.is_admin
+    tags, admin = tags_of(ctx, taggable, rows), ctx.caller.is_admin
     return [
         FirewallResponse(
             id=row.uuid,
@@ -171,12 +179,12 @@ def _name_ends(rule: Ipv6FirewallRule, network: Network, sources: Sequence[str],
             )
 
 
-def must_not_conflict(session: Session, rule: Ipv6FirewallRule) -> None:
+def must_not_conflict(session: Session, rule: Any) -> None:
     """Make sure that no other rule of the direction names the same protocol, ports (or type and code) and CIDRs.
 
     :raises RuleConflict: one does; the sentence names it.
     """
-    table = Ipv6FirewallRule
+    table = type(rule)
     same = [table.network_id == rule.network_id, table.direction == rule.direction, table.protocol == rule.protocol]
     if rule.id is not None:
         same.append(table.id != rule.id)
@@ -190,7 +198,7 @@ def must_not_conflict(session: Session, rule: Ipv6FirewallRule) -> None:
         common = sorted(set(rule.sources) & set(other.sources))
         if common and set(rule.destinations) & set(other.destinations):
             raise RuleConflict(
-                f"The IPv6 rule conflicts with rule {other.uuid}, which names {rule.protocol} from {common[0]} as well."
+                f"The rule conflicts with rule {other.uuid}, which names {rule.protocol} from {common[0]} as well."
             )
 
 
@@ -268,13 +276,13 @@ def rule_facts6(session: Session, network_id: int, direction: str) -> tuple[voca
     mine = Ipv6FirewallRule.network_id == network_id, Ipv6FirewallRule.direction == direction
     query = select(Ipv6FirewallRule).where(*mine).order_by(Ipv6FirewallRule.id)
     return tuple(
-        vocabulary.Ipv6Rule(row.uuid, row.protocol, *_span(row), _limiting(row.sources), _limiting(row.destinations))
+        vocabulary.Ipv6Rule(row.uuid, row.protocol, *span_of(row), _limiting(row.sources), _limiting(row.destinations))
         for row in session.scalars(query)
     )
 
 
-def _span(row: Ipv6FirewallRule) -> tuple[int, int]:
-    """Return ports, or ICMPv6 type and code; -1 is any."""
+def span_of(row: Any) -> tuple[int, int]:
+    """Return ports, or ICMP type and code; -1 is any."""
     first, last = (row.start, row.end) if row.icmp_type is None else (row.icmp_type, row.icmp_code)
     return rule_text.ANY if first is None else first, rule_text.ANY if last is None else last
 

@@ -10,16 +10,17 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
-from controlplane.api.parameters import Uuid, optional, required
+from controlplane.api.parameters import Long, Uuid, optional, required
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, ipv6, public_ips, tiers
+from controlplane.network import implement, ipv6, public_ips, routing, tiers
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
+from controlplane.network.bgp_peers import BgpPeer
 from controlplane.network.networks import Network, Whole, network_views, services_of
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.offering_change import change_offering
@@ -46,10 +47,9 @@ def mtu(value: int) -> int:
 
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
-                    unsupported=("asnumber", "associatednetworkid", "bgppeerids", "bypassvlanoverlapcheck",
-                                 "cidrsize", "endipv6", "ip6cidr", "ip6gateway", "isolatedpvlan",
-                                 "isolatedpvlantype", "routeripv6", "startipv6", "subdomainaccess",
-                                 "tungstenvirtualrouteruuid")):  # fmt: skip
+                    unsupported=("associatednetworkid", "bypassvlanoverlapcheck", "endipv6", "ip6cidr",
+                                 "ip6gateway", "isolatedpvlan", "isolatedpvlantype", "routeripv6",
+                                 "startipv6", "subdomainaccess", "tungstenvirtualrouteruuid")):  # fmt: skip
     """Create a guest network, which stands alone or is a tier of a VPC."""
 
     name: str = required(check=names.text)
@@ -79,6 +79,9 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     vlan: str | None = optional(admin=True)
     externalid: str | None = optional(check=names.text)
+    cidrsize: int | None = optional(description="of a ROUTED network: the prefix length of the CIDR that it gets")
+    asnumber: Long | None = optional(description="where the offering has specifyasnumber")
+    bgppeerids: list[BgpPeer] | None = optional(description="the peers that it is announced to; all unless given")
     hideipaddressusage: bool | None = optional()
 
     def run(self, ctx: Context) -> Network:
@@ -144,7 +147,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             physical_network=physical,
             vpc=vpc,
         )
-        self._address(network)
+        routing.refuse_foreign(network, self.cidrsize, self.asnumber, self.bgppeerids)
+        self._address(ctx, network, owner)
         if vpc is not None:
             tiers.admit(ctx.session, vpc, network)
         self._choose_acl(ctx, network)
@@ -152,6 +156,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         ctx.session.flush()
         if has_ipv6(offering):
             ipv6.give(ctx.session, network)
+        if vpc is None:
+            routing.give_voice(ctx.session, network, self.asnumber, self.bgppeerids)
         self._take(ctx, network, owner)
         if offering.persistent:
             implement.ensure_implemented(ctx.session, network)
@@ -202,7 +208,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             f"{': ' + '; '.join(refused) if refused else ''}."
         )
 
-    def _address(self, network: Network) -> None:
+    def _address(self, ctx: Context, network: Network, owner: Account) -> None:
         """Decide gateway, CIDR and the guests' range: of IPv4, where the offering has it."""
         if not has_ipv4(network.offering):
             self._refuse_ipv4(network)
@@ -212,9 +218,13 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         try:
             if self.gateway and self.netmask:
                 cidr, network.gateway = subnet(self.gateway, self.netmask), self.gateway
-            else:
+            elif not network.offering.routed:
                 cidr = ipaddress.IPv4Network(self.zoneid.guest_cidr or "10.1.1.0/24")
                 network.gateway = str(cidr.network_address + 1)
+            if network.offering.routed and network.vpc is None:
+                named = str(cidr) if self.gateway else None
+                cidr = routing.give_subnet(ctx.session, network, owner, named, self.cidrsize)
+                network.gateway = network.gateway or str(cidr.network_address + 1)
             network.cidr = str(cidr)
         except ValueError as error:
             raise BadParameter(f"Invalid parameter gateway value={self.gateway}: {error}.") from None

@@ -200,6 +200,10 @@ class NetworkResponse(Response):
     ip6dns2: str | None = None
     ip6routing: str | None = None
     ip6routes: list[RouteResponse] | None = None
+    ip4routing: str | None = None
+    ip4routes: list[RouteResponse] | None = None
+    asnumber: int | None = None
+    asnumberid: str | None = None
     internetprotocol: str
     networkcidr: str | None = None
     reservediprange: str | None = None
@@ -253,16 +257,21 @@ class NetworkResponse(Response):
 
 def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse]:
     """Show networks; the VLAN or VNI is the root admin's to see."""
-    from controlplane.network import ipv6
+    from controlplane.network import ipv6, routing
 
     numbers = [row.id for row in rows]
     parts = Network.zone, Network.physical_network, Network.offering, Network.vpc, Network.acl
     eager = [joinedload(part) for part in parts]
     ctx.session.scalars(select(Network).where(Network.id.in_(numbers)).options(*eager)).all()
     owners, tags, traffic = owner_fields(ctx, rows), tags_of(ctx, "Network", rows), traffic_of(ctx.session, rows)
-    routes = ipv6.routes_of(ctx.session, rows)
+    routes, ways = ipv6.routes_of(ctx.session, rows), routing.shown(ctx.session, rows)
     return [
-        _view(ctx, row, owners[row.account_id] | traffic[row.id] | _ipv6(row, routes.get(row.id)), tags[row.id])
+        _view(
+            ctx,
+            row,
+            owners[row.account_id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | _ipv4(ways.get(row.uuid, {})),
+            tags[row.id],
+        )
         for row in rows
     ]
 
@@ -353,6 +362,10 @@ def _ipv6(row: Network, routes: list[dict[str, Any]] | None) -> dict[str, Any]:
         found |= {"ip6gateway": row.gateway6, "ip6cidr": row.cidr6, "ip6dns1": dns[0], "ip6dns2": dns[1]}
         found |= {"ip6routing": "Static", "ip6routes": [RouteResponse(**route) for route in routes or ()]}
     return found
+
+
+def _ipv4(way: dict[str, Any]) -> dict[str, Any]:
+    return way | {"ip4routes": [RouteResponse(**route) for route in way["ip4routes"]]} if way else {}
 
 
 def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]]) -> ServiceResponse:

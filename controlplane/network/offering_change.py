@@ -81,6 +81,9 @@ def _objections(session: Session, network: Network, offering: NetworkOffering) -
         reasons.append(f"it has specifyvlan={str(offering.specify_vlan).lower()}, and the network's has the opposite")
     if offering.internet_protocol not in (old.internet_protocol, _RICHER.get(old.internet_protocol)):
         reasons.append(f"it is {offering.internet_protocol}, and the network is {old.internet_protocol}")
+    if (offering.network_mode, offering.routing_mode) != (old.network_mode, old.routing_mode):
+        modes = [f"{one.network_mode} {one.routing_mode or ''}".strip() for one in (offering, old)]
+        reasons.append(f"it is {modes[0]}, and the network is {modes[1]}")
     if problem := objection(session, network.physical_network, offering):
         reasons.append(f"physical network {problem}")
     if network.vpc is not None:
@@ -167,7 +170,7 @@ def _align(session: Session, network: Network) -> list[Target]:
             touched += implement.remove_router(session, router)
     if network.vpc is not None:
         network.acl = tiers.kept_acl(session, network)
-    elif "SourceNat" not in services_of(network):
+    elif "SourceNat" not in services_of(network) and not network.offering.routed:
         mine = PublicIp.network_id == network.id, PublicIp.source_nat
         session.execute(update(PublicIp).where(*mine).values(source_nat=False))
     if network.offering.persistent or network.state in ("Implementing", "Implemented"):

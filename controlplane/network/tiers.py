@@ -24,6 +24,9 @@ def objections(vpc: Vpc, offering: NetworkOffering) -> list[str]:
     if not offering.for_vpc:
         return [f"offering {offering.name} is not for the tiers of a VPC; choose one with forvpc"]
     found = []
+    if (offering.network_mode, offering.routing_mode) != (vpc.offering.network_mode, vpc.offering.routing_mode):
+        modes = [f"{one.network_mode} {one.routing_mode or ''}".strip() for one in (offering, vpc.offering)]
+        found.append(f"it is {modes[0]}, and offering {vpc.offering.name} of VPC {vpc.name} is {modes[1]}")
     if has_ipv6(offering) and offering.internet_protocol != vpc.offering.internet_protocol:
         found.append(
             f"it is {offering.internet_protocol}, and offering {vpc.offering.name} of VPC {vpc.name} is "

@@ -10,15 +10,17 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
-from controlplane.api.parameters import Uuid, optional, required
+from controlplane.api.parameters import Long, Uuid, optional, required
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity import limits, names
+from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, ipv6, public_ips
+from controlplane.network import implement, ipv6, public_ips, routing
 from controlplane.network.acl_lists import remove_lists
 from controlplane.network.acls import AclList
+from controlplane.network.bgp_peers import BgpPeer
 from controlplane.network.gateway_commands import remove_gateway
 from controlplane.network.network_changes import default_domain, move_source_nat, mtu
 from controlplane.network.networks import Network
@@ -57,8 +59,7 @@ def vpc_cidr(value: str) -> str:
 
 
 class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=EVERYONE, job=True, creates=True,
-                instance="Vpc", event="VPC.CREATE",
-                unsupported=("asnumber", "bgppeerids", "cidrsize")):  # fmt: skip
+                instance="Vpc", event="VPC.CREATE"):  # fmt: skip
     """Create a VPC with its source NAT address and, unless start=false, its router."""
 
     name: str = required(check=names.text)
@@ -77,13 +78,16 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
     publicmtu: int | None = optional(1500, check=mtu)
     sourcenatipaddress: str | None = optional(check=syntax.ipv4, description="the wanted one; a free one by default")
     start: bool | None = optional(True)
+    cidrsize: int | None = optional(description="of a ROUTED VPC: the prefix length of the CIDR that it gets")
+    asnumber: Long | None = optional(description="where the offering has specifyasnumber")
+    bgppeerids: list[BgpPeer] | None = optional(description="the peers that tiers are announced to; all unless given")
     userouteripresolver: bool | None = optional(True, description="guests ask the router alone, which asks dns1")
     fordisplay: bool | None = optional(True, admin=True)
 
     def run(self, ctx: Context) -> Vpc:
         """Check, take what it needs, and have its router come up."""
         owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
-        if self.cidr is None:
+        if self.cidr is None and not self.vpcofferingid.routed:
             raise BadParameter("Invalid parameter cidr: give the CIDR of the VPC, such as 10.0.0.0/16.")
         if self.dns2 and not self.dns1:
             raise BadParameter(f"Invalid parameter dns2 value={self.dns2}: it goes together with dns1.")
@@ -98,7 +102,7 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
             display_text=self.displaytext or self.name,
             zone=self.zoneid,
             offering=self.vpcofferingid,
-            cidr=self.cidr,
+            cidr=self.cidr or "",
             account_id=owner.id,
             domain_id=owner.domain_id,
             network_domain=self.networkdomain or default_domain(owner, self.zoneid),
@@ -108,13 +112,21 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
             redundant=self.vpcofferingid.redundant,
             display=self.fordisplay is not False,
         )
-        ctx.session.add(vpc)
-        ctx.session.flush()
-        public_ips.acquire(ctx.session, vpc, owner, source_nat=True, address=self.sourcenatipaddress)
+        self._place(ctx, vpc, owner)
         if self.start is not False:
             implement.ensure_vpc_routers(ctx.session, vpc)
             ctx.touch(*implement.routers_of(ctx.session, vpc))
         return vpc
+
+    def _place(self, ctx: Context, vpc: Vpc, owner: Account) -> None:
+        """Give it its addresses and, with dynamic routing, its AS number."""
+        routing.refuse_foreign(vpc, self.cidrsize, self.asnumber, self.bgppeerids)
+        ctx.session.add(vpc)
+        ctx.session.flush()
+        if vpc.offering.routed:
+            vpc.cidr = str(routing.give_subnet(ctx.session, vpc, owner, self.cidr, self.cidrsize))
+        routing.give_voice(ctx.session, vpc, self.asnumber, self.bgppeerids)
+        public_ips.acquire(ctx.session, vpc, owner, source_nat=True, address=self.sourcenatipaddress)
 
     def _check(self, ctx: Context) -> None:
         offering, zone = self.vpcofferingid, self.zoneid
@@ -136,7 +148,8 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
                 f"Invalid parameter zoneid value={zone.uuid}: no physical network of zone {zone.name} has provider "
                 f"{implement.VPC_PROVIDER} enabled."
             )
-        assert self.cidr is not None
+        if self.cidr is None:
+            return  # what the zone has for routed VPCs overlaps no public range
         with_ipv4 = VlanRange.zone_id == zone.id, VlanRange.gateway != ""
         for row in ctx.session.scalars(select(VlanRange).where(*with_ipv4)):
             within = str(IPv4Network(f"{row.gateway}/{row.netmask}", strict=False))
@@ -209,7 +222,7 @@ def delete_vpc(session: Session, vpc: Vpc) -> list[targets.Target]:
     remove_lists(session, select(AclList.id).where(AclList.vpc_id == vpc.id))
     touched = implement.remove_routers(session, vpc)
     if not touched:
-        ipv6.give_back_outside(session, vpc)
+        routing.give_back(session, vpc)
     vpc.removed, vpc.state = now(), "Inactive"
     limits.give_back(session, vpc.account_id, "vpc")
     remove_tags(session, TAGGABLE, select(Vpc.uuid).where(Vpc.id == vpc.id))

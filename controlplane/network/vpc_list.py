@@ -18,6 +18,7 @@ from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.network import routing
 from controlplane.network.networks import Network, NetworkResponse, RouteResponse, network_views
 from controlplane.network.vpcs import TAGGABLE, Vpc
 from controlplane.offering.scope import has
@@ -46,6 +47,10 @@ class VpcResponse(Response):
     ip6dns1: str | None = None
     ip6dns2: str | None = None
     ip6routes: list[RouteResponse] | None = None
+    ip4routing: str | None = None
+    ip4routes: list[RouteResponse] | None = None
+    asnumber: int | None = None
+    asnumberid: str | None = None
     publicmtu: int
     redundantvpcrouter: bool
     distributedvpcrouter: bool = False
@@ -68,6 +73,7 @@ def vpc_views(ctx: Context, rows: Sequence[Vpc]) -> list[VpcResponse]:
     eager = joinedload(Vpc.zone), joinedload(Vpc.offering)
     ctx.session.scalars(select(Vpc).where(Vpc.id.in_(numbers)).options(*eager)).all()
     owners, tags, tiers = owner_fields(ctx, rows), tags_of(ctx, TAGGABLE, rows), _tiers(ctx, numbers)
+    ways = routing.shown(ctx.session, rows)
     return [
         VpcResponse(
             id=row.uuid,
@@ -93,6 +99,10 @@ def vpc_views(ctx: Context, rows: Sequence[Vpc]) -> list[VpcResponse]:
             service=service_responses(row.offering.services, row.offering.capabilities),
             network=tiers[row.id],
             tags=tags[row.id],
+            **(
+                ways.get(row.uuid, {})
+                | {"ip4routes": [route for tier in tiers[row.id] for route in tier.ip4routes or ()] or None}
+            ),
             **owners[row.account_id],
         )
         for row in rows

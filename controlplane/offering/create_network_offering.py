@@ -13,6 +13,7 @@ from controlplane.identity.domains import Domain
 from controlplane.offering import scope
 from controlplane.offering.create_service_offering import checked_details
 from controlplane.offering.network_offerings import NetworkOffering, network_offering_views
+from controlplane.offering.routing_modes import MODES, NATTED, ROUTED, ROUTINGS, routing_of
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.offering.services import Matrix, service_name
 from controlplane.zone import syntax
@@ -39,12 +40,9 @@ class CreateNetworkOffering(
     unsupported = (
         "fornsx",
         "fortungsten",
-        "networkmode",
         "nsxsupportlb",
         "nsxsupportsinternallb",
         "provider",
-        "routingmode",
-        "specifyasnumber",
     )
 
     name: str = required(check=syntax.name)
@@ -66,6 +64,9 @@ class CreateNetworkOffering(
         "IPv4", choices=PROTOCOLS, description="IPv4, DualStack, or IPv6 alone, which has no translating services"
     )
     ispersistent: bool | None = optional(False)
+    networkmode: str | None = optional(NATTED, choices=MODES, description="ROUTED: guests keep their own addresses")
+    routingmode: str | None = optional(choices=ROUTINGS, description="of ROUTED networks: Static unless given")
+    specifyasnumber: bool | None = optional(False, description="whoever makes a network names its AS number")
     keepaliveenabled: bool | None = optional(False)
     maxconnections: int | None = optional()
     networkrate: int | None = optional(description="Mbit/s; 0 is unlimited")
@@ -79,10 +80,9 @@ class CreateNetworkOffering(
         services, chosen = self._services(), self._chosen()
         self._refuse_contradictions(services)
         protocol = self.internetprotocol or "IPv4"
-        Matrix(services, chosen, self.guestiptype, bool(self.forvpc), protocol).check()
-        taken = select(NetworkOffering.id).where(NetworkOffering.name == self.name, NetworkOffering.removed.is_(None))
-        if ctx.session.scalar(taken) is not None:
-            raise BadParameter(f"Invalid parameter name value={self.name}: there is a network offering with this name.")
+        routing = self._routing(protocol)
+        Matrix(services, chosen, self.guestiptype, bool(self.forvpc), protocol, routed=routing is not None).check()
+        self._refuse_twin(ctx)
         row = NetworkOffering(
             name=self.name,
             unique_name=f"{self.name}-{new_uuid()}"[:255],
@@ -100,6 +100,7 @@ class CreateNetworkOffering(
             egress_allow=bool(self.egressdefaultpolicy),
             for_vpc=bool(self.forvpc),
             internet_protocol=protocol,
+            routing_mode=routing,
             network_rate=self.networkrate,
             max_connections=self.maxconnections,
             keep_alive=bool(self.keepaliveenabled),
@@ -109,9 +110,19 @@ class CreateNetworkOffering(
             details=self.details or {},
             service_offering=self.serviceofferingid,
         )
+        row.network_mode, row.specify_as_number = self.networkmode or NATTED, bool(self.specifyasnumber)
         ctx.session.add(row)
         ctx.session.flush()
         return row
+
+    def _refuse_twin(self, ctx: Context) -> None:
+        taken = select(NetworkOffering.id).where(NetworkOffering.name == self.name, NetworkOffering.removed.is_(None))
+        if ctx.session.scalar(taken) is not None:
+            raise BadParameter(f"Invalid parameter name value={self.name}: there is a network offering with this name.")
+
+    def _routing(self, protocol: str) -> str | None:
+        number = bool(self.specifyasnumber)
+        return routing_of(self.networkmode, self.routingmode, specify_number=number, protocol=protocol)
 
     def _services(self) -> dict[str, list[str]]:
         named: dict[str, list[str]] = {}
@@ -129,8 +140,8 @@ class CreateNetworkOffering(
             )
         default = "VpcVirtualRouter" if self.forvpc else "VirtualRouter"
         services = {name: list(dict.fromkeys(named.get(name) or [default])) for name in sorted(supported)}
-        if "SourceNat" in services:
-            services.setdefault("Gateway", services["SourceNat"])
+        if "SourceNat" in services or self.networkmode == ROUTED:
+            services.setdefault("Gateway", services.get("SourceNat", [default]))
         return services
 
     def _chosen(self) -> dict[str, dict[str, str]]:
@@ -157,6 +168,8 @@ class CreateNetworkOffering(
             raise BadParameter("Invalid parameter ispersistent value=true: Shared networks always are there.")
         if self.egressdefaultpolicy and kind != "Isolated":
             raise BadParameter("Invalid parameter egressdefaultpolicy: only Isolated networks have egress rules.")
+        if self.networkmode == ROUTED and kind != "Isolated":
+            raise BadParameter(f"Invalid parameter networkmode value=ROUTED: {kind} networks have no router to route.")
         if self.networkrate is not None and not 0 <= self.networkrate <= MOST_RATE:
             raise BadParameter(f"Invalid parameter networkrate value={self.networkrate}: it is in Mbit/s, from 0.")
         if self.maxconnections is not None and self.maxconnections < 1:
@@ -196,7 +209,8 @@ class UpdateNetworkOffering(
         if row is None:
             raise BadParameter("Invalid parameter id: say which network offering.")
         if self.state == "Enabled":
-            Matrix(row.services, row.capabilities, row.guest_type, row.for_vpc, row.internet_protocol).check()
+            parts = row.services, row.capabilities, row.guest_type, row.for_vpc, row.internet_protocol
+            Matrix(*parts, routed=row.routed).check()
         if self.tags is not None and self.tags.split(",") != row.tags:
             _refuse_used(ctx, row)
             row.tags = [tag for tag in self.tags.split(",") if tag]

@@ -15,6 +15,7 @@ from controlplane.api.parameters import matching, optional
 from controlplane.identity.domains import Domain
 from controlplane.network.networks import Network
 from controlplane.offering.network_offerings import NetworkOffering, network_offering_views
+from controlplane.offering.routing_modes import ROUTINGS
 from controlplane.offering.scope import for_domain, has, in_zone
 from controlplane.offering.services import service_name
 from controlplane.zone.zones import Zone
@@ -25,7 +26,6 @@ class ListNetworkOfferings(
 ):
     """List network offerings."""
 
-    unsupported = ("routingmode",)
     table = NetworkOffering
     keywords = (NetworkOffering.name, NetworkOffering.display_text)
     order = (NetworkOffering.sort_key, NetworkOffering.id)
@@ -39,6 +39,7 @@ class ListNetworkOfferings(
     isdefault: bool | None = matching(NetworkOffering.default)
     specifyipranges: bool | None = matching(NetworkOffering.specify_ip_ranges)
     specifyvlan: bool | None = matching(NetworkOffering.specify_vlan)
+    routingmode: str | None = matching(NetworkOffering.routing_mode, choices=ROUTINGS)
     state: str | None = matching(NetworkOffering.state, choices=("Enabled", "Disabled", "Inactive"))
     traffictype: str | None = matching(NetworkOffering.traffic)
     istagged: bool | None = optional()
@@ -75,6 +76,7 @@ class ListNetworkOfferings(
                 offering.state == "Enabled",
                 offering.guest_type == now.guest_type,
                 offering.for_vpc == now.for_vpc,
+                offering.network_mode == now.network_mode,
                 offering.specify_vlan == now.specify_vlan,
                 in_zone(offering, self.networkid.zone),
             )

@@ -13,6 +13,7 @@ from controlplane.api.caller import Caller
 from controlplane.api.context import Context
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Removable, Row
+from controlplane.offering.routing_modes import ROUTED
 from controlplane.offering.scope import scope_fields, usable_by
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.offering.services import ServiceResponse, service_responses
@@ -25,6 +26,9 @@ class NetworkOffering(Created, Removable, Row):
     :ivar capabilities: service → capability → value, where the offering chooses one.
     :ivar network_rate: Mbit/s; None is the global default, 0 unlimited.
     :ivar internet_protocol: ``IPv4``, ``DualStack``, or ``IPv6`` alone.
+    :ivar network_mode: ``NATTED``, or ``ROUTED``: guests are reached by their own IPv4 addresses, as ``routing_mode``
+        (``Static`` or ``Dynamic``) says; None is NATTED's.
+    :ivar specify_as_number: whoever makes a network names its AS number.
     :ivar availability: ``Optional``, ``Required`` or ``Unavailable``.
     """
 
@@ -46,6 +50,9 @@ class NetworkOffering(Created, Removable, Row):
     egress_allow: Mapped[bool] = mapped_column(default=False)
     for_vpc: Mapped[bool] = mapped_column(default=False)
     internet_protocol: Mapped[str] = mapped_column(String(20), default="IPv4")
+    network_mode: Mapped[str] = mapped_column(String(20), default="NATTED")
+    routing_mode: Mapped[str | None] = mapped_column(String(20))
+    specify_as_number: Mapped[bool] = mapped_column(default=False)
     network_rate: Mapped[int | None]
     max_connections: Mapped[int | None]
     keep_alive: Mapped[bool] = mapped_column(default=False)
@@ -57,6 +64,11 @@ class NetworkOffering(Created, Removable, Row):
     service_offering_id: Mapped[int | None] = mapped_column(ForeignKey("service_offerings.id"))
     sort_key: Mapped[int] = mapped_column(default=0)
     service_offering: Mapped[ServiceOffering | None] = relationship()
+
+    @property
+    def routed(self) -> bool:
+        """Whether its networks' guests are reached by their own IPv4 addresses."""
+        return self.network_mode == ROUTED
 
     @property
     def redundant_router(self) -> bool:
@@ -98,6 +110,9 @@ class NetworkOfferingResponse(Response):
     egressdefaultpolicy: bool
     forvpc: bool
     internetprotocol: str
+    networkmode: str
+    routingmode: str | None = None
+    specifyasnumber: bool
     networkrate: int | None = None
     maxconnections: int | None = None
     serviceofferingid: str | None = None
@@ -134,6 +149,9 @@ def network_offering_views(ctx: Context, rows: Sequence[NetworkOffering]) -> lis
             egressdefaultpolicy=row.egress_allow,
             forvpc=row.for_vpc,
             internetprotocol=row.internet_protocol,
+            networkmode=row.network_mode,
+            routingmode=row.routing_mode,
+            specifyasnumber=row.specify_as_number,
             networkrate=row.network_rate,
             maxconnections=row.max_connections,
             serviceofferingid=row.service_offering.uuid if row.service_offering else standard,

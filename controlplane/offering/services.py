@@ -16,6 +16,7 @@ from controlplane.api.listing import page_of
 from controlplane.api.parameters import optional
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
+from controlplane.offering.routing_modes import refuse_translation
 from controlplane.zone.providers import ProviderResponse
 from drivers import registry
 from drivers.vocabulary import SERVICES
@@ -113,6 +114,7 @@ class Matrix:
     """What an offering is to give, as it is checked.
 
     :param guest_type: ``Isolated``, ``Shared`` or ``L2``.
+    :param routed: nothing of IPv4 is translated.
     :param alternatives: of several providers of a service each network chooses one.
     :param protocol: ``IPv4``, ``DualStack`` or ``IPv6``.
     """
@@ -123,6 +125,7 @@ class Matrix:
     for_vpc: bool = False
     protocol: str = "IPv4"
     alternatives: bool = False
+    routed: bool = False
 
     def check(self) -> None:
         """Refuse what no network could be given.
@@ -187,7 +190,9 @@ class Matrix:
             )
 
     def _check_source_nat(self) -> None:
-        if self.protocol == "IPv6":
+        if self.routed:
+            refuse_translation(self.services)
+        if self.routed or self.protocol == "IPv6":
             return
         source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
         if source and gateway and list(source) != list(gateway):

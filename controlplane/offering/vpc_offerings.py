@@ -21,6 +21,7 @@ from controlplane.db.base import Created, Removable, Row, new_uuid
 from controlplane.errors import BadParameter
 from controlplane.identity.domains import Domain
 from controlplane.offering import scope
+from controlplane.offering.routing_modes import MODES, NATTED, ROUTED, ROUTINGS, TRANSLATING, routing_of
 from controlplane.offering.scope import for_domain, has, in_zone, scope_fields, usable_by
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.offering.services import Matrix, ServiceResponse, service_name, service_responses
@@ -40,6 +41,7 @@ class VpcOffering(Created, Removable, Row):
     :ivar services: service → the providers that tiers may have it of, as ``{"Lb": ["VpcVirtualRouter"], …}``.
     :ivar capabilities: service → capability → value, where the offering chooses one.
     :ivar internet_protocol: ``IPv4``, or ``DualStack``: tiers may have IPv6, too.
+    :ivar network_mode: of all its tiers: ``NATTED`` or ``ROUTED``; see NetworkOffering.
     :ivar redundant: its VPCs have two routers.
     """
 
@@ -54,11 +56,19 @@ class VpcOffering(Created, Removable, Row):
     capabilities: Mapped[dict[str, dict[str, str]]] = mapped_column(default=dict)
     redundant: Mapped[bool] = mapped_column(default=False)
     internet_protocol: Mapped[str] = mapped_column(String(20), default="IPv4")
+    network_mode: Mapped[str] = mapped_column(String(20), default="NATTED")
+    routing_mode: Mapped[str | None] = mapped_column(String(20))
+    specify_as_number: Mapped[bool] = mapped_column(default=False)
     domain_uuids: Mapped[list[str]] = mapped_column(default=list)
     zone_uuids: Mapped[list[str]] = mapped_column(default=list)
     service_offering_id: Mapped[int | None] = mapped_column(ForeignKey("service_offerings.id"))
     sort_key: Mapped[int] = mapped_column(default=0)
     service_offering: Mapped[ServiceOffering | None] = relationship()
+
+    @property
+    def routed(self) -> bool:
+        """Whether its tiers' guests are reached by their own IPv4 addresses."""
+        return self.network_mode == ROUTED
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
@@ -79,6 +89,9 @@ class VpcOfferingResponse(Response):
     state: str
     isdefault: bool
     internetprotocol: str
+    networkmode: str
+    routingmode: str | None = None
+    specifyasnumber: bool
     distributedvpcrouter: bool = False
     supportsregionLevelvpc: bool = False  # noqa: N815 - the wire's own spelling
     service: list[ServiceResponse]
@@ -100,6 +113,9 @@ def vpc_offering_views(ctx: Context, rows: Sequence[VpcOffering]) -> list[VpcOff
             state=row.state,
             isdefault=row.default,
             internetprotocol=row.internet_protocol,
+            networkmode=row.network_mode,
+            routingmode=row.routing_mode,
+            specifyasnumber=row.specify_as_number,
             service=service_responses(row.services, row.capabilities),
             created=row.created,
             **cast("dict[str, Any]", scopes[row.id]),
@@ -145,7 +161,7 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
     A service without a provider in serviceproviderlist is given by the VPC's router.
     """
 
-    unsupported = ("fornsx", "networkmode", "nsxsupportlb", "provider", "routingmode", "specifyasnumber")
+    unsupported = ("fornsx", "nsxsupportlb", "provider")
 
     name: str = required(check=syntax.name)
     displaytext: str | None = optional(check=syntax.name)
@@ -156,12 +172,17 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
     domainid: list[Domain] | None = optional()
     zoneid: list[Zone] | None = optional()
     internetprotocol: str | None = optional("IPv4", choices=("IPv4", "DualStack"))
+    networkmode: str | None = optional(NATTED, choices=MODES, description="ROUTED: guests keep their own addresses")
+    routingmode: str | None = optional(choices=ROUTINGS, description="of ROUTED VPCs: Static unless given")
+    specifyasnumber: bool | None = optional(False, description="whoever makes a VPC names its AS number")
     enable: bool | None = optional(False)
 
     def run(self, ctx: Context) -> VpcOffering:
         """Check the matrix of services and providers, and write the row."""
         services, chosen = self._services(), self._chosen()
-        Matrix(services, chosen, for_vpc=True, alternatives=True).check()
+        specify_number, protocol = bool(self.specifyasnumber), self.internetprotocol or "IPv4"
+        routing = routing_of(self.networkmode, self.routingmode, specify_number=specify_number, protocol=protocol)
+        Matrix(services, chosen, for_vpc=True, alternatives=True, routed=routing is not None).check()
         taken = select(VpcOffering.id).where(VpcOffering.name == self.name, VpcOffering.removed.is_(None))
         if ctx.session.scalar(taken) is not None:
             raise BadParameter(f"Invalid parameter name value={self.name}: there is a VPC offering with this name.")
@@ -178,7 +199,10 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
             state="Enabled" if self.enable else "Disabled",
             services=services,
             capabilities=chosen,
-            internet_protocol=self.internetprotocol or "IPv4",
+            internet_protocol=protocol,
+            network_mode=self.networkmode or NATTED,
+            routing_mode=routing,
+            specify_as_number=specify_number,
             redundant=chosen.get("SourceNat", {}).get("RedundantRouter", "").lower() == "true",
             service_offering=offering,
             domain_uuids=scope.uuids(self.domainid),
@@ -195,14 +219,18 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
                 raise BadParameter("Invalid parameter serviceproviderlist: each record has a service and a provider.")
             providers = named.setdefault(service_name(record["service"], "serviceproviderlist"), [])
             providers += [driver_name(name.strip()) for name in record["provider"].split(",") if name.strip()]
-        supported = {service_name(name) for name in self.supportedservices or ()} or _all_of_the_router()
+        supported = {service_name(name) for name in self.supportedservices or ()} or self._all_of_the_router()
         strange = sorted(set(named) - supported)
         if strange:
             raise BadParameter(
                 f"Invalid parameter serviceproviderlist: {strange[0]} is not among the supportedservices."
             )
-        supported |= {*ALWAYS, "Gateway"}
+        supported |= {"NetworkACL", "Gateway"} if self.networkmode == ROUTED else {*ALWAYS, "Gateway"}
         return {name: list(dict.fromkeys(named.get(name) or [DEFAULT_PROVIDER])) for name in sorted(supported)}
+
+    def _all_of_the_router(self) -> set[str]:
+        every = set(registry.network_providers()[DEFAULT_PROVIDER].capabilities)
+        return every - set(TRANSLATING) if self.networkmode == ROUTED else every
 
     def _chosen(self) -> dict[str, dict[str, str]]:
         chosen: dict[str, dict[str, str]] = {}
@@ -213,10 +241,6 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
             service = service_name(record["service"], "servicecapabilitylist")
             chosen.setdefault(service, {})[record["capabilitytype"]] = record["capabilityvalue"]
         return chosen
-
-
-def _all_of_the_router() -> set[str]:
-    return set(registry.network_providers()[DEFAULT_PROVIDER].capabilities)
 
 
 class UpdateVpcOffering(Command, name="updateVPCOffering", answer=one("vpcoffering", vpc_offering_views), job=True,
@@ -235,7 +259,7 @@ class UpdateVpcOffering(Command, name="updateVPCOffering", answer=one("vpcofferi
         """Refuse to enable what no installed provider can give, and change what is given."""
         row = self.id
         if self.state == "Enabled":
-            Matrix(row.services, row.capabilities, for_vpc=True, alternatives=True).check()
+            Matrix(row.services, row.capabilities, for_vpc=True, alternatives=True, routed=row.routed).check()
         row.name, row.display_text = self.name or row.name, self.displaytext or row.display_text
         row.state = self.state or row.state
         row.sort_key = row.sort_key if self.sortkey is None else self.sortkey

@@ -5,6 +5,7 @@ from __future__ import annotations
 from systemvm.services import Service
 from systemvm.services.conntrackd import Conntrackd
 from systemvm.services.dnsmasq import Dnsmasq
+from systemvm.services.frr import Frr
 from systemvm.services.guests import Guests
 from systemvm.services.haproxy import Haproxy
 from systemvm.services.links import Links
@@ -15,10 +16,23 @@ from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
 from systemvm.services.strongswan import Strongswan
 from systemvm.services.wireguard import Wireguard
+from systemvm.services.xl2tpd import Xl2tpd
 
 KINDS: dict[str, tuple[Service, ...]] = {
     "host": (Segments(), Shells(), Guests()),
-    "router": (Links(), Nft(), Wireguard(), Dnsmasq(), Haproxy(), Metadata(), Strongswan(), Conntrackd(), Redundancy()),
+    "router": (
+        Links(),
+        Nft(),
+        Wireguard(),
+        Dnsmasq(),
+        Haproxy(),
+        Metadata(),
+        Strongswan(),
+        Xl2tpd(),
+        Frr(),
+        Conntrackd(),
+        Redundancy(),
+    ),
 }
 
 PARTIAL = frozenset({"host"})

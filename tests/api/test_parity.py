@@ -43,6 +43,10 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     ("queryAsyncJobResult", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobid"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
+    **{
+        (name, "l2tp"): "not every host can do L2TP, and who expects it is to be told why"
+        for name in ("createRemoteAccessVpn", "updateRemoteAccessVpn", "listRemoteAccessVpns")
+    },
     ("*", "nic.secondaryip"): "each NIC lists its further addresses, as listNics has them",
     **{
         (name, field): "the number inside, in CloudStack; a UUID is what other commands take"
@@ -65,6 +69,9 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
 _FIREWALL = "a firewall rule's fields, as createFirewallRule's; the facts have those of port forwarding"
 OUR_ANSWERS: dict[str, str] = {
     "createIpv6FirewallRule": _FIREWALL,
+    "createRoutingFirewallRule": _FIREWALL,
+    "listRoutingFirewallRules": _FIREWALL,
+    "updateRoutingFirewallRule": _FIREWALL,
     "listIpv6FirewallRules": _FIREWALL,
     "updateIpv6FirewallRule": _FIREWALL,
     "listLoadBalancerRuleInstances": "machines, as the protocol says; the facts have the other form, of lbvmips=true",

@@ -60,6 +60,7 @@ class GuestSide:
     :param ports: TCP ports of the router that its guests may use, besides DNS.
     :param source_nat: the public address that its guests leave with; empty means that they leave with their own.
     :param mark: of the uplink that they leave through; 0 is the main one.
+    :param routed: guests are reached by their own addresses; ``guarded`` says that rules open what may come in.
     """
 
     id: str
@@ -72,6 +73,8 @@ class GuestSide:
     ports: tuple[int, ...]
     source_nat: str
     mark: int
+    routed: bool = False
+    guarded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Ruleset:
     :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom. It is the VPC's CIDR.
     :param ipsec: it has IPsec tunnels.
     :param uncounted: the traffic of some addresses outside is not counted.
+    :param bgp: it speaks BGP.
     :param link: the interface to a redundant router's other half; empty where there is none.
     """
 
@@ -146,6 +150,7 @@ class Ruleset:
     gateways: tuple[GatewaySide, ...] = ()
     uncounted: bool = False
     link: str = ""
+    bgp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +285,7 @@ class Ipsec:
     :param initiate: connection → the children that this side brings up; a passive connection is not there.
     :param resets: connection → a number; a higher one means that it is to begin anew.
     :param sources: the CIDRs that tunnels lead from, ``destinations`` those that they lead to.
+    :param l2tp: sections (``connections``, ``secrets``, ``pools``) that are added where the host can do L2TP.
     """
 
     connections: Mapping[str, Any]
@@ -290,6 +296,25 @@ class Ipsec:
     resets: Mapping[str, int]
     sources: tuple[str, ...]
     destinations: tuple[str, ...]
+    l2tp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class L2tp:
+    """xl2tpd, and the PPP sessions in it.
+
+    :param id: the remote access VPN's. ``local`` is the public address that is dialled.
+    :param server: the router's address in each session; ``first`` to ``last`` are the clients'.
+    :param users: name and password, as chap-secrets has them between its quotes.
+    """
+
+    id: str
+    local: str
+    server: str
+    first: str
+    last: str
+    dns: tuple[str, ...]
+    users: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +379,32 @@ class Conntrackd:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A BGP peer by one of its addresses. ``hops`` is how far away it may be; ``six`` says that it is told IPv6."""
+
+    address: str
+    number: int
+    password: str = field(repr=False)
+    hops: int
+    six: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bgp:
+    """The BGP speaker.
+
+    :param number: its autonomous system; ``router`` is its identifier (RFC 4271, 4.2), an address of its own.
+    :param prefixes: that it announces, ``prefixes6`` those of IPv6.
+    """
+
+    number: int
+    router: str
+    neighbors: tuple[Neighbor, ...]
+    prefixes: tuple[str, ...]
+    prefixes6: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RouterConfig:
     """The whole router. A service that is None has no files: the agent stops it."""
 
@@ -364,5 +415,7 @@ class RouterConfig:
     metadata: Mapping[str, Any] | None = field(repr=False)
     wireguard: tuple[Tunnel, ...] | None = None
     ipsec: Ipsec | None = None
+    l2tp: L2tp | None = None
     redundancy: Redundancy | None = None
     conntrackd: Conntrackd | None = None
+    bgp: Bgp | None = None

@@ -12,7 +12,8 @@ from functools import lru_cache
 from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.singles import REMEMBERED, Single, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
-from drivers.vocabulary import EgressRule, IngressRule, Ipv6Rule, Network
+from drivers.routing import RoutedRule
+from drivers.vocabulary import ApplianceFacts, EgressRule, IngressRule, Ipv6Rule, Network
 
 _CODES = 256
 
@@ -78,23 +79,53 @@ def egress(network: Network) -> Elements:
     :raises ValueError: as for :func:`ingress`.
     """
 
-    def sources(rule: EgressRule, what: str) -> list[Interval]:
+    def sources(rule: Crossing, what: str) -> list[Interval]:
         return [_inside(network, source, what) for source in rule.sources] or [cidr(network.cidr, "The CIDR")]
 
     return crossing("egress", network.egress, sources)
 
 
-def _sources(rule: EgressRule, what: str) -> list[Interval]:
-    return [cidr(source, f"The source CIDR of {what}") for source in rule.sources]
+def routed(facts: ApplianceFacts) -> Elements:
+    """Return the elements of ``routed_ports``, ``routed_icmp`` and ``routed_all``: what may come in to routed guests.
+
+    The tiers of a VPC have network ACLs instead; a router without routed networks has no such sets.
+
+    :raises ValueError: as for :func:`ingress`.
+    """
+    found: Elements = {}
+    for net in sorted(facts.networks, key=lambda net: net.id):
+        if not net.routed or not net.cidr or facts.vpc is not None:
+            continue
+
+        def inside(rule: Crossing, what: str, net: Network = net) -> list[Interval]:
+            return [_inside(net, item, what) for item in rule.destinations] or [cidr(net.cidr, "The CIDR")]
+
+        rules = net.ingress4 if "Firewall" in net.services else ()
+        for name, items in crossing("routed", rules, destinations=inside).items():
+            found.setdefault(name, []).extend(items)
+    return found
+
+
+Crossing = EgressRule | RoutedRule
+Ends = Callable[[Crossing, str], list[Interval]]
+"""Returns the addresses that a rule's packets come from, or go to."""
+
+
+def _sources(rule: Crossing, what: str) -> list[Interval]:
+    return [cidr(source, f"The source CIDR of {what}") for source in rule.sources] or [EVERYONE]
+
+
+def _destinations(rule: Crossing, what: str) -> list[Interval]:
+    return [cidr(target, f"The destination CIDR of {what}") for target in rule.destinations] or [EVERYONE]
 
 
 def crossing(
-    direction: str, rules: Iterable[EgressRule], sources: Callable[[EgressRule, str], list[Interval]] = _sources
+    direction: str, rules: Iterable[Crossing], sources: Ends = _sources, destinations: Ends = _destinations
 ) -> Elements:
     """Return the elements of ``…_ports``, ``…_icmp`` and ``…_all`` for packets that cross the router.
 
     :param direction: what the names of the sets begin with.
-    :param sources: returns where a rule's packets come from.
+    :param sources: returns where a rule's packets come from, ``destinations`` where they go to.
     :raises ValueError: as for :func:`ingress`.
     """
     groups: dict[str, list[Piece]] = {}
@@ -102,9 +133,9 @@ def crossing(
     for rank, rule in enumerate(ordered):
         what = f"{direction.capitalize()} rule {identity(rule.id, f'The {direction} rule id')}"
         head = service(rule, what)
-        targets = [cidr(target, f"The destination CIDR of {what}") for target in rule.destinations]
+        targets = destinations(rule, what)
         groups.setdefault(rule.protocol, []).extend(
-            ((*head, source, target), rank) for source in sources(rule, what) for target in targets or [EVERYONE]
+            ((*head, source, target), rank) for source in sources(rule, what) for target in targets
         )
     found: Elements = {f"{direction}_ports": [], f"{direction}_icmp": [], f"{direction}_all": []}
     for protocol, boxes in groups.items():
@@ -122,14 +153,14 @@ def _inside(network: Network, source: str, what: str) -> Interval:
 
     :raises ValueError: there is no such part.
     """
-    first, last = cidr(source, f"The source CIDR of {what}")
+    first, last = cidr(source, f"The CIDR of {what}")
     low, high = cidr(network.cidr, "The CIDR")
     if last < low or high < first:
-        raise ValueError(f"{what} has the source CIDR {source}, which is not on its network, {network.cidr}.")
+        raise ValueError(f"{what} has the CIDR {source}, which is not on its network, {network.cidr}.")
     return max(first, low), min(last, high)
 
 
-def service(rule: IngressRule | EgressRule | Ipv6Rule, what: str) -> Box:
+def service(rule: IngressRule | Crossing | Ipv6Rule, what: str) -> Box:
     """Return the rule's ports, or its ICMP types and codes in one number, as a box; empty where neither is asked."""
     if rule.protocol in ("tcp", "udp"):
         return (ports(rule.start, rule.end, what),)

@@ -41,7 +41,12 @@ def _manifest() -> list[dict[str, Any]]:
 def render(config: RouterConfig) -> tuple[tuple[File, ...], tuple[Elements, ...]]:
     """Write a router down as files, sorted by path, and elements, sorted by set."""
     files = [
-        File(entry["target"], _templates().get_template(entry["template"]).render(part=part), entry["service"])
+        File(
+            entry["target"],
+            _templates().get_template(entry["template"]).render(part=part),
+            entry["service"],
+            entry.get("secret", False),
+        )
         for entry in _manifest()
         if (part := getattr(config, entry["part"])) is not None
     ]

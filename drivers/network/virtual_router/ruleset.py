@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
 
-from drivers.network.virtual_router import acl, balancing, filters, ipsec, ipv6, nat, wireguard
+from drivers.network.virtual_router import acl, balancing, bgp, filters, ipsec, ipv6, nat, wireguard
 from drivers.network.virtual_router.config import GatewaySide, GuestSide, Ruleset, Uplink
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, addresses, cidr, identity, network
@@ -40,7 +40,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     guests = tuple(_guest(net, nics[net.nic], names, facts, marks) for net in _sorted(facts) if net.cidr)
     tunneled = ipsec.elements(facts) if facts.tunnels or facts.remote_access else {}
     with_v6, tunnels = ipv6.served(facts), wireguard.sides(facts)
-    extra = tunneled | (uncounted := _uncounted(facts))
+    extra = tunneled | (uncounted := _uncounted(facts)) | filters.routed(facts) | (peers := bgp.elements(facts))
     rules = _rules(facts, known, names)
     elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *rules, ipv6.elements(with_v6), extra])
     gateways = _gateways(facts, names)
@@ -60,6 +60,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         tunnels=tunnels,
         ipsec=bool(tunneled),
         uncounted=bool(uncounted),
+        bgp=bool(peers),
         link=names.get(facts.redundancy.nic, "") if facts.redundancy else "",
         guests6=ipv6.guests(with_v6, names, METADATA_PORTS),
     )
@@ -118,7 +119,7 @@ def _guest(
 ) -> GuestSide:
     block = network(net.cidr, f"The CIDR of network {net.id}")
     leaving = ""
-    if "SourceNat" in net.services:
+    if "SourceNat" in net.services and not net.routed:
         own = [item for item in ordered(facts.addresses) if item.source_nat and item.network in (net.id, "")]
         leaving = min(own, key=lambda item: item.network != net.id).address if own else ""
     return GuestSide(
@@ -132,6 +133,8 @@ def _guest(
         ports=METADATA_PORTS if "UserData" in net.services else (),
         source_nat=leaving,
         mark=marks.get(leaving, 0),
+        routed=net.routed,
+        guarded="Firewall" in net.services,
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
 from drivers.redundancy import Redundancy
+from drivers.routing import Bgp, BgpPeer, RoutedRule
 from drivers.vocabulary import (
     ApplianceFacts,
     Certificate,
@@ -326,6 +327,42 @@ def ipv6_only():
     return replace(facts, nics=nics, addresses=(), networks=(net,), dns=())
 
 
+ROUTED = frozenset({"Dhcp", "Dns", "Firewall", "Gateway", "UserData"})
+
+
+def routed(**more):
+    """Guests that are reached by their own addresses, as the routing firewall says."""
+    ingress = (
+        RoutedRule(uid(15, 1), "tcp", 22, 22, ("198.51.100.7/32",), ()),
+        RoutedRule(uid(15, 2), "tcp", 80, 90, (), ("10.1.1.5/32",)),
+        RoutedRule(uid(15, 3), "icmp", 8, -1, (), ()),
+        RoutedRule(uid(15, 4), "all", -1, -1, ("192.0.2.0/24",), ("10.1.1.4/30",)),
+    )
+    egress = (EgressRule(uid(15, 5), "tcp", 81, 81, (), ("198.51.100.7/32",)),)
+    given = {"services": ROUTED, "routed": True, "ingress4": ingress, "egress": egress, "egress_allow": True} | more
+    return appliance(network(**given), addresses=(public(1, FIRST, source_nat=True),))
+
+
+def routed_bgp(*peers, number=65001, **more):
+    """The same, announced to two peers; with IPv6, too."""
+    asked = peers or (
+        BgpPeer("203.0.113.1", "2001:db8::1", 65000, "s3cret"),
+        BgpPeer("198.51.100.9", "", 65000, hops=2),
+    )
+    facts = with_v6(routed(**more).networks[0])
+    return replace(facts, addresses=routed().addresses, bgp=Bgp(number, asked))
+
+
+def vpc_routed():
+    """A VPC of two routed tiers: their ACL lists say who may come in."""
+    facts = vpc()
+    networks = tuple(
+        replace(net, services=ROUTED - {"Firewall"} | {"NetworkACL"}, routed=True, forwards=(), balancers=())
+        for net in facts.networks
+    )
+    return replace(facts, networks=networks, addresses=facts.addresses[:1])
+
+
 def tunnels():
     """Two customer gateways, one of them with several networks and IKEv1, and users who dial in."""
     common = {"local": FIRST, "networks": ("10.1.1.0/24",)}
@@ -343,6 +380,14 @@ def tunnels():
             PEM.format("PRIVATE KEY"), ("10.1.1.1",), (VpnUser("anna", "pa ss"), VpnUser("bob@example", "word")),
         ),
     )  # fmt: skip
+
+
+def l2tp():
+    found = tunnels()
+    access = replace(found.remote_access, psk='a "pre-shared" key', server="10.1.2.1", users=(
+        VpnUser("anna", 'pa\\s"s'), VpnUser("bob@example", "word"),
+    ))  # fmt: skip
+    return replace(found, tunnels=(), remote_access=access)
 
 
 def uncounted():
@@ -368,7 +413,11 @@ FACTS = {
     "vpc": vpc,
     "private_gateway": private_gateway,
     "vpc_dual_stack": vpc_dual_stack,
+    "routed": routed,
+    "routed_bgp": routed_bgp,
+    "vpc_routed": vpc_routed,
     "tunnels": tunnels,
+    "l2tp": l2tp,
     "wireguard": wireguard,
     "wireguard_vpc": wireguard_vpc,
     "dual_stack": dual_stack,
