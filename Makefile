@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := nftables python3-nftables dnsmasq-base haproxy iproute2 busybox-static conntrack iputils-arping iputils-ping \
 	curl iperf3 tcpdump openssl procps python3-venv \
 	charon-systemd strongswan-swanctl libcharon-extauth-plugins libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins \
-	strongswan-pki conntrackd frr wireguard-go wireguard-tools openvswitch-switch ethtool xl2tpd ppp \
+	strongswan-pki conntrackd frr wireguard-go wireguard-tools openvswitch-switch ethtool xl2tpd ppp user-mode-linux \
 	isc-dhcp-client
 EXAMPLE ?= 1
 WORKERS ?= 2

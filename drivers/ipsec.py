@@ -48,12 +48,14 @@ class VpnUser:
 
 @dataclass(frozen=True, slots=True)
 class RemoteAccess:
-    """createRemoteAccessVpn: clients reach the networks by IKEv2, as users with a password (EAP-MSCHAPv2).
+    """createRemoteAccessVpn: clients reach the networks by IKEv2, as users with a password (EAP-MSCHAPv2), or by L2TP.
 
     :param local: the public address that they dial, ``networks`` what they may reach (CIDRs).
     :param first: first address that a client may get, ``last`` the last one.
     :param dns: the resolvers that clients are told.
     :param certificate: PEM, of the server, for this address; ``key`` its private key.
+    :param psk: the pre-shared key of L2TP over IPsec; empty where that is not to be spoken.
+    :param server: the address that L2TP clients see at the other end, outside of the clients' own.
     """
 
     id: str
@@ -65,3 +67,5 @@ class RemoteAccess:
     key: str = field(repr=False)
     dns: tuple[str, ...] = ()
     users: tuple[VpnUser, ...] = ()
+    psk: str = field(default="", repr=False)
+    server: str = ""

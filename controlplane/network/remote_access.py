@@ -38,7 +38,7 @@ from controlplane.network.vpcs import Vpc
 from controlplane.network.vpn_users import VpnUser
 from controlplane.network.ways import Way, leads, must_be_free, ways_of
 from controlplane.reconcile.sweep import duty
-from controlplane.reconcile.targets import Target, touch
+from controlplane.reconcile.targets import Found, Target, touch
 from drivers import ipsec
 
 RANGE = define(
@@ -49,6 +49,8 @@ RANGE = define(
 )
 KEY_LENGTH = define("remote.access.vpn.psk.length", 24, "Characters of a fresh pre-shared key", within=(8, 256))
 _MOST_CLIENTS = 1024
+UNKNOWN = "Unknown: no router has said so far whether its host can do L2TP"
+ONE_ADDRESS = "L2TP is off: iprange has one client's address only, and that is IKEv2's"
 _RENEWED_BEFORE = timedelta(days=90)
 
 
@@ -56,7 +58,7 @@ class RemoteAccessVpn(Created, Owned, Row):
     """A remote access VPN (createRemoteAccessVpn) of a network, or of a VPC and all its tiers.
 
     :ivar first: first address that a client may get, ``last`` the last one.
-    :ivar psk: the pre-shared key that CloudStack's answers have; IKEv2 clients do without it.
+    :ivar psk: the pre-shared key of L2TP over IPsec; IKEv2 clients do without it.
     :ivar certificate: PEM, for the public address; ``key`` its private key.
     """
 
@@ -92,6 +94,7 @@ class RemoteAccessResponse(Response):
     iprange: str
     presharedkey: str
     state: str = "Running"
+    l2tp: str
     fordisplay: bool | None = None
     account: str
     domain: str
@@ -101,7 +104,7 @@ class RemoteAccessResponse(Response):
 
 def remote_access_views(ctx: Context, rows: Sequence[RemoteAccessVpn]) -> list[RemoteAccessResponse]:
     """Show remote access VPNs; the server's private key is never shown."""
-    owners, admin = owner_fields(ctx, rows), ctx.caller.is_admin
+    owners, admin, said = owner_fields(ctx, rows), ctx.caller.is_admin, _said(ctx.session, rows)
     columns = PublicIp.id, PublicIp.uuid, PublicIp.address
     addresses = rows_by_id(ctx.session, columns, (row.public_ip_id for row in rows))
     return [
@@ -111,11 +114,27 @@ def remote_access_views(ctx: Context, rows: Sequence[RemoteAccessVpn]) -> list[R
             publicipid=addresses[row.public_ip_id].uuid,
             iprange=f"{row.first}-{row.last}",
             presharedkey=row.psk,
+            l2tp=said.get(row.id, UNKNOWN),
             fordisplay=row.display if admin else None,
             **owners[row.account_id],
         )
         for row in rows
     ]
+
+
+def _said(session: Session, rows: Sequence[RemoteAccessVpn]) -> dict[int, str]:
+    """Return what the routers say of L2TP, by VPN: of two, the one that says the most, which is what it lacks."""
+    from controlplane.network.routers import Router
+
+    owners = {(row.network_id, row.vpc_id): row for row in rows}
+    found: dict[int, str] = {row.id: ONE_ADDRESS for row in rows if row.first == row.last}
+    mine = Router.network_id.in_([network for network, _ in owners]) | Router.vpc_id.in_([vpc for _, vpc in owners])
+    query = select(Router.network_id, Router.vpc_id, Found.states).join(Found, Found.target_id == Router.target_id)
+    for network, vpc, states in session.execute(query.where(mine, Router.removed.is_(None))):
+        row = owners.get((None, vpc) if vpc is not None else (network, None))
+        if row is not None and row.uuid in states:
+            found[row.id] = max(found.get(row.id, ""), states[row.uuid], key=len)
+    return found
 
 
 def _range(text: str) -> tuple[IPv4Address, IPv4Address]:
@@ -172,7 +191,7 @@ class CreateRemoteAccessVpn(Command, name="createRemoteAccessVpn", job=True, cre
             psk="".join(secrets.choice(letters) for _ in range(KEY_LENGTH.number(session))),
         )  # fmt: skip
         row.network_id, row.vpc_id = (None, whole.id) if isinstance(whole, Vpc) else (whole.id, None)
-        vpn_ports.hold(session, ip)
+        vpn_ports.hold(session, ip, vpn_ports.L2TP)
         session.add(row)
         session.flush()
         if self.openfirewall and isinstance(whole, Network):
@@ -354,5 +373,7 @@ def remote_access_facts(session: Session, whole: Whole) -> ipsec.RemoteAccess | 
         certificate=row.certificate,
         key=row.key,
         dns=tuple(resolver for resolver in resolvers if resolver),
+        psk=row.psk,
+        server=str(IPv4Address(row.first) - 1),
         users=tuple(ipsec.VpnUser(user.username, user.password) for user in session.scalars(users)),
     )

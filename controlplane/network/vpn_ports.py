@@ -17,6 +17,8 @@ from controlplane.network.public_ips import PublicIp
 VPN = "VPN"
 PORTS = (500, 4500)
 """IKE, and IKE with ESP through NAT (RFC 7296)."""
+L2TP = 1701
+"""L2TP in ESP (RFC 3193): taken besides for remote access, and opened to nobody."""
 
 Holder = Callable[[Session, PublicIp], bool]
 _holders: list[Holder] = []
@@ -28,8 +30,10 @@ def holds_ports(holder: Holder) -> Holder:
     return holder
 
 
-def hold(session: Session, ip: PublicIp) -> None:
+def hold(session: Session, ip: PublicIp, *more: int) -> None:
     """Take the ports for a VPN.
+
+    :param more: ports besides IKE's.
 
     :raises RuleConflict: a rule has one of them, or static NAT takes the address whole.
     """
@@ -38,7 +42,7 @@ def hold(session: Session, ip: PublicIp) -> None:
             f"Public address {ip.address} has static NAT to {ip.nic_address}, which takes it whole: "
             "a VPN needs another address, or static NAT disabled."
         )
-    on_it = PortClaim.public_ip_id == ip.id, PortClaim.protocol == "udp", PortClaim.port.in_(PORTS)
+    on_it = PortClaim.public_ip_id == ip.id, PortClaim.protocol == "udp", PortClaim.port.in_(PORTS + more)
     there = session.scalars(select(PortClaim).where(*on_it).order_by(PortClaim.port)).all()
     for other in there:
         if other.rule_uuid != ip.uuid:
@@ -46,7 +50,7 @@ def hold(session: Session, ip: PublicIp) -> None:
                 f"Public address {ip.address} has {other.purpose} {other.rule_uuid} on UDP port {other.port}, which a "
                 "VPN needs: choose another address, or delete that rule."
             )
-    for port in PORTS if not there else ():
+    for port in sorted({*PORTS, *more} - {other.port for other in there}):
         wanted = PortClaim(public_ip_id=ip.id, protocol="udp", port=port, rule_uuid=ip.uuid, purpose=VPN)
         claim(session, wanted, port)
 

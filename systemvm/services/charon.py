@@ -204,21 +204,24 @@ def _rules(ip: IPRoute, sources: Sequence[str]) -> list[str]:
     return [f"tunnel rule {item}" for item in sorted(goal ^ there)]
 
 
-_esp: list[bool] = []
+_esp: dict[str, bool] = {}
 
 
-def kernel_has_esp(namespace: str) -> bool:
-    """Tell whether the kernel does ESP: it is asked once to keep an association that nobody uses (ip-xfrm(8))."""
-    if not _esp:
+def kernel_has_esp(namespace: str, mode: str = "tunnel") -> bool:
+    """Tell whether the kernel does ESP: it is asked once to keep an association that nobody uses (ip-xfrm(8)).
+
+    :param mode: ``tunnel`` or ``transport``.
+    """
+    if mode not in _esp:
         name = ["src", "127.0.0.1", "dst", "127.0.0.2", "proto", "esp", "spi", "0xfffffff1"]
         keys = ["enc", "cbc(aes)", f"0x{'01' * 16}", "auth", "hmac(sha256)", f"0x{'02' * 32}"]
         try:
-            netns.run(namespace, ["ip", "xfrm", "state", "add", *name, "mode", "tunnel", *keys])
+            netns.run(namespace, ["ip", "xfrm", "state", "add", *name, "mode", mode, *keys])
             netns.run(namespace, ["ip", "xfrm", "state", "delete", *name])
-            _esp.append(True)
+            _esp[mode] = True
         except (OSError, RuntimeError):
-            _esp.append(False)
-    return _esp[0]
+            _esp[mode] = False
+    return _esp[mode]
 
 
 def impossible(proposals: Sequence[str], algorithms: Mapping[str, Sequence[str]]) -> list[str]:

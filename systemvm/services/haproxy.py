@@ -219,13 +219,24 @@ def _reload(place: Place, daemon: Daemon) -> list[Failure]:
     before = _MASTER.search(_ask(place, "master.sock", "show proc"))
     daemon.signal(signal.SIGUSR2)
     while daemon.pid() is not None and time.monotonic() < deadline:
-        now = _MASTER.search(_ask(place, "master.sock", "show proc"))
+        processes = _ask(place, "master.sock", "show proc")
+        now = _MASTER.search(processes)
         if now and (before is None or int(now[1]) > int(before[1])):
             failed = int(now[2]) > 0
-            _leaving(place).unlink(missing_ok=True)
-            return [Failure(CONF, f"{CONF}: haproxy did not reload: {_alert(daemon)}")] if failed else []
+            if failed or not _answers_still(place, processes):
+                _leaving(place).unlink(missing_ok=True)
+                return [Failure(CONF, f"{CONF}: haproxy did not reload: {_alert(daemon)}")] if failed else []
         time.sleep(0.005)
     return [Failure(CONF, f"{CONF}: haproxy did not come back from its reload: {daemon.said()}")]
+
+
+def _answers_still(place: Place, processes: str) -> bool:
+    """Tell whether a former worker still listens: the master tells it to stop, and speaks before it has.
+
+    :param processes: what ``show proc`` said.
+    """
+    former = re.findall(r"^(\d+)\s+worker", processes.partition("# old workers")[2], re.MULTILINE)
+    return any("Stopping: 0" in _ask(place, "master.sock", f"@!{pid} show info") for pid in former)
 
 
 def _alert(daemon: Daemon) -> str:

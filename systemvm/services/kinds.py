@@ -16,6 +16,7 @@ from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
 from systemvm.services.strongswan import Strongswan
 from systemvm.services.wireguard import Wireguard
+from systemvm.services.xl2tpd import Xl2tpd
 
 KINDS: dict[str, tuple[Service, ...]] = {
     "host": (Segments(), Shells(), Guests()),
@@ -27,6 +28,7 @@ KINDS: dict[str, tuple[Service, ...]] = {
         Haproxy(),
         Metadata(),
         Strongswan(),
+        Xl2tpd(),
         Frr(),
         Conntrackd(),
         Redundancy(),

@@ -2,8 +2,9 @@
 
 ``strongswan/connections.json`` holds, in vici's own words, what the daemon is to have: ``connections``, ``secrets``,
 ``keys``, ``pools``; besides ``initiate`` (connection → children that this side brings up), ``resets`` (a higher number
-means begin anew) and ``routes``. What was loaded is noted with digests beside the daemon, so that loading is repeatable
-and touches what differs only. A connection that is up is never touched by the change of another.
+means begin anew), ``routes``, and ``l2tp``: what comes to these where the host can do L2TP. What was loaded is noted
+with digests beside the daemon, so that loading is repeatable and touches what differs only. A connection that is up is
+never touched by the change of another.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import vici
 from vici.exception import CommandException, SessionException
 
 from systemvm.bundle import Bundle, Failure, Observation
-from systemvm.services import Place
+from systemvm.services import Place, l2tp
 from systemvm.services.charon import Charon, impossible, text
 from systemvm.services.dialling import Dialling
 from systemvm.services.redundancy import turn
 from systemvm.tally import Count, Tally
 
 FILE = "strongswan/connections.json"
-_SECTIONS = ("connections", "secrets", "keys", "pools", "initiate", "resets", "routes")
+_SECTIONS = ("connections", "secrets", "keys", "pools", "initiate", "resets", "routes", "l2tp")
 _UP = "INSTALLED", "REKEYING", "REKEYED", "UPDATING"
 Wanted = Mapping[str, Any]
 Note = dict[str, dict[str, str]]
@@ -48,7 +49,7 @@ class Strongswan:
         if not _has(bundle):
             return []
         try:
-            wanted = read((staged / FILE).read_text(encoding="utf-8"))
+            wanted = l2tp.added(read((staged / FILE).read_text(encoding="utf-8")), place.namespace)
         except (ValueError, OSError) as error:
             return [Failure(FILE, f"{FILE}: {error}")]
         charon = Charon(place)
@@ -128,7 +129,7 @@ class Strongswan:
         states = {
             name: self._state(place, name, connection, sas)
             for name, connection in wanted["connections"].items()
-            if "pools" not in connection
+            if "remote_addrs" in connection  # a site: people who dial have states of their own
         }
         for name, association in sas:
             if user := _user(wanted, name, association):
@@ -175,7 +176,7 @@ def read(content: str) -> Wanted:
 
 
 def _read(place: Place) -> Wanted:
-    return read((place.current / FILE).read_text(encoding="utf-8"))
+    return l2tp.added(read((place.current / FILE).read_text(encoding="utf-8")), place.namespace)
 
 
 def _has(bundle: Bundle) -> bool:

@@ -30,6 +30,8 @@ WITHOUT_EVENT = {
 }  # fmt: skip
 """Commands that change something and leave no event in CloudStack either."""
 OPERATORS = {
+    "AsnRange",
+    "BgpPeer",
     "PhysicalNetwork",
     "StoragePool",
     "Host",

@@ -43,6 +43,10 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     ("queryAsyncJobResult", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobid"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
+    **{
+        (name, "l2tp"): "not every host can do L2TP, and who expects it is to be told why"
+        for name in ("createRemoteAccessVpn", "updateRemoteAccessVpn", "listRemoteAccessVpns")
+    },
     ("*", "nic.secondaryip"): "each NIC lists its further addresses, as listNics has them",
     **{
         (name, field): "the number inside, in CloudStack; a UUID is what other commands take"

@@ -12,12 +12,15 @@ from sqlalchemy import text, update
 
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, LimitReached, RuleConflict, Unsupported
+from controlplane.network import remote_access
 from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
 from controlplane.network.networks import Network
 from controlplane.network.remote_access import RemoteAccessVpn, remote_access_facts, renew_certificates
 from controlplane.network.vpn_users import VpnUser
+from controlplane.reconcile.observations import store
 from controlplane.reconcile.targets import Target
+from systemvm.bundle import Observation
 from tests.api.ground import SERVICES, lay
 
 WITH_VPN = SERVICES | {"Vpn": ["VirtualRouter"]}
@@ -92,6 +95,36 @@ def test_the_firewall_is_opened_and_the_ports_are_taken(ground, alice, network, 
                       virtualmachineid=machine))  # fmt: skip
     with pytest.raises(RuleConflict, match="port forwarding rule"):
         alice("createRemoteAccessVpn", publicipid=address)
+
+
+def test_the_port_of_l2tp_is_taken_and_not_opened(ground, alice, network, address, vpn):
+    machine = ground.machine(network, "vm", "10.1.1.5")
+    more = {"protocol": "udp", "privateport": 1701, "publicport": 1701, "virtualmachineid": machine}
+    with pytest.raises(RuleConflict, match="VPN"):
+        alice("createPortForwardingRule", ipaddressid=address, **more)
+    assert not [rule for rule in ground.rows(FirewallRule) if rule.start == 1701]
+    ground.done(alice("deleteRemoteAccessVpn", publicipid=address))
+    ground.done(alice("createPortForwardingRule", ipaddressid=address, **more))
+    with pytest.raises(RuleConflict, match="UDP port 1701"):
+        alice("createRemoteAccessVpn", publicipid=address)
+
+
+def test_the_router_is_told_the_key_that_is_shown_and_says_whether_it_can_do_l2tp(ground, alice, network, vpn):
+    found = facts(ground, network)
+    assert (found.psk, found.server, found.first) == (vpn["presharedkey"], "10.1.2.1", "10.1.2.2")
+    assert vpn["l2tp"] == remote_access.UNKNOWN
+    targets = [ground.router(network), ground.router(network)]
+    lacking = "this host's kernel has no PPP: L2TP is off, IKEv2 works"
+    for target, said in zip(targets, ("L2TP is on", lacking), strict=True):
+        with ground.cloud.database.write() as session:
+            row = session.get_one(Target, target)
+            store(session, row, Observation(row.uuid, states=((vpn["id"], said), (f"{vpn['id']}/anna", "Connected"))))
+        assert alice("listRemoteAccessVpns")["remoteaccessvpn"][0]["l2tp"] == said
+
+
+def test_a_range_for_one_client_is_ikev2s(ground, alice, address):
+    made = ground.done(alice("createRemoteAccessVpn", publicipid=address, iprange="10.9.0.1-10.9.0.2"))
+    assert made["l2tp"] == remote_access.ONE_ADDRESS
 
 
 def test_the_firewall_stays_closed_where_it_is_asked_to(ground, alice, address):

@@ -227,6 +227,7 @@ def test_an_address_goes_to_its_new_owner_though_the_old_one_has_a_lease(world: 
 
 
 def haproxy(port: int, *more: str) -> File:
+    """Two members: one that a busy machine does not take for dead, and one that is dead and soon known to be."""
     text = f"""global
   stats socket unix@../run/haproxy.sock mode 600 level admin expose-fd listeners
 defaults
@@ -240,7 +241,7 @@ frontend lb_{RULE}_in
   bind 198.51.100.1:81
   default_backend lb_{RULE}
 backend lb_{RULE}
-  server vm-a 10.1.1.5:{port} check inter 100
+  server vm-a 10.1.1.5:{port} check inter 1000 fall 10
   server vm-b 10.1.1.5:9 check inter 100
 """
     return File("haproxy/haproxy.cfg", text + "".join(more), "haproxy")

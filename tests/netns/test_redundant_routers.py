@@ -71,7 +71,7 @@ def test_what_the_owner_survives_moves_nothing(lab, fault):
     undo()
     until(lambda: time.monotonic() > began + 4)
     assert lab.owner() is first
-    assert traffic.gap(began) < 0.2
+    assert traffic.gap(began) < 1
     one_after_the_other(lab, began, 1)
 
 
@@ -86,7 +86,7 @@ def test_balanced_guests_are_reached_at_once_though_the_one_who_stood_by_could_n
     until(second.holds, 2)
     began = time.monotonic()
     until(lambda: balanced(lab))
-    assert time.monotonic() - began < 1.5  # by its checks alone it would take 4 s
+    assert time.monotonic() - began < 3  # by its checks alone it would take 4 s
     until(lambda: time.monotonic() > began + 6)
     assert second.health() == {"UP"}  # its checks reach them now
 

@@ -15,6 +15,7 @@ from vici.exception import CommandException
 from drivers.ipsec import RemoteAccess, VpnUser
 from drivers.vocabulary import IngressRule
 from systemvm import netns
+from systemvm.services.kinds import KINDS
 from tests.golden.router.cases import ANY, uid
 from tests.netns.router_lab import ping
 from tests.netns.vpn_lab import ADDRESS, Dialler, VpnLab, Wire, facts, ports, tunnel, until
@@ -66,8 +67,13 @@ def server(authority):
 
 
 @pytest.fixture
-def lab(tmp_path):
-    lab = VpnLab(tmp_path)
+def kinds():
+    return KINDS
+
+
+@pytest.fixture
+def lab(tmp_path, kinds):
+    lab = VpnLab(tmp_path, kinds)
     lab.client = f"{lab.prefix}client"
     netns.ensure(lab.client)
     lab.wire(lab.outside, "wc", lab.client, "02:00:00:00:09:01", "eth0")

@@ -70,10 +70,11 @@ def facts(side, *tunnels, services=SERVICES, **more):
 
 
 class VpnLab:
-    def __init__(self, folder):
+    def __init__(self, folder, kinds=KINDS):
         self.prefix = f"tv{os.getpid()}n{next(_numbers)}-"
         self.outside = f"{self.prefix}o"
-        self.applier = Applier(HostSettings("h", "", self.prefix, folder), Ledger(folder / "ledger"), KINDS)
+        self.applier = Applier(HostSettings("h", "", self.prefix, folder), Ledger(folder / "ledger"), kinds)
+        self.services = {service.name for service in kinds["router"]}
         self.generations = itertools.count(1)
         self.bundles = {}
         netns.ensure(self.outside)
@@ -106,6 +107,7 @@ class VpnLab:
         """Make a router what the facts say; return the outcome."""
         router = VirtualRouter()
         files, elements = router.render(router.plan(wanted))
+        files = tuple(file for file in files if file.service in self.services)
         bundle = Bundle(wanted.target, wanted.name, "router", next(self.generations), files, elements)
         outcome = self.applier.apply(bundle)
         if outcome.status == "applied":

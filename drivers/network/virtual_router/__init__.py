@@ -7,7 +7,18 @@ packet filter's skeleton changes with interfaces, networks and addresses only.
 
 from __future__ import annotations
 
-from drivers.network.virtual_router import balancing, bgp, dhcp, ipsec, links, metadata, redundancy, ruleset, wireguard
+from drivers.network.virtual_router import (
+    balancing,
+    bgp,
+    dhcp,
+    ipsec,
+    l2tp,
+    links,
+    metadata,
+    redundancy,
+    ruleset,
+    wireguard,
+)
 from drivers.network.virtual_router.capabilities import CAPABILITIES, OF_INTERNAL_BALANCERS, OF_VPCS
 from drivers.network.virtual_router.config import RouterConfig
 from drivers.network.virtual_router.render import render
@@ -50,6 +61,7 @@ class VirtualRouter:
             metadata=metadata.plan(facts, names),
             wireguard=tunnels,
             ipsec=ipsec.plan(facts),
+            l2tp=l2tp.plan(facts),
             redundancy=pair,
             conntrackd=conntrackd,
             bgp=bgp.plan(facts),

@@ -285,6 +285,7 @@ class Ipsec:
     :param initiate: connection → the children that this side brings up; a passive connection is not there.
     :param resets: connection → a number; a higher one means that it is to begin anew.
     :param sources: the CIDRs that tunnels lead from, ``destinations`` those that they lead to.
+    :param l2tp: sections (``connections``, ``secrets``, ``pools``) that are added where the host can do L2TP.
     """
 
     connections: Mapping[str, Any]
@@ -295,6 +296,25 @@ class Ipsec:
     resets: Mapping[str, int]
     sources: tuple[str, ...]
     destinations: tuple[str, ...]
+    l2tp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class L2tp:
+    """xl2tpd, and the PPP sessions in it.
+
+    :param id: the remote access VPN's. ``local`` is the public address that is dialled.
+    :param server: the router's address in each session; ``first`` to ``last`` are the clients'.
+    :param users: name and password, as chap-secrets has them between its quotes.
+    """
+
+    id: str
+    local: str
+    server: str
+    first: str
+    last: str
+    dns: tuple[str, ...]
+    users: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +415,7 @@ class RouterConfig:
     metadata: Mapping[str, Any] | None = field(repr=False)
     wireguard: tuple[Tunnel, ...] | None = None
     ipsec: Ipsec | None = None
+    l2tp: L2tp | None = None
     redundancy: Redundancy | None = None
     conntrackd: Conntrackd | None = None
     bgp: Bgp | None = None

@@ -7,22 +7,20 @@ all: the packet filter drops it where it would leave, or arrives, in clear text.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 from typing import Any
 
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.ipsec_policies import proposals
+from drivers.network.virtual_router import l2tp
 from drivers.network.virtual_router.config import Ipsec
-from drivers.network.virtual_router.syntax import address, identity, matched, network, number
+from drivers.network.virtual_router.syntax import SECRET, USER, address, identity, matched, network, number
 from drivers.vocabulary import ApplianceFacts
 
 VERSIONS = {"ike": "0", "ikev1": "1", "ikev2": "2"}
 LONGEST, SHORTEST = 86_400, 60
 """Seconds that a security association may live."""
-SECRET = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?", re.ASCII)
-USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}", re.ASCII)
 _DPD_DELAY = "30s"
 _CLIENT_IKE = (
     "aes256gcm16-prfsha384-ecp384", "aes128gcm16-prfsha256-curve25519", "aes256-sha256-modp2048",
@@ -44,7 +42,8 @@ def plan(facts: ApplianceFacts) -> Ipsec | None:
     _distinct(tunnels)
     connections = {tunnel.id: _tunnel(tunnel, known) for tunnel in tunnels}
     secrets = {tunnel.id: _psk(tunnel) for tunnel in tunnels}
-    keys, pools = {}, {}
+    keys: dict[str, str] = {}
+    pools: dict[str, Mapping[str, Any]] = {}
     if access is not None:
         connections[access.id] = _access(access, known)
         secrets |= {f"{access.id}/{user.name}": _user(user) for user in access.users}
@@ -58,6 +57,7 @@ def plan(facts: ApplianceFacts) -> Ipsec | None:
         resets={tunnel.id: tunnel.resets for tunnel in tunnels},
         sources=_blocks(net for part in _parts(facts) for net in part.networks),
         destinations=_destinations(facts),
+        l2tp=l2tp.sections(access, pools[access.id] if access else {}),
     )
 
 
@@ -65,11 +65,13 @@ def elements(facts: ApplianceFacts) -> dict[str, list[str]]:
     """Return the elements of the packet filter's sets.
 
     ``ipsec_peers`` says which peer may speak IKE and ESP to which address, whatever the firewall says,
-    ``ipsec_dialled`` which address clients dial, if the firewall lets them, and ``tunneled`` what tunnels lead to.
+    ``ipsec_dialled`` which address clients dial, if the firewall lets them, ``l2tp_dialled`` where
+    they may do so by L2TP, and ``tunneled`` what tunnels lead to.
     """
     return {
         "ipsec_peers": [f"{tunnel.local} . {_peer(tunnel)}" for tunnel in facts.tunnels],
         "ipsec_dialled": [facts.remote_access.local] if facts.remote_access else [],
+        "l2tp_dialled": [facts.remote_access.local] if facts.remote_access and l2tp.spoken(facts.remote_access) else [],
         "tunneled": list(_destinations(facts)),
     }
 

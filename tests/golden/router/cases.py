@@ -382,6 +382,14 @@ def tunnels():
     )  # fmt: skip
 
 
+def l2tp():
+    found = tunnels()
+    access = replace(found.remote_access, psk='a "pre-shared" key', server="10.1.2.1", users=(
+        VpnUser("anna", 'pa\\s"s'), VpnUser("bob@example", "word"),
+    ))  # fmt: skip
+    return replace(found, tunnels=(), remote_access=access)
+
+
 def uncounted():
     listed = "198.51.100.0/25,198.51.100.128/25, 192.0.2.7/32,10.0.0.9/8"
     return appliance(settings=(("network.usage.excluded.cidrs", listed),))
@@ -409,6 +417,7 @@ FACTS = {
     "routed_bgp": routed_bgp,
     "vpc_routed": vpc_routed,
     "tunnels": tunnels,
+    "l2tp": l2tp,
     "wireguard": wireguard,
     "wireguard_vpc": wireguard_vpc,
     "dual_stack": dual_stack,
