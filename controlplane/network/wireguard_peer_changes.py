@@ -1,6 +1,6 @@
 """Adding and changing the peers of a WireGuard VPN, and handing a peer's configuration out.
 
-A private key that is made here is handed out once and then forgotten: see ``docs/decisions/0014-wireguard-keys.md``.
+A private key that is made here is handed out once and then forgotten: see ``docs/decisions/0006-wireguard-keys.md``.
 """
 
 from __future__ import annotations

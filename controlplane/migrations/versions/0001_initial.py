@@ -237,6 +237,9 @@ def upgrade() -> None:
         sa.Column("egress_allow", sa.Boolean(), nullable=False),
         sa.Column("for_vpc", sa.Boolean(), nullable=False),
         sa.Column("internet_protocol", sa.String(length=20), nullable=False),
+        sa.Column("network_mode", sa.String(length=20), nullable=False),
+        sa.Column("routing_mode", sa.String(length=20), nullable=True),
+        sa.Column("specify_as_number", sa.Boolean(), nullable=False),
         sa.Column("network_rate", sa.Integer(), nullable=True),
         sa.Column("max_connections", sa.Integer(), nullable=True),
         sa.Column("keep_alive", sa.Boolean(), nullable=False),
@@ -326,6 +329,9 @@ def upgrade() -> None:
         sa.Column("capabilities", sa.JSON(), nullable=False),
         sa.Column("redundant", sa.Boolean(), nullable=False),
         sa.Column("internet_protocol", sa.String(length=20), nullable=False),
+        sa.Column("network_mode", sa.String(length=20), nullable=False),
+        sa.Column("routing_mode", sa.String(length=20), nullable=True),
+        sa.Column("specify_as_number", sa.Boolean(), nullable=False),
         sa.Column("domain_uuids", sa.JSON(), nullable=False),
         sa.Column("zone_uuids", sa.JSON(), nullable=False),
         sa.Column("service_offering_id", sa.Integer(), nullable=True),
@@ -372,6 +378,46 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("zones", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_zones_name"), ["name"], unique=False)
+
+    op.create_table(
+        "asn_ranges",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("start", sa.BigInteger(), nullable=False),
+        sa.Column("end", sa.BigInteger(), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_asn_ranges_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_asn_ranges")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_asn_ranges_uuid")),
+    )
+    with op.batch_alter_table("asn_ranges", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_asn_ranges_zone_id"), ["zone_id"], unique=False)
+
+    op.create_table(
+        "bgp_peers",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("address", sa.String(length=40), nullable=True),
+        sa.Column("address6", sa.String(length=50), nullable=True),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("password", Secret(), nullable=False),
+        sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("domain_id", sa.Integer(), nullable=True),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_bgp_peers_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_bgp_peers_domain_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_bgp_peers_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_bgp_peers")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_bgp_peers_uuid")),
+        sa.UniqueConstraint("zone_id", "address", name=op.f("uq_bgp_peers_zone_id_address")),
+        sa.UniqueConstraint("zone_id", "address6", name=op.f("uq_bgp_peers_zone_id_address6")),
+    )
+    with op.batch_alter_table("bgp_peers", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_bgp_peers_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_bgp_peers_domain_id"), ["domain_id"], unique=False)
 
     op.create_table(
         "guest_ipv6_prefixes",
@@ -740,6 +786,27 @@ def upgrade() -> None:
     with op.batch_alter_table("vpn_users", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_vpn_users_account_id"), ["account_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_vpn_users_domain_id"), ["domain_id"], unique=False)
+
+    op.create_table(
+        "zone_ipv4_subnets",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("subnet", sa.String(length=40), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("domain_id", sa.Integer(), nullable=True),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_zone_ipv4_subnets_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_zone_ipv4_subnets_domain_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_zone_ipv4_subnets_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_zone_ipv4_subnets")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_zone_ipv4_subnets_uuid")),
+        sa.UniqueConstraint("zone_id", "subnet", name=op.f("uq_zone_ipv4_subnets_zone_id_subnet")),
+    )
+    with op.batch_alter_table("zone_ipv4_subnets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_zone_ipv4_subnets_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_zone_ipv4_subnets_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_zone_ipv4_subnets_zone_id"), ["zone_id"], unique=False)
 
     op.create_table(
         "acl_lists",
@@ -1208,6 +1275,78 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_virtual_router_elements_uuid")),
     )
     op.create_table(
+        "as_numbers",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("zone_id", sa.Integer(), nullable=False),
+        sa.Column("range_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("domain_id", sa.Integer(), nullable=True),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.Column("allocated", UtcDateTime(), nullable=True),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_as_numbers_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_as_numbers_domain_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_as_numbers_network_id")),
+        sa.ForeignKeyConstraint(["range_id"], ["asn_ranges.id"], name=op.f("fk_as_numbers_range_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_as_numbers_vpc_id")),
+        sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_as_numbers_zone_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_as_numbers")),
+        sa.UniqueConstraint("network_id", name=op.f("uq_as_numbers_network_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_as_numbers_uuid")),
+        sa.UniqueConstraint("vpc_id", name=op.f("uq_as_numbers_vpc_id")),
+        sa.UniqueConstraint("zone_id", "number", name=op.f("uq_as_numbers_zone_id_number")),
+    )
+    with op.batch_alter_table("as_numbers", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_as_numbers_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_as_numbers_range_id"), ["range_id"], unique=False)
+
+    op.create_table(
+        "bgp_peer_choices",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("peer_id", sa.Integer(), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_bgp_peer_choices_network_id")),
+        sa.ForeignKeyConstraint(["peer_id"], ["bgp_peers.id"], name=op.f("fk_bgp_peer_choices_peer_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_bgp_peer_choices_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_bgp_peer_choices")),
+        sa.UniqueConstraint(
+            "network_id", "vpc_id", "peer_id", name=op.f("uq_bgp_peer_choices_network_id_vpc_id_peer_id")
+        ),
+    )
+    with op.batch_alter_table("bgp_peer_choices", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_bgp_peer_choices_network_id"), ["network_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_bgp_peer_choices_peer_id"), ["peer_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_bgp_peer_choices_vpc_id"), ["vpc_id"], unique=False)
+
+    op.create_table(
+        "guest_ipv4_subnets",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("parent_id", sa.Integer(), nullable=False),
+        sa.Column("subnet", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("automatic", sa.Boolean(), nullable=False),
+        sa.Column("allocated", UtcDateTime(), nullable=True),
+        sa.Column("network_id", sa.Integer(), nullable=True),
+        sa.Column("vpc_id", sa.Integer(), nullable=True),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_guest_ipv4_subnets_network_id")),
+        sa.ForeignKeyConstraint(["parent_id"], ["zone_ipv4_subnets.id"], name=op.f("fk_guest_ipv4_subnets_parent_id")),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_guest_ipv4_subnets_vpc_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_guest_ipv4_subnets")),
+        sa.UniqueConstraint("network_id", name=op.f("uq_guest_ipv4_subnets_network_id")),
+        sa.UniqueConstraint("parent_id", "subnet", name=op.f("uq_guest_ipv4_subnets_parent_id_subnet")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_guest_ipv4_subnets_uuid")),
+        sa.UniqueConstraint("vpc_id", name=op.f("uq_guest_ipv4_subnets_vpc_id")),
+    )
+    with op.batch_alter_table("guest_ipv4_subnets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_guest_ipv4_subnets_parent_id"), ["parent_id"], unique=False)
+
+    op.create_table(
         "guest_ipv6_subnets",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
@@ -1305,6 +1444,37 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_routers_target_id"), ["target_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routers_vpc_id"), ["vpc_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routers_zone_id"), ["zone_id"], unique=False)
+
+    op.create_table(
+        "routing_firewall_rules",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=False),
+        sa.Column("direction", sa.String(length=10), nullable=False),
+        sa.Column("protocol", sa.String(length=10), nullable=False),
+        sa.Column("start", sa.Integer(), nullable=True),
+        sa.Column("end", sa.Integer(), nullable=True),
+        sa.Column("icmp_type", sa.Integer(), nullable=True),
+        sa.Column("icmp_code", sa.Integer(), nullable=True),
+        sa.Column("sources", sa.JSON(), nullable=False),
+        sa.Column("destinations", sa.JSON(), nullable=False),
+        sa.Column("display", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_routing_firewall_rules_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_routing_firewall_rules_domain_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_routing_firewall_rules_network_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_routing_firewall_rules")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_routing_firewall_rules_uuid")),
+    )
+    with op.batch_alter_table("routing_firewall_rules", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_routing_firewall_rules_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_routing_firewall_rules_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(
+            "ix_routing_firewall_rules_network", ["network_id", "direction", "protocol"], unique=False
+        )
 
     op.create_table(
         "static_routes",
@@ -2188,6 +2358,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_static_routes_account_id"))
 
     op.drop_table("static_routes")
+    with op.batch_alter_table("routing_firewall_rules", schema=None) as batch_op:
+        batch_op.drop_index("ix_routing_firewall_rules_network")
+        batch_op.drop_index(batch_op.f("ix_routing_firewall_rules_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_routing_firewall_rules_account_id"))
+
+    op.drop_table("routing_firewall_rules")
     with op.batch_alter_table("routers", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_routers_zone_id"))
         batch_op.drop_index(batch_op.f("ix_routers_vpc_id"))
@@ -2207,6 +2383,21 @@ def downgrade() -> None:
     op.drop_table("ipv6_firewall_rules")
     op.drop_table("host_claims")
     op.drop_table("guest_ipv6_subnets")
+    with op.batch_alter_table("guest_ipv4_subnets", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_guest_ipv4_subnets_parent_id"))
+
+    op.drop_table("guest_ipv4_subnets")
+    with op.batch_alter_table("bgp_peer_choices", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_bgp_peer_choices_vpc_id"))
+        batch_op.drop_index(batch_op.f("ix_bgp_peer_choices_peer_id"))
+        batch_op.drop_index(batch_op.f("ix_bgp_peer_choices_network_id"))
+
+    op.drop_table("bgp_peer_choices")
+    with op.batch_alter_table("as_numbers", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_as_numbers_range_id"))
+        batch_op.drop_index(batch_op.f("ix_as_numbers_account_id"))
+
+    op.drop_table("as_numbers")
     op.drop_table("virtual_router_elements")
     with op.batch_alter_table("private_gateways", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_private_gateways_vpc_id"))
@@ -2296,6 +2487,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_acl_lists_account_id"))
 
     op.drop_table("acl_lists")
+    with op.batch_alter_table("zone_ipv4_subnets", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_zone_ipv4_subnets_zone_id"))
+        batch_op.drop_index(batch_op.f("ix_zone_ipv4_subnets_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_zone_ipv4_subnets_account_id"))
+
+    op.drop_table("zone_ipv4_subnets")
     with op.batch_alter_table("vpn_users", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_vpn_users_domain_id"))
         batch_op.drop_index(batch_op.f("ix_vpn_users_account_id"))
@@ -2366,6 +2563,15 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_guest_ipv6_prefixes_zone_id"))
 
     op.drop_table("guest_ipv6_prefixes")
+    with op.batch_alter_table("bgp_peers", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_bgp_peers_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_bgp_peers_account_id"))
+
+    op.drop_table("bgp_peers")
+    with op.batch_alter_table("asn_ranges", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_asn_ranges_zone_id"))
+
+    op.drop_table("asn_ranges")
     with op.batch_alter_table("zones", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_zones_name"))
 
