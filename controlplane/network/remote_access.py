@@ -278,7 +278,7 @@ def _remove(session: Session, row: RemoteAccessVpn) -> None:
     close_related(session, row.uuid)
     ip = session.get_one(PublicIp, row.public_ip_id)
     session.delete(row)
-    vpn_ports.let_go(session, ip)
+    vpn_ports.let_go(session, ip, vpn_ports.L2TP)
 
 
 class UpdateRemoteAccessVpn(Command, name="updateRemoteAccessVpn", job=True, roles=EVERYONE,

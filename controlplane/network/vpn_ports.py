@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from controlplane.errors import RuleConflict
@@ -55,8 +55,12 @@ def hold(session: Session, ip: PublicIp, *more: int) -> None:
         claim(session, wanted, port)
 
 
-def let_go(session: Session, ip: PublicIp) -> None:
-    """Give the ports up unless another VPN is on the address; the rows of the one that goes are gone already."""
+def let_go(session: Session, ip: PublicIp, *more: int) -> None:
+    """Give the ports up unless another VPN is on the address; the rows of the one that goes are gone already.
+
+    :param more: ports that the one that goes had besides IKE's.
+    """
     session.flush()
+    session.execute(delete(PortClaim).where(PortClaim.rule_uuid == ip.uuid, PortClaim.port.in_(more)))
     if not any(holder(session, ip) for holder in _holders):
         give_up(session, ip.uuid)

@@ -266,8 +266,12 @@ def test_one_gateway_for_a_vpc_and_its_ports_are_taken(here, gateway):
     assert (found.remote_access.id, found.remote_access.networks) == (access["id"], ("10.1.0.0/16",))
     here.done(here.cloud("deleteVpnGateway", id=gateway["id"]))
     with here.cloud.database.read() as session:
-        assert len(session.scalars(select(PortClaim)).all()) == 2
+        assert len(session.scalars(select(PortClaim)).all()) == 3  # IKE, its NAT traversal, L2TP
+    again = here.done(here.cloud("createVpnGateway", vpcid=gateway["vpcid"]))
     here.done(here.cloud("deleteRemoteAccessVpn", publicipid=address["id"]))
+    with here.cloud.database.read() as session:
+        assert {claim.port for claim in session.scalars(select(PortClaim))} == {500, 4500}
+    here.done(here.cloud("deleteVpnGateway", id=again["id"]))
     with here.cloud.database.read() as session:
         assert not session.scalars(select(PortClaim)).all()
 
