@@ -130,6 +130,7 @@ def standing(settings: Settings, place: Place, fabric: Fabric) -> Iterator[Stand
     with _alone_in(place), _alone_with(fabric.prefix):
         for name in ("control", *(f"agent-{host}" for host in fabric.hosts)):
             Daemon(name, "", place.folder / "log").stop()  # what a killed run left
+        _must_be_free(own)
         _clean(place, fabric)
         try:
             fabric.ensure()
@@ -170,6 +171,19 @@ def _check_machine() -> None:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         raise Refused(f"These programs are missing: {', '.join(missing)}. `make setup` installs them.")
+
+
+def _must_be_free(settings: Settings) -> None:
+    """Refuse a port that another process has: its answers would be taken for the control plane's."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.address, settings.port))
+        except OSError as error:
+            raise Refused(
+                f"{settings.address}:{settings.port} cannot be listened on ({error.strerror}): end what has it, "
+                "or set NETSPINE_PORT to another port."
+            ) from None
 
 
 @contextmanager

@@ -34,3 +34,13 @@ def test_a_run_in_the_folder_of_another_is_refused(tmp_path):
     ):
         raise AssertionError("two clouds stand in one folder")
     assert netns.names(prefix) == []
+
+
+def test_a_port_that_somebody_else_has_is_refused_by_name(tmp_path):
+    prefix = f"t{os.getpid()}z-"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = pytest.raises(run.Refused, match=rf"127.0.0.1:{port} cannot be listened on .*NETSPINE_PORT")
+        with refused, run.standing(Settings(port=port), run.Place(tmp_path / "var"), Fabric(prefix)):
+            raise AssertionError("another process would answer for the control plane")
+    assert netns.names(prefix) == []
