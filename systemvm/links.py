@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from systemvm import netns
 
+_GROUPS = 65_536
+
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
@@ -87,6 +89,14 @@ def silence(namespace: str, name: str) -> None:
     """Take IPv6 off the interface, so that the host itself neither speaks nor listens on its guests' segments."""
     with netns.entered(namespace), suppress(FileNotFoundError):
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+
+
+def admit_groups(namespace: str) -> None:
+    """Let the host listen to as many multicast groups as VNIs may need; the kernel by itself has it at twenty."""
+    with netns.entered(namespace):
+        limit = Path("/proc/sys/net/ipv4/igmp_max_memberships")
+        if int(limit.read_text()) < _GROUPS:
+            limit.write_text(str(_GROUPS))
 
 
 def mute(namespace: str, name: str) -> None:

@@ -157,7 +157,8 @@ class CreatePrivateGateway(Command, name="createPrivateGateway", answer=one("pri
         must_be_free("ipaddress", block, [way for way in ways_of(session, vpc) if block.supernet_of(way.cidr)])
 
     def _physical(self, session: Session, vpc: Vpc) -> PhysicalNetwork:
-        there = session.scalars(select(PhysicalNetwork).where(PhysicalNetwork.zone_id == vpc.zone_id)).all()
+        mine = PhysicalNetwork.zone_id == vpc.zone_id, PhysicalNetwork.removed.is_(None)
+        there = session.scalars(select(PhysicalNetwork).where(*mine)).all()
         wanted = [row for row in there if self.physicalnetworkid is None or row.id == self.physicalnetworkid.id]
         if len(wanted) != 1:
             names = ", ".join(row.name for row in there)

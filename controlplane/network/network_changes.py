@@ -194,7 +194,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
 
     def _physical(self, ctx: Context) -> PhysicalNetwork:
         """Return the physical network asked for, or the zone's first enabled one that has the offering's tags."""
-        query = select(PhysicalNetwork).where(PhysicalNetwork.zone_id == self.zoneid.id).order_by(PhysicalNetwork.id)
+        mine = PhysicalNetwork.zone_id == self.zoneid.id, PhysicalNetwork.removed.is_(None)
+        query = select(PhysicalNetwork).where(*mine).order_by(PhysicalNetwork.id)
         refused = []
         for row in ctx.session.scalars(query):
             if self.physicalnetworkid is not None and row.id != self.physicalnetworkid.id:

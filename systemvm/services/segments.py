@@ -270,6 +270,7 @@ class _Maker:
     def _device(self, segment: Segment, uplink: Link) -> tuple[Link, bool]:
         spec: dict[str, int | str] = {"kind": "vlan", "link": uplink.index, "vlan_id": segment.number}
         if segment.kind == "vxlan":
+            links.admit_groups(self.host.namespace)
             spec = {
                 "kind": "vxlan",
                 "vxlan_id": segment.number,

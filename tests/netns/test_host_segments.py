@@ -125,6 +125,12 @@ def test_a_segment_that_cannot_be_says_why_and_the_others_stand(cloud, segment, 
     assert health["segment s"]
 
 
+def test_a_host_carries_more_vnis_than_a_kernel_listens_to_groups_by_itself(cloud):
+    many = [Segment(f"net-{number}", f"vxlan://{number}", "Guest") for number in range(6001, 6041)]
+    assert cloud.apply("h1", *many) == []
+    assert {f"vxlan{number}" for number in range(6001, 6041)} <= links(cloud).keys()
+
+
 def test_an_operators_own_bridge_is_used_and_left(cloud):
     space = cloud.fabric.namespace("h1")
     netns.run(space, ["ip", "link", "add", "cloudbr0", "type", "bridge"])
