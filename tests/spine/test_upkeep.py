@@ -115,8 +115,7 @@ def test_what_is_taken_away_by_hand_comes_back(world: World, estate: Estate):
     )
     for damage in damages:
         done = world.beside(where, *damage)
-        assert done.returncode == 0, done
-        assert standing(world, estate) != before
+        assert done.returncode == 0, done  # it was there, and the agent may have it back before anyone looks
     until(lambda: standing(world, estate) == before, HEALED)
 
 
@@ -153,7 +152,7 @@ def test_of_a_deleted_vpc_nothing_is_left(world: World, estate: Estate):
     until(lambda: not left(estate.kernel, world.kernel()), 20)
     assert changed(estate.rows, world.rows()) <= RECORDS
     until(lambda: name not in str([list(folder.rglob("*")) for folder in world.states]))
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, f"/{name}/")]
+    until(lambda: not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, f"/{name}/")], 20)
 
 
 def _mentions(path: Path, word: str) -> bool:
