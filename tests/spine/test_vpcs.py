@@ -48,8 +48,9 @@ def test_a_web_and_a_db_tier(world: World):
     for tier in (web, db):
         api.deleteNetwork(id=tier["id"], **NOW)
     api.deleteVPC(id=vpc, **NOW)
-    until(lambda: not world.sql("SELECT id FROM public_ips WHERE vpc_id IS NOT NULL"))
-    assert not world.sql("SELECT id FROM vpcs WHERE removed IS NULL")
+    ((row, removed),) = world.sql("SELECT id, removed FROM vpcs WHERE uuid = ?", vpc)
+    assert removed
+    until(lambda: not world.sql("SELECT id FROM public_ips WHERE vpc_id = ?", row))
 
 
 def test_an_internal_load_balancer_answers_the_vpc_alone(world: World):
@@ -78,4 +79,4 @@ def test_an_internal_load_balancer_answers_the_vpc_alone(world: World):
     for tier in (web, app):
         api.deleteNetwork(id=tier["id"], **NOW)
     api.deleteVPC(id=vpc, **NOW)
-    assert not world.sql("SELECT id FROM load_balancers WHERE source_address IS NOT NULL")
+    assert not world.sql("SELECT id FROM load_balancers WHERE uuid = ?", rule["id"])
