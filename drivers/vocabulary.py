@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, RoutedRule
+from drivers.security import GroupMembers, PortFilter, SecurityGroup
 from drivers.vpc import AclItem, Vpc
 from drivers.wireguard import Wireguard
 
@@ -394,8 +395,9 @@ class Shell:
 class HostFacts:
     """All that is wanted of one host.
 
-    :param tunnel: the host's own VXLAN address.
     :param settings: what the hypervisor driver was told of this host (its details).
+    :param filters: one for each guest's port here.
+    :param groups: those of the guests here, ``members`` those of every group that a rule of ``groups`` names.
     """
 
     target: str
@@ -404,3 +406,6 @@ class HostFacts:
     guests: tuple[Guest, ...]
     shells: tuple[Shell, ...]
     settings: tuple[tuple[str, str], ...] = ()
+    filters: tuple[PortFilter, ...] = ()
+    groups: tuple[SecurityGroup, ...] = ()
+    members: tuple[GroupMembers, ...] = ()
