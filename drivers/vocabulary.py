@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from drivers.config_drive import ConfigDrive
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, RoutedRule
@@ -398,6 +399,7 @@ class HostFacts:
     :param settings: what the hypervisor driver was told of this host (its details).
     :param filters: one for each guest's port here.
     :param groups: those of the guests here, ``members`` those of every group that a rule of ``groups`` names.
+    :param drives: of the guests here that read about themselves on a drive.
     """
 
     target: str
@@ -409,3 +411,4 @@ class HostFacts:
     filters: tuple[PortFilter, ...] = ()
     groups: tuple[SecurityGroup, ...] = ()
     members: tuple[GroupMembers, ...] = ()
+    drives: tuple[ConfigDrive, ...] = ()
