@@ -87,8 +87,8 @@ def iso(files: Mapping[str, bytes]) -> bytes:
     for number, name in enumerate(sorted(files)):
         path = Path(name)
         plain = f"{short[path.parent]}/F{number}.;1"
-        entry = {"rr_name": path.name, "joliet_path": f"/{name}", "file_mode": _REGULAR | _FILE}
-        image.add_fp(BytesIO(files[name]), len(files[name]), plain, **entry)
+        content, mode = files[name], _REGULAR | _FILE
+        image.add_fp(BytesIO(content), len(content), plain, path.name, joliet_path=f"/{name}", file_mode=mode)
     out = BytesIO()
     image.write_fp(out)
     image.close()

@@ -1,5 +1,6 @@
 """Config drives in guests: read by root alone, changed under a running guest, and gone with it."""
 
+import base64
 import os
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from drivers.hypervisor.namespace import Namespace
 from drivers.vocabulary import HostFacts
 from systemvm import config_drive
 from systemvm.bundle import Bundle
-from tests.netns.hosts import NET, zone
+from tests.netns.hosts import NET, until, zone
 
 pytestmark = pytest.mark.netns
 
@@ -70,3 +71,12 @@ def test_a_drive_goes_with_its_guest(cloud):
     assert config_drive.read(folder) == files(DRIVE)
     assert give(cloud, ()) == []
     assert not folder.exists()
+
+
+def test_the_guest_does_what_its_drive_says(cloud):
+    script = base64.b64encode(b"#!/bin/sh\necho ran >>/root/runs\n").decode()
+    told = replace(DRIVE, items=(("public-keys", "ssh-ed25519 AAAA me"),), user_data=script)
+    give(cloud, (cloud.guest(10),), told)
+    until(lambda: cloud.exec("vm/vm10", "cat", "/root/runs", fails=True) == "ran\n")
+    assert cloud.exec("vm/vm10", "cat", "/root/.ssh/authorized_keys") == "ssh-ed25519 AAAA me\n"
+    assert cloud.exec("vm/vm10", "grep", "^root:", "/etc/shadow").startswith("root:$6$")
