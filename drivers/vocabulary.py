@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, RoutedRule
@@ -292,6 +293,7 @@ class Network:
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
     :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
+    :param elastic: on a shared network: its guests have public addresses, or are balanced, without leaving it.
     """
 
     id: str
@@ -317,6 +319,7 @@ class Network:
     egress6: tuple[Ipv6Rule, ...] = ()
     routed: bool = False
     ingress4: tuple[RoutedRule, ...] = ()
+    elastic: Elastic | None = None
 
 
 @dataclass(frozen=True, slots=True)
