@@ -252,7 +252,7 @@ class AddIpToNic(Command, name="addIpToNic", answer=one("nicsecondaryip", second
         row.address = nics.take_address(ctx.session, network, self.ipaddress or "", nic)
         ctx.session.add(row)
         ctx.session.flush()
-        ctx.touch(network)
+        ctx.touch(network, ctx.session.get_one(VirtualMachine, nic.vm_id))
         return row
 
 
@@ -274,7 +274,7 @@ class RemoveIpFromNic(Command, name="removeIpFromNic", answer=success(), job=Tru
         _free(ctx.session, network, row.address)
         ctx.instance = row
         ctx.session.delete(row)
-        ctx.touch(network)
+        ctx.touch(network, ctx.session.get_one(VirtualMachine, nic.vm_id))
 
 
 class ListNics(ListCommand, name="listNics", answer=many("nic", nic_views), roles=EVERYONE):

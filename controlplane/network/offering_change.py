@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from controlplane.compute.holding_hosts import hosts_of_guests
 from controlplane.errors import BadParameter
 from controlplane.network import firewall, implement, ipv6, ipv6_firewall, tiers
 from controlplane.network.claims import PortClaim
@@ -62,6 +63,7 @@ def change_offering(session: Session, network: Network, offering: NetworkOfferin
             wanted = network.gateway6 or "" if nic.router_id else ""
             nic.address6 = take_address6(session, network, nic, wanted)
     session.flush()
+    touched += hosts_of_guests(session, network.id)  # what its guests' ports may send follows from both
     return touched + _align(session, network)
 
 

@@ -196,6 +196,8 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
                 view.macaddress = segments.serving_mac(row.whole, nic, ranges.get(nic.range_id or 0))
         owner = owners[row.account_id] | ({"isredundantrouter": True, "redundantstate": halves} if halves else {})
         views.append(_view(row, owner, nics, seen.get(row.target_id or 0)))
+        if not ctx.arguments.get("fetchhealthcheckresults"):
+            views[-1].healthcheckresults = None
     return views
 
 
@@ -347,11 +349,12 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
     clusterid: Cluster | None = optional(admin=True)
     podid: Pod | None = optional(admin=True)
     forvpc: bool | None = optional()
-    fetchhealthcheckresults: bool | None = optional()
+    fetchhealthcheckresults: bool | None = optional(False, description="show what was last found on each")
     healthchecksfailed: bool | None = optional()
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep the routers of a cluster, a pod, or with a failed check."""
+        ctx.arguments["fetchhealthcheckresults"] = self.fetchhealthcheckresults
         if self.forvpc is not None:
             query = query.where(Router.vpc_id.is_not(None) == self.forvpc)
         if self.networkid is not None:

@@ -6,10 +6,14 @@ import pytest
 from sqlalchemy import select
 
 from controlplane.compute.guests import lease_facts, metadata_facts
+from controlplane.compute.host_facts import host_facts
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.errors import BadParameter
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic
+from controlplane.reconcile.targets import Target
+from controlplane.zone.hosts import Host
+from drivers.security import PortFilter
 from tests.api.compute_world import ED25519, World, second_network, world
 
 
@@ -140,3 +144,61 @@ def test_dhcp_options_reach_the_lease(there):
     raw["dhcpoptionsnetworklist[0].dhcp:66"] = "a\nb"
     with pytest.raises(BadParameter, match="not allowed"):
         there.cloud.raw(raw)
+
+
+def filters(there: World) -> dict[str, PortFilter]:
+    """What all hosts together are told of guests' ports, by NIC."""
+    found = {}
+    with there.cloud.database.read() as session:
+        for host in session.scalars(select(Host)):
+            found |= {one.nic: one for one in host_facts(session, host.target).filters}
+    return found
+
+
+def test_a_port_may_speak_with_all_addresses_of_its_nic_and_no_other(there):
+    vm = there.deploy()
+    nic = vm["nic"][0]
+    mine = PortFilter(nic["id"], there.network, nic["macaddress"], (nic["ipaddress"],))
+    assert filters(there) == {nic["id"]: mine}
+    before = generations(there)
+    extra = there.job(there.cloud("addIpToNic", nicid=nic["id"], ipaddress="10.1.1.200"))
+    assert filters(there)[nic["id"]].addresses == tuple(sorted((nic["ipaddress"], "10.1.1.200")))
+    added = generations(there)
+    assert sum(added) == sum(before) + 1, "the host that holds the guest is told"
+    there.job(there.cloud("removeIpFromNic", id=extra["id"]))
+    assert filters(there) == {nic["id"]: mine}
+    assert sum(generations(there)) == sum(added) + 1
+
+
+def test_a_port_has_its_ipv6_address_and_on_a_network_without_addresses_only_its_mac(there):
+    vm = there.deploy()
+    nic = vm["nic"][0]
+    with there.cloud.database.write() as session:
+        row = session.scalars(select(Nic).where(Nic.uuid == nic["id"])).one()
+        row.address6 = "2001:db8:1::9"
+    assert filters(there)[nic["id"]].addresses == (nic["ipaddress"], "2001:db8:1::9")
+    with there.cloud.database.write() as session:
+        network = session.scalars(select(Network)).one()
+        network.cidr = network.gateway = None
+        session.scalars(select(Nic).where(Nic.uuid == nic["id"])).one().address6 = ""
+    assert filters(there)[nic["id"]].addresses is None
+
+
+def test_an_offering_can_let_its_networks_guests_send_what_they_like(there):
+    vm = there.deploy()
+    with there.cloud.database.write() as session:
+        offering = session.scalars(select(Network)).one().offering
+        offering.details = {"forgedTransmits": "true"}
+    assert filters(there)[vm["nic"][0]["id"]].forged
+
+
+def test_a_port_on_a_network_that_is_not_there_is_left_out(there):
+    there.deploy()
+    with there.cloud.database.write() as session:
+        session.scalars(select(Network)).one().vnet = None
+    assert filters(there) == {}
+
+
+def generations(there: World) -> list[int]:
+    """How often each host was told something new."""
+    return [target.desired_generation for target in there.rows(Target, Target.kind == "host")]

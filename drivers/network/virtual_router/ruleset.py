@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
 
 from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, wireguard
-from drivers.network.virtual_router.config import GatewaySide, GuestSide, Ruleset, Uplink
+from drivers.network.virtual_router.config import Uplink
+from drivers.network.virtual_router.filter_config import GatewaySide, GuestSide, Ruleset
 from drivers.network.virtual_router.links import ordered
 from drivers.network.virtual_router.syntax import address, addresses, cidr, identity, network
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress

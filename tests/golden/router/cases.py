@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from drivers.balancing import Certificate, HealthCheck, LoadBalancer, Member, Stickiness
 from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
@@ -10,21 +11,16 @@ from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, BgpPeer, RoutedRule
 from drivers.vocabulary import (
     ApplianceFacts,
-    Certificate,
     EgressRule,
-    HealthCheck,
     IngressRule,
     Ipv6Rule,
     Lease,
-    LoadBalancer,
-    Member,
     Metadata,
     Network,
     Nic,
     PortForward,
     PublicAddress,
     StaticNat,
-    Stickiness,
 )
 from drivers.vpc import AclItem, PrivateGateway, StaticRoute, Vpc
 from drivers.wireguard import Passage, Wireguard, WireguardPeer
