@@ -147,6 +147,7 @@ def test_a_bad_network_is_refused_by_name_and_nothing_is_made(there, given, name
 def test_another_accounts_network_does_not_exist(there):
     bob = there.cloud.as_user("bob")
     assert bob("listNetworks") == {}
+    assert there.cloud("listNetworks", listall=True, retrieveonlyresourcecount=True) == {"count": 1}
     for command in ("deleteNetwork", "updateNetwork", "restartNetwork"):
         with pytest.raises(BadParameter, match="no network with this id exists"):
             bob(command, id=there.network)
