@@ -15,6 +15,7 @@ NETWORK_PROVIDERS = {
     "InternalLbVm": "drivers.network.virtual_router:InternalLbVm",
     "ConfigDrive": "drivers.network.config_drive:ConfigDrive",
     "Ovs": "drivers.network.openvswitch:Ovs",
+    "SecurityGroupProvider": "drivers.network.security_groups:SecurityGroupProvider",
 }
 """Our own network providers, by CloudStack's names for them."""
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from drivers.balancing import LoadBalancer
 from drivers.config_drive import ConfigDrive
+from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, RoutedRule
@@ -220,6 +221,7 @@ class Network:
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
     :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
+    :param elastic: on a shared network: its guests have public addresses, or are balanced, without leaving it.
     """
 
     id: str
@@ -245,6 +247,7 @@ class Network:
     egress6: tuple[Ipv6Rule, ...] = ()
     routed: bool = False
     ingress4: tuple[RoutedRule, ...] = ()
+    elastic: Elastic | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ It has no appliance. Where a network's ``UserData`` is from it, the guests' host
 
 from __future__ import annotations
 
-from drivers.network.by_hosts import ByHosts
+from drivers.network.without_appliance import WithoutAppliance
 from drivers.protocol import Capabilities
 
-_CAPABILITIES: dict[str, dict[str, str]] = {"UserData": {}, "Dhcp": {}, "Dns": {}}
+_CAPABILITIES: Capabilities = {"UserData": {}, "Dhcp": {}, "Dns": {}}
 
 
-class ConfigDrive(ByHosts):
+class ConfigDrive(WithoutAppliance):
     """User data, addresses and resolvers by a drive."""
 
     name = "ConfigDrive"

@@ -7,14 +7,14 @@ them (``drivers.hypervisor.namespace``, ``systemvm.openflow``).
 
 from __future__ import annotations
 
-from drivers.network.by_hosts import ByHosts
+from drivers.network.without_appliance import WithoutAppliance
 from drivers.protocol import Capabilities
 
 # N is the tag of IEEE 802.1Q between the hosts, so the physical network must isolate by VLAN.
 _CAPABILITIES = {"Connectivity": {"SupportedIsolationMethods": "VLAN", "BroadcastScheme": "vs"}}
 
 
-class Ovs(ByHosts):
+class Ovs(WithoutAppliance):
     """Connectivity by OpenFlow."""
 
     name = "Ovs"
