@@ -185,8 +185,8 @@ class ListOauthProvider(
     """List the identity providers that the login page offers; the web UI asks before anybody has logged in."""
 
     id: Uuid | None = optional()
-    provider: str | None = optional(description="only the provider of this kind")
-    keyword: str | None = optional()
+    provider: str | None = optional(description="accepted: there are none to choose from")
+    keyword: str | None = optional(description="accepted: there are none to choose from")
 
     def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
         """Return no provider: none can be registered yet."""
