@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from drivers.balancing import LoadBalancer
+from drivers.config_drive import ConfigDrive
+from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, RoutedRule
@@ -232,6 +234,7 @@ class Network:
     :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
     :param subnets: of a Shared network: all of them, ``cidr`` and ``cidr6`` among them. Its router has no gateway's
         address and forwards nothing; ``gateway`` is the first subnet's. Empty where the router is the gateway.
+    :param elastic: on a shared network: its guests have public addresses, or are balanced, without leaving it.
     """
 
     id: str
@@ -258,6 +261,7 @@ class Network:
     routed: bool = False
     ingress4: tuple[RoutedRule, ...] = ()
     subnets: tuple[GuestSubnet, ...] = ()
+    elastic: Elastic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +343,7 @@ class HostFacts:
     :param settings: what the hypervisor driver was told of this host (its details).
     :param filters: one for each guest's port here.
     :param groups: those of the guests here, ``members`` those of every group that a rule of ``groups`` names.
+    :param drives: of the guests here that read about themselves on a drive.
     """
 
     target: str
@@ -350,3 +355,4 @@ class HostFacts:
     filters: tuple[PortFilter, ...] = ()
     groups: tuple[SecurityGroup, ...] = ()
     members: tuple[GroupMembers, ...] = ()
+    drives: tuple[ConfigDrive, ...] = ()
