@@ -10,9 +10,10 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import Long, optional, required
 from controlplane.compute import sizes
 from controlplane.compute.bring_up import bring_up, give_up, settle
+from controlplane.compute.config_drives import tell
 from controlplane.compute.counting import count_volume, uncount_volume
 from controlplane.compute.machine_views import told_views
-from controlplane.compute.outcomes import Waits, machine, networks_of, trouble
+from controlplane.compute.outcomes import Waits, machine, trouble
 from controlplane.compute.passwords import give_password
 from controlplane.compute.release import root_volume
 from controlplane.compute.take_down import stopped
@@ -35,7 +36,7 @@ class RestoreVirtualMachine(Command, name="restoreVirtualMachine", answer=one("v
     diskofferingid: DiskOffering | None = optional()
     rootdisksize: Long | None = optional()
     details: dict[str, str] | None = optional()
-    expunge: bool | None = optional(description="do not keep the old disk; it is never kept")
+    expunge: bool | None = optional(description="accepted: the old disk is never kept")
 
     def run(self, ctx: Context) -> VirtualMachine:
         """Write down what the disk is to be, and hand over to the workflow."""
@@ -58,7 +59,7 @@ class RestoreVirtualMachine(Command, name="restoreVirtualMachine", answer=one("v
         _resize(ctx.session, vm, template, size)
         if template.password_enabled:
             give_password(ctx.session, vm, None)
-            ctx.touch(*networks_of(ctx.session, vm))
+            tell(ctx, vm)
         ctx.go_on("restoreMachine", vm, running=vm.state == "Running")
         return vm
 

@@ -82,6 +82,8 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
         if elsewhere is not None:
             self._refuse_second(session, ip, nic, address)
             ctx.touch(ip)
+            if ip.vm_id is not None:
+                _tell(ctx, session.get_one(VirtualMachine, ip.vm_id))
             portable_ips.move(session, ip, network)
             _carry_rules(session, ip, network)
             ctx.touched += plug(session, network.whole)
@@ -98,6 +100,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
         ip.network_id = network.id
         ctx.instance = ip
         ctx.touch(ip)
+        _tell(ctx, vm)
 
     def _refuse_second(self, session: Session, ip: PublicIp, nic: Nic, address: str) -> None:
         vm = self.virtualmachineid
@@ -123,9 +126,18 @@ class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=T
             raise BadParameter(
                 f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} has no static NAT that could be disabled."
             )
-        ctx.instance = ip
+        ctx.instance, vm = ip, ctx.session.get(VirtualMachine, ip.vm_id)
         end_static_nat(ctx.session, ip)
         ctx.touch(ip)
+        if vm is not None:
+            _tell(ctx, vm)
+
+
+def _tell(ctx: Context, vm: VirtualMachine) -> None:
+    """Have the machine's drive, if it has one, say the public address that it has now."""
+    from controlplane.compute.config_drives import drives_of
+
+    ctx.touch(*drives_of(ctx.session, vm))
 
 
 def end_static_nat(session: Session, ip: PublicIp) -> None:
