@@ -157,6 +157,7 @@ def move(session: Session, ip: PublicIp, network: Network) -> None:
     :raises BadParameter: the network is another account's.
     :raises RuleConflict: it is the source NAT address where it is.
     """
+    session.refresh(ip, with_for_update=True)
     whole = network.whole
     if whole.account_id != ip.account_id:
         raise BadParameter(
