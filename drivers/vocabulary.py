@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from drivers.balancing import LoadBalancer
+from drivers.config_drive import ConfigDrive
+from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
 from drivers.routing import Bgp, RoutedRule
@@ -219,6 +221,7 @@ class Network:
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
     :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
+    :param elastic: on a shared network: its guests have public addresses, or are balanced, without leaving it.
     """
 
     id: str
@@ -244,6 +247,7 @@ class Network:
     egress6: tuple[Ipv6Rule, ...] = ()
     routed: bool = False
     ingress4: tuple[RoutedRule, ...] = ()
+    elastic: Elastic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +329,7 @@ class HostFacts:
     :param settings: what the hypervisor driver was told of this host (its details).
     :param filters: one for each guest's port here.
     :param groups: those of the guests here, ``members`` those of every group that a rule of ``groups`` names.
+    :param drives: of the guests here that read about themselves on a drive.
     """
 
     target: str
@@ -336,3 +341,4 @@ class HostFacts:
     filters: tuple[PortFilter, ...] = ()
     groups: tuple[SecurityGroup, ...] = ()
     members: tuple[GroupMembers, ...] = ()
+    drives: tuple[ConfigDrive, ...] = ()

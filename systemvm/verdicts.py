@@ -32,7 +32,7 @@ Interval = tuple[int, int]
 
 
 class First(NamedTuple):
-    """A connection's first packet: addresses as integers; ``first`` and ``second`` are ports, or ICMP's type and code."""
+    """A connection's first packet: addresses as integers; ``first``, ``second``: ports, or ICMP's type and code."""
 
     version: int
     source: int
