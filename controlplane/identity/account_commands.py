@@ -95,6 +95,7 @@ class CreateAccount(
             timezone=self.timezone,
             uuid=self.userid,
         )
+        ownership.equip(ctx.session, row)
         return row
 
     def _role(self, ctx: Context) -> RoleRow:

@@ -145,25 +145,12 @@ class Traffic(Command):
                 "Invalid parameter type value=system: system rules are made by the system; leave it out."
             )
         rule = FirewallRule(protocol=rule_text.protocol(self.protocol, allowed), display=self.fordisplay is not False)
-        ports = {"startport": self.startport, "endport": self.endport}
-        kinds = {"icmptype": self.icmptype, "icmpcode": self.icmpcode}
+        span = rule_text.span(rule.protocol, self, self.protocol)
         if rule.protocol == "icmp":
-            self._absent(ports)
-            rule.icmp_type, rule.icmp_code = rule_text.icmp(self.icmptype, self.icmpcode)
-            return rule
-        self._absent(kinds)
-        if rule.protocol == "all":
-            self._absent(ports)
-        elif self.startport is not None:
-            rule.start, rule.end = rule_text.port_range("startport", self.startport, "endport", self.endport)
-        elif self.endport is not None:
-            raise BadParameter(f"Invalid parameter endport value={self.endport}: it needs a startport.")
+            rule.icmp_type, rule.icmp_code = span
+        elif span != (ANY, ANY):
+            rule.start, rule.end = span
         return rule
-
-    def _absent(self, values: dict[str, int | None]) -> None:
-        for name, value in values.items():
-            if value is not None:
-                raise BadParameter(f"Invalid parameter {name} value={value}: protocol {self.protocol} has none.")
 
 
 def protocols_of(network: Network, capability: str) -> list[str]:

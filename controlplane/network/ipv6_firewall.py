@@ -116,18 +116,11 @@ class _Content(Command):
         """
         rule.protocol = rule_text.protocol6(protocol)
         rule.start = rule.end = rule.icmp_type = rule.icmp_code = None
-        ports = {"startport": self.startport, "endport": self.endport}
-        kinds = {"icmptype": self.icmptype, "icmpcode": self.icmpcode}
-        absent = (ports if rule.protocol in ("icmp", "all") else {}) | (kinds if rule.protocol != "icmp" else {})
-        for name, value in absent.items():
-            if value is not None:
-                raise BadParameter(f"Invalid parameter {name} value={value}: protocol {protocol} has none.")
+        span = rule_text.span(rule.protocol, self, protocol)
         if rule.protocol == "icmp":
-            rule.icmp_type, rule.icmp_code = rule_text.icmp(self.icmptype, self.icmpcode)
-        elif self.startport is not None:
-            rule.start, rule.end = rule_text.port_range("startport", self.startport, "endport", self.endport)
-        elif self.endport is not None:
-            raise BadParameter(f"Invalid parameter endport value={self.endport}: it needs a startport.")
+            rule.icmp_type, rule.icmp_code = span
+        elif span != (rule_text.ANY, rule_text.ANY):
+            rule.start, rule.end = span
 
 
 class CreateIpv6FirewallRule(_Content, name="createIpv6FirewallRule", answer=one("firewallrule", ipv6_firewall_views),
