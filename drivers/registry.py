@@ -14,6 +14,7 @@ NETWORK_PROVIDERS = {
     "VpcVirtualRouter": "drivers.network.virtual_router:VpcVirtualRouter",
     "InternalLbVm": "drivers.network.virtual_router:InternalLbVm",
     "Ovs": "drivers.network.openvswitch:Ovs",
+    "SecurityGroupProvider": "drivers.network.security_groups:SecurityGroupProvider",
 }
 """Our own network providers, by CloudStack's names for them."""
 

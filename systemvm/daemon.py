@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pathlib import Path
 from systemvm import netns
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_ONCE_NOTED = ("sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+"""Becomes the program that follows once a line comes in: an agent that dies before its note leaves no daemon behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +54,16 @@ class Daemon:
         with self.log.open("wb") as log:
             process = netns.popen(
                 self.namespace,
-                argv,
+                [*_ONCE_NOTED, *argv],
                 cwd=folder,
-                stdin=-3,  # subprocess.DEVNULL
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         process.returncode = 0  # it is to outlive us: no warning when the object goes away
         self.note(process.pid)
+        process.communicate(b"go\n")
         return process.pid
 
     def note(self, pid: int) -> None:

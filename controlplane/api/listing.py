@@ -40,20 +40,22 @@ class ListCommand(Command):
         return query
 
     def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
-        """Return one page of rows, and the number of all that match."""
+        """Return one page of rows, and the number of all that match; no row where only the number is asked for."""
         query = self.narrow(ctx, self.matching_rows(ctx))
         limit, offset = self.window()
         order = self.order or (self.table.id.desc(),)
-        rows = list(ctx.session.scalars(query.order_by(*order).limit(limit).offset(offset)).unique())
-        if offset == 0 and (limit is None or len(rows) < limit):
-            return rows, len(rows)
+        rows: list[Any] = []
+        if not getattr(self, "retrieveonlyresourcecount", None):
+            rows = list(ctx.session.scalars(query.order_by(*order).limit(limit).offset(offset)).unique())
+            if offset == 0 and (limit is None or len(rows) < limit):
+                return rows, len(rows)
         count = ctx.session.scalar(select(func.count()).select_from(query.order_by(None).subquery()))
         return rows, count or 0
 
     def matching_rows(self, ctx: Context) -> Select[Any]:
         """Return the query for the rows that the caller may see and the declared filters let through."""
         query = select(self.table).where(visible(self.table, ctx.caller))
-        if issubclass(self.table, Removable):
+        if issubclass(self.table, Removable) and not getattr(self, "showremoved", None):
             query = query.where(self.table.removed.is_(None))
         for name, parameter in self.parameters().items():
             value = getattr(self, name)

@@ -45,7 +45,7 @@ NOT_HERE = (
 
 class ListVirtualMachines(OwnedListing, name="listVirtualMachines", answer=many("virtualmachine", machine_views),
                           roles=EVERYONE, unsupported=NOT_HERE):  # fmt: skip
-    """List machines. ``details`` and ``accumulate`` change nothing: every answer has all groups of fields."""
+    """List machines."""
 
     table = VirtualMachine
     keywords = (VirtualMachine.name, VirtualMachine.display_name, VirtualMachine.instance_name, VirtualMachine.state)
@@ -75,8 +75,8 @@ class ListVirtualMachines(OwnedListing, name="listVirtualMachines", answer=many(
     keypair: str | None = optional()
     arch: str | None = optional()
     userdata: bool | None = optional()
-    details: list[str] | None = optional()
-    accumulate: bool | None = optional()
+    details: list[str] | None = optional(description="accepted: every answer has all groups of fields")
+    accumulate: bool | None = optional(description="accepted: every answer has all groups of fields")
     retrieveonlyresourcecount: bool | None = optional()
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
@@ -85,11 +85,6 @@ class ListVirtualMachines(OwnedListing, name="listVirtualMachines", answer=many(
         if self.name:
             conditions.append(VirtualMachine.name.icontains(self.name, autoescape=True))
         return query.where(*conditions)
-
-    def run(self, ctx: Context) -> tuple[Any, int]:
-        """Return the rows of the page, or only their number."""
-        rows, count = super().run(ctx)
-        return ([], count) if self.retrieveonlyresourcecount else (rows, count)
 
     def _state(self, ctx: Context) -> list[Any]:
         found: list[Any] = []

@@ -35,7 +35,7 @@ class RestoreVirtualMachine(Command, name="restoreVirtualMachine", answer=one("v
     diskofferingid: DiskOffering | None = optional()
     rootdisksize: Long | None = optional()
     details: dict[str, str] | None = optional()
-    expunge: bool | None = optional(description="do not keep the old disk; it is never kept")
+    expunge: bool | None = optional(description="accepted: the old disk is never kept")
 
     def run(self, ctx: Context) -> VirtualMachine:
         """Write down what the disk is to be, and hand over to the workflow."""

@@ -26,8 +26,8 @@ class _Scaling(Command):
     id: VirtualMachine = required()
     serviceofferingid: ServiceOffering = required()
     details: dict[str, str] | None = optional()
-    automigrate: bool | None = optional(description="move volumes to storage that fits; there is none to move to")
-    shrinkok: bool | None = optional(description="let the root disk shrink; it keeps its size")
+    automigrate: bool | None = optional(description="accepted: there is no other storage to move volumes to")
+    shrinkok: bool | None = optional(description="accepted: the root disk keeps its size")
 
     def change(self, ctx: Context) -> VirtualMachine:
         """Give the machine the offering's size, and count the difference."""

@@ -186,10 +186,10 @@ class ListOauthProvider(
     writes = False
 
     id: Uuid | None = optional()
-    provider: str | None = optional(description="only the provider of this kind")
-    keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
+    provider: str | None = optional(description="accepted: there are none to choose from")
+    keyword: str | None = optional(description="accepted: there are none to choose from")
+    page: int | None = optional(description="accepted: there are none to choose from")
+    pagesize: int | None = optional(description="accepted: there are none to choose from")
 
     def run(self, ctx: Context) -> list[Any]:
         """Return no provider: none can be registered yet."""

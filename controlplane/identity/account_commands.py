@@ -279,7 +279,7 @@ class ListAccounts(
     domainid: Domain | None = optional()
     isrecursive: bool | None = optional(False, description="with domainid: the domain's whole tree")
     listall: bool | None = optional(False)
-    details: list[str] | None = optional(description="which groups of fields to show; all are shown")
+    details: list[str] | None = optional(description="accepted: all groups of fields are shown")
     showicon: bool | None = optional(description=NO_ICONS)
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:

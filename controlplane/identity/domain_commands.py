@@ -24,7 +24,7 @@ from controlplane.identity.limits import KINDS, UNLIMITED, Holder, holders_above
 from controlplane.identity.quotas import QuotaResponse, quota_fields
 
 PATH_LENGTH = 1024
-NO_ICONS = "accepted, and shows nothing: there are no icons"
+NO_ICONS = "accepted: there are no icons to show"
 dispatch.JOB_TABLES["Domain"] = Domain
 
 
@@ -234,7 +234,7 @@ class ListDomains(_DomainListing, name="listDomains", answer=many("domain", doma
 
     id: Domain | None = matching(Domain.id)
     level: int | None = matching(Domain.level)
-    details: list[str] | None = optional(description="which groups of fields to show; all are shown")
+    details: list[str] | None = optional(description="accepted: all groups of fields are shown")
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Leave out what is below the caller's domain unless all is asked for."""

@@ -216,8 +216,3 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
         if self.forsystemvms is not None:
             conditions.append(VlanRange.for_system_vms.is_(self.forsystemvms))
         return conditions
-
-    def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
-        """Return one page of addresses, or only how many there are."""
-        rows, count = super().run(ctx)
-        return ([] if self.retrieveonlyresourcecount else rows), count

@@ -18,8 +18,9 @@ from controlplane.errors import BadParameter, Unsupported
 from controlplane.network.load_balancers import LoadBalancer, balancer_facts
 from controlplane.network.networks import Network, services_of
 from drivers import registry
+from drivers.balancing import Member
 from drivers.protocol import NetworkProvider
-from drivers.vocabulary import ApplianceFacts, Member, Nic, PublicAddress
+from drivers.vocabulary import ApplianceFacts, Nic, PublicAddress
 from drivers.vocabulary import Network as NetworkFacts
 
 _GUEST_MAC, _PUBLIC_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"

@@ -27,7 +27,7 @@ from controlplane.network.rule_text import limiting
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
-from drivers import vocabulary
+from drivers import balancing
 
 TAGGABLE = "LoadBalancer"
 
@@ -238,9 +238,7 @@ def clear_nic(session: Session, nic: Nic) -> list[Network]:
     return found
 
 
-def balancer_facts(
-    session: Session, network_id: int, rule_id: int | None = None
-) -> tuple[vocabulary.LoadBalancer, ...]:
+def balancer_facts(session: Session, network_id: int, rule_id: int | None = None) -> tuple[balancing.LoadBalancer, ...]:
     """Return the network's load balancer rules, or just one of them; their number costs no further query.
 
     :param rule_id: the only rule wanted.
@@ -253,19 +251,19 @@ def balancer_facts(
     if not rules:
         return ()
     columns = LoadBalancerMember.load_balancer_id, VirtualMachine.uuid, LoadBalancerMember.address
-    members: dict[int, list[vocabulary.Member]] = {}
+    members: dict[int, list[balancing.Member]] = {}
     within = LoadBalancerMember.load_balancer_id.in_(
         select(LoadBalancer.id).where(LoadBalancer.network_id == network_id)
     )
     found = select(*columns, LoadBalancerMember.weight).join(VirtualMachine).where(within)
     for number, uuid, address, weight in session.execute(found.order_by(VirtualMachine.id, columns[2])):
-        members.setdefault(number, []).append(vocabulary.Member(uuid, address, weight))
+        members.setdefault(number, []).append(balancing.Member(uuid, address, weight))
     return tuple(_fact(rule, members.get(rule.id, [])) for rule in rules)
 
 
-def _fact(rule: LoadBalancer, members: list[vocabulary.Member]) -> vocabulary.LoadBalancer:
+def _fact(rule: LoadBalancer, members: list[balancing.Member]) -> balancing.LoadBalancer:
     sticky, health, certificate = rule.stickiness, rule.health, rule.certificate
-    return vocabulary.LoadBalancer(
+    return balancing.LoadBalancer(
         id=rule.uuid,
         name=rule.name,
         address=rule.public_ip.address if rule.public_ip else rule.source_address or "",
@@ -276,13 +274,11 @@ def _fact(rule: LoadBalancer, members: list[vocabulary.Member]) -> vocabulary.Lo
         members=tuple(members),
         sources=limiting(rule.sources),
         internal=rule.public_ip is None,
-        stickiness=vocabulary.Stickiness(sticky.name, sticky.method, _pairs(sticky.params)) if sticky else None,
-        health=vocabulary.HealthCheck(health.path, health.interval, health.timeout, health.healthy, health.unhealthy)
+        stickiness=balancing.Stickiness(sticky.name, sticky.method, _pairs(sticky.params)) if sticky else None,
+        health=balancing.HealthCheck(health.path, health.interval, health.timeout, health.healthy, health.unhealthy)
         if health
         else None,
-        certificate=vocabulary.Certificate(
-            certificate.uuid, certificate.certificate, certificate.chain, certificate.key
-        )
+        certificate=balancing.Certificate(certificate.uuid, certificate.certificate, certificate.chain, certificate.key)
         if certificate
         else None,
         settings=_pairs(rule.settings),

@@ -313,7 +313,7 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
         description="guests get addresses of this part of the network only; the whole network's CIDR ends that"
     )
     networkofferingid: NetworkOffering | None = optional()
-    changecidr: bool | None = optional(description="never needed: another offering leaves a network's CIDR alone")
+    changecidr: bool | None = optional(description="accepted: another offering leaves a network's CIDR alone")
     forced: bool | None = optional(
         False, admin=True, description="remove the rules of services that the new offering lacks"
     )

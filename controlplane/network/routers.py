@@ -35,7 +35,7 @@ FRESH = timedelta(seconds=30)
 class Router(Created, Removable, Owned, Row):
     """A virtual router (listRouters): of a network (``network_id``), or of a VPC (``vpc_id``) and all its tiers.
 
-    :ivar name: ``r-12-VM``; also its target's and its namespace's.
+    :ivar name: ``r-12-VM``; one that was rebooted keeps it.
     :ivar state: ``Starting``, ``Running``, ``Stopping``, ``Stopped``.
     :ivar running: what is wanted.
     :ivar boot: a higher number makes its shell anew.
@@ -75,6 +75,11 @@ class Router(Created, Removable, Owned, Row):
         served = self.vpc or self.network
         assert served is not None
         return served
+
+    @property
+    def shell(self) -> str:
+        """The name of its target and its namespace."""
+        return self.target.name if self.target is not None else self.name
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return its own target and its host's, which holds its shell."""
@@ -196,6 +201,8 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
                 view.macaddress = segments.serving_mac(row.whole, nic, ranges.get(nic.range_id or 0))
         owner = owners[row.account_id] | ({"isredundantrouter": True, "redundantstate": halves} if halves else {})
         views.append(_view(row, owner, nics, seen.get(row.target_id or 0)))
+        if not ctx.arguments.get("fetchhealthcheckresults"):
+            views[-1].healthcheckresults = None
     return views
 
 
@@ -347,11 +354,12 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
     clusterid: Cluster | None = optional(admin=True)
     podid: Pod | None = optional(admin=True)
     forvpc: bool | None = optional()
-    fetchhealthcheckresults: bool | None = optional()
+    fetchhealthcheckresults: bool | None = optional(False, description="show what was last found on each")
     healthchecksfailed: bool | None = optional()
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep the routers of a cluster, a pod, or with a failed check."""
+        ctx.arguments["fetchhealthcheckresults"] = self.fetchhealthcheckresults
         if self.forvpc is not None:
             query = query.where(Router.vpc_id.is_not(None) == self.forvpc)
         if self.networkid is not None:

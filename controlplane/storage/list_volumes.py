@@ -184,8 +184,3 @@ class ListVolumes(OwnedListing, name="listVolumes", answer=many("volume", volume
                 here = select(VirtualMachine.id).join(Host, VirtualMachine.host_id == Host.id).where(column == place.id)
                 query = query.where(Volume.vm_id.in_(here))
         return query
-
-    def run(self, ctx: Context) -> tuple[Any, int]:
-        """Return the rows of the page, or only their number."""
-        rows, count = super().run(ctx)
-        return ([], count) if self.retrieveonlyresourcecount else (rows, count)

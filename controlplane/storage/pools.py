@@ -156,7 +156,7 @@ class CreateStoragePool(
     url: str = required()
     zoneid: Zone = required()
     podid: Pod | None = optional()
-    clusterid: Cluster | None = optional()
+    clusterid: Cluster | None = optional(description="accepted: no pool can be made yet")
     hypervisor: str | None = optional()
     provider: str | None = optional()
     scope: str | None = optional(choices=("CLUSTER", "ZONE", "HOST"))

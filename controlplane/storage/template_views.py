@@ -163,7 +163,7 @@ class ImageListing(OwnedListing):
     zoneid: Zone | None = optional()
     isready: bool | None = optional()
     oscategoryid: str | None = optional()
-    showremoved: bool | None = optional(False, description="root admins only: removed ones, too")
+    showremoved: bool | None = optional(False, admin=True, description="removed ones, too")
     showunique: bool | None = optional(description="accepted: a template of every zone always is listed once")
 
     def asked(self) -> str:

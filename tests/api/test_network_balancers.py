@@ -18,7 +18,7 @@ from controlplane.network.load_balancers import (
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, forget_nic
 from controlplane.reconcile.targets import Found
-from drivers import vocabulary
+from drivers import balancing
 from tests.api.ground import SERVICES, lay
 
 ALL = (LoadBalancer, LoadBalancerMember, StickinessPolicy, HealthCheckPolicy, PortClaim, FirewallRule)
@@ -162,9 +162,9 @@ def test_machines_are_put_behind_a_rule_and_taken_out(ground, alice, network, ba
     mapped |= {"vmidipmap[1].vmip": "10.1.1.11"}
     ground.done(alice.raw({"command": "assignToLoadBalancerRule", "id": rule, **mapped}))
     assert facts(ground, network)[0].members == (
-        vocabulary.Member(one, "10.1.1.10"),
-        vocabulary.Member(one, "10.1.1.11"),
-        vocabulary.Member(two, "10.1.1.20"),
+        balancing.Member(one, "10.1.1.10"),
+        balancing.Member(one, "10.1.1.11"),
+        balancing.Member(two, "10.1.1.20"),
     )
     with pytest.raises(RuleConflict, match=rf"two \(10\.1\.1\.20\) serves load balancer rule {rule} already"):
         alice("assignToLoadBalancerRule", id=rule, virtualmachineids=two)
@@ -258,7 +258,7 @@ def test_clients_stick_as_the_provider_knows_how(ground, alice, network, balance
         "params": {"cookie-name": "SRV", "nocache": "true"},
         "state": "Active",
     }
-    assert facts(ground, network)[0].stickiness == vocabulary.Stickiness(
+    assert facts(ground, network)[0].stickiness == balancing.Stickiness(
         "stay", "LbCookie", (("cookie-name", "SRV"), ("nocache", "true"))
     )
     with pytest.raises(RuleConflict, match=f"web has the stickiness policy stay .{answer['id']}. already"):
@@ -306,14 +306,14 @@ def test_members_are_watched_by_tcp_or_http(ground, alice, network, balance):
         "unhealthcheckthresshold": 3,
         "state": "Active",
     }
-    assert facts(ground, network)[0].health == vocabulary.HealthCheck("/health?x=1", 7, 2, 2, 3)
+    assert facts(ground, network)[0].health == balancing.HealthCheck("/health?x=1", 7, 2, 2, 3)
     with pytest.raises(RuleConflict, match=f"has the health check policy {answer['id']} already"):
         alice("createLBHealthCheckPolicy", lbruleid=rule)
     assert alice("listLBHealthCheckPolicies", lbruleid=rule)["count"] == 1
     ground.done(ground.cloud("updateLBHealthCheckPolicy", id=answer["id"], fordisplay=False))
     ground.done(alice("deleteLBHealthCheckPolicy", id=answer["id"]))
     ground.done(alice("createLBHealthCheckPolicy", lbruleid=rule))
-    assert facts(ground, network)[0].health == vocabulary.HealthCheck("", 5, 2, 2, 10)
+    assert facts(ground, network)[0].health == balancing.HealthCheck("", 5, 2, 2, 10)
 
 
 @pytest.mark.parametrize(

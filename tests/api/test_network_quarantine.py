@@ -70,7 +70,10 @@ def test_a_bad_rule_in_the_database_stops_no_other(ground, served):
     (alert,) = ground.rows(Alert, Alert.resolved.is_(None))
     assert f"The port forwarding rule {bad['id']} is left out: " in alert.description
     assert "leads to 192.0.2.7, which is not on its network" in alert.description
-    (shown,) = ground.cloud("listRouters", listall=True, healthchecksfailed=True)["router"]
+    failing = {"listall": True, "healthchecksfailed": True}
+    (shown,) = ground.cloud("listRouters", **failing)["router"]
+    assert "healthcheckresults" not in shown
+    (shown,) = ground.cloud("listRouters", **failing, fetchhealthcheckresults=True)["router"]
     assert [check["details"] for check in shown["healthcheckresults"]] == list(
         ground.rows(Target, Target.id == target)[0].failures.values()
     )

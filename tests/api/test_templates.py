@@ -86,6 +86,8 @@ def test_a_template_from_a_file_becomes_ready(cloud, images):
     done(cloud, cloud("deleteTemplate", id=template))
     assert not Path(row.path).exists()
     assert cloud("listTemplates", templatefilter="all") == {}
+    (shown,) = cloud("listTemplates", templatefilter="all", showremoved=True)["template"]
+    assert (shown["id"], "removed" in shown) == (template, True)
 
 
 def test_the_images_of_a_removed_account_go_with_their_content(cloud, images):

@@ -16,10 +16,11 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from drivers.balancing import LoadBalancer
+from drivers.balancing import Member as Served
 from drivers.network.virtual_router import VirtualRouter
 from drivers.redundancy import Redundancy, shared_mac
-from drivers.vocabulary import ApplianceFacts, IngressRule, LoadBalancer, Network, Nic, PublicAddress
-from drivers.vocabulary import Member as Served
+from drivers.vocabulary import ApplianceFacts, IngressRule, Network, Nic, PublicAddress
 from systemvm import bpf, gate, netns
 from systemvm.apply import Applier
 from systemvm.bundle import Bundle

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from drivers.balancing import Member, Stickiness
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import IngressRule, Member, Stickiness
+from drivers.vocabulary import IngressRule
 from systemvm import netns, tree
 from systemvm.bundle import Bundle
 from systemvm.services import HostSettings, Place

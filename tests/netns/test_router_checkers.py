@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from drivers.balancing import Stickiness
 from drivers.network.virtual_router import VirtualRouter
 from drivers.network.virtual_router.balancing import _COUNT, _SWITCH, _TIME, SETTINGS
-from drivers.vocabulary import IngressRule, PortForward, Stickiness
+from drivers.vocabulary import IngressRule, PortForward
 from systemvm import netns
 from tests.golden.router.cases import CASES, FIRST, appliance, balancer, network, uid
 from tests.netns.router_lab import ruleset

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from drivers.balancing import Certificate, HealthCheck, Stickiness
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import Certificate, HealthCheck, IngressRule, Stickiness
+from drivers.vocabulary import IngressRule
 from systemvm import netns
 from tests.golden.router.cases import ANY, FIRST, appliance, balancer, lease, network, uid
 from tests.netns.router_lab import Lab, ask, fetch, until

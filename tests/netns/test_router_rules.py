@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from drivers.balancing import LoadBalancer, Member
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import EgressRule, IngressRule, LoadBalancer, Member, PortForward, StaticNat
+from drivers.vocabulary import EgressRule, IngressRule, PortForward, StaticNat
 from systemvm import netns
 from tests.golden.router.cases import ANY, FIRST, SECOND, appliance, network, two_ranges, uid
 from tests.netns.router_lab import Lab, ask, ping, until

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from drivers.balancing import Certificate, HealthCheck, Member, Stickiness
 from drivers.network.virtual_router import VirtualRouter
-from drivers.vocabulary import Certificate, HealthCheck, Member, Stickiness
 from systemvm.services import balancers
 from tests.golden.router.cases import PEM, appliance, balancer, network, uid
 

@@ -4,20 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from drivers.balancing import Certificate, HealthCheck, Member, Stickiness
 from drivers.network.virtual_router import VirtualRouter
 from drivers.network.virtual_router.stickiness import METHODS
-from drivers.vocabulary import (
-    SERVICES,
-    Certificate,
-    EgressRule,
-    HealthCheck,
-    IngressRule,
-    Member,
-    Metadata,
-    PortForward,
-    StaticNat,
-    Stickiness,
-)
+from drivers.vocabulary import SERVICES, EgressRule, IngressRule, Metadata, PortForward, StaticNat
 from tests.golden.router.cases import ANY, FIRST, SECOND, appliance, balancer, lease, network, public, uid
 
 BAD = ["", "a\nb", "a\rb", 'a"b', "a'b", "a b", "a=b;c", "a\0b", "é", "a#b", "a\\b", "a{b}", "-a", "x" * 300]

@@ -10,12 +10,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from drivers.balancing import Certificate, HealthCheck, LoadBalancer, Member
 from drivers.network.virtual_router import stickiness
 from drivers.network.virtual_router.config import Check, Haproxy, Listener, Server
 from drivers.network.virtual_router.filters import Elements
 from drivers.network.virtual_router.intervals import disjoint
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, matched, number, ports
-from drivers.vocabulary import ApplianceFacts, Certificate, HealthCheck, LoadBalancer, Member, Network
+from drivers.vocabulary import ApplianceFacts, Network
 
 ALGORITHMS = ("roundrobin", "leastconn", "source")
 PROTOCOLS = ("tcp", "udp", "tcp-proxy", "ssl")

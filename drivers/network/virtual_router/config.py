@@ -6,9 +6,12 @@ nothing is left to decide about it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from drivers.network.virtual_router.filter_config import Ruleset
+from drivers.network.virtual_router.vpn_config import Ipsec, L2tp, Tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,107 +53,6 @@ class Links:
     routes: tuple[Mapping[str, Any], ...]
     rules: tuple[Mapping[str, Any], ...]
     sysctls: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class GuestSide:
-    """One guest network, as the packet filter sees it.
-
-    :param address: the router's own on this network.
-    :param ports: TCP ports of the router that its guests may use, besides DNS.
-    :param source_nat: the public address that its guests leave with; empty means that they leave with their own.
-    :param mark: of the uplink that they leave through; 0 is the main one.
-    :param routed: guests are reached by their own addresses; ``guarded`` says that rules open what may come in.
-    """
-
-    id: str
-    device: str
-    cidr: str
-    address: str
-    egress_allow: bool
-    dhcp: bool
-    dns: bool
-    ports: tuple[int, ...]
-    source_nat: str
-    mark: int
-    routed: bool = False
-    guarded: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelSide:
-    """One WireGuard tunnel, as the packet filter sees it.
-
-    :param listen: the public address, and ``port`` the UDP port, that it answers on.
-    :param address: the router's own in the tunnel.
-    :param mss: the largest TCP segment (RFC 9293) that fits through it, in bytes.
-    """
-
-    device: str
-    listen: str
-    port: int
-    address: str
-    mss: int
-
-
-@dataclass(frozen=True, slots=True)
-class GuestSide6:
-    """One guest network's IPv6, as the packet filter sees it.
-
-    :param alone: the network has no IPv4: nothing else counts its bytes.
-    :param address: the router's own on this network; guests reach it by its link-local ones, too.
-    :param guarded: closed from outside until a rule opens it.
-    :param ports: TCP ports of the router that its guests may use, besides DNS.
-    """
-
-    id: str
-    device: str
-    cidr: str
-    address: str
-    alone: bool
-    egress_allow: bool
-    guarded: bool
-    dhcp: bool
-    dns: bool
-    ports: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GatewaySide:
-    """One private gateway of a VPC, as the packet filter sees it.
-
-    :param source_nat: the address that what leaves by it has; empty is its own.
-    """
-
-    device: str
-    address: str
-    source_nat: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ruleset:
-    """The packet filter: the values of its skeleton, and the elements of its sets and maps by name.
-
-    :param vpc: the guest networks are the tiers of a VPC: network ACLs say who may talk to whom. It is the VPC's CIDR.
-    :param ipsec: it has IPsec tunnels.
-    :param uncounted: the traffic of some addresses outside is not counted.
-    :param bgp: it speaks BGP.
-    :param link: the interface to a redundant router's other half; empty where there is none.
-    """
-
-    publics: tuple[str, ...]
-    guests: tuple[GuestSide, ...]
-    counters: tuple[str, ...]
-    marked: bool
-    vpc: str
-    elements: Mapping[str, tuple[str, ...]]
-    tunnels: tuple[TunnelSide, ...] = ()
-    guests6: tuple[GuestSide6, ...] = ()
-    ipsec: bool = False
-    gateways: tuple[GatewaySide, ...] = ()
-    uncounted: bool = False
-    link: str = ""
-    bgp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,76 +178,6 @@ class Haproxy:
     peers: bool
     listeners: tuple[Listener, ...]
     certificates: tuple[tuple[str, str], ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Ipsec:
-    """The IKE daemon: what it is to have, in the words of strongSwan's vici, by name.
-
-    :param initiate: connection → the children that this side brings up; a passive connection is not there.
-    :param resets: connection → a number; a higher one means that it is to begin anew.
-    :param sources: the CIDRs that tunnels lead from, ``destinations`` those that they lead to.
-    :param l2tp: sections (``connections``, ``secrets``, ``pools``) that are added where the host can do L2TP.
-    """
-
-    connections: Mapping[str, Any]
-    secrets: Mapping[str, Any] = field(repr=False)
-    keys: Mapping[str, str] = field(repr=False)
-    pools: Mapping[str, Any]
-    initiate: Mapping[str, Sequence[str]]
-    resets: Mapping[str, int]
-    sources: tuple[str, ...]
-    destinations: tuple[str, ...]
-    l2tp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class L2tp:
-    """xl2tpd, and the PPP sessions in it.
-
-    :param id: the remote access VPN's. ``local`` is the public address that is dialled.
-    :param server: the router's address in each session; ``first`` to ``last`` are the clients'.
-    :param users: name and password, as chap-secrets has them between its quotes.
-    """
-
-    id: str
-    local: str
-    server: str
-    first: str
-    last: str
-    dns: tuple[str, ...]
-    users: tuple[tuple[str, str], ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelPeer:
-    """A peer of a tunnel. ``allowed`` are the addresses that are its own: what it may send from, and is sent."""
-
-    id: str
-    public_key: str
-    allowed: tuple[str, ...]
-    endpoint: str
-    keepalive: int
-    preshared_key: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """A WireGuard interface.
-
-    :param address: in CIDR notation; ``routes`` are the networks behind its peers.
-    :param mark: of the packets that it sends, which chooses their uplink; 0 is none.
-    """
-
-    id: str
-    device: str
-    address: str
-    mtu: int
-    port: int
-    mark: int
-    routes: tuple[str, ...]
-    private_key: str = field(repr=False)
-    peers: tuple[TunnelPeer, ...]
 
 
 @dataclass(frozen=True, slots=True)

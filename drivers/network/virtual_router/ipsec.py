@@ -14,8 +14,8 @@ from typing import Any
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.ipsec_policies import proposals
 from drivers.network.virtual_router import l2tp
-from drivers.network.virtual_router.config import Ipsec
 from drivers.network.virtual_router.syntax import SECRET, USER, address, identity, matched, network, number
+from drivers.network.virtual_router.vpn_config import Ipsec
 from drivers.vocabulary import ApplianceFacts
 
 VERSIONS = {"ike": "0", "ikev1": "1", "ikev2": "2"}

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from drivers.ipsec import RemoteAccess, VpnUser
-from drivers.network.virtual_router.config import L2tp
 from drivers.network.virtual_router.syntax import SECRET, USER, address, identity, matched
+from drivers.network.virtual_router.vpn_config import L2tp
 from drivers.vocabulary import ApplianceFacts
 
 _IKE = (

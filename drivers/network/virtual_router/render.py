@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from drivers.network.virtual_router import wireguard
-from drivers.network.virtual_router.config import Interface, Ipsec, RouterConfig
+from drivers.network.virtual_router.config import Interface, RouterConfig
+from drivers.network.virtual_router.vpn_config import Ipsec
 from systemvm.bundle import Elements, File
 
 _FOLDER = "router"

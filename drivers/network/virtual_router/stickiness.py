@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from drivers.balancing import LoadBalancer, Stickiness
 from drivers.network.virtual_router.syntax import matched
-from drivers.vocabulary import LoadBalancer, Stickiness
 
 
 class Parameter(NamedTuple):

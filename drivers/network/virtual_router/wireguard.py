@@ -12,8 +12,10 @@ from ipaddress import IPv4Network, collapse_addresses
 from typing import Any
 
 from drivers.network.virtual_router import filters
-from drivers.network.virtual_router.config import Tunnel, TunnelPeer, TunnelSide, Uplink
+from drivers.network.virtual_router.config import Uplink
+from drivers.network.virtual_router.filter_config import TunnelSide
 from drivers.network.virtual_router.syntax import PORTS, address, identity, matched, network
+from drivers.network.virtual_router.vpn_config import Tunnel, TunnelPeer
 from drivers.vocabulary import ApplianceFacts, EgressRule, PublicAddress
 from drivers.wireguard import Wireguard, WireguardPeer
 
