@@ -160,8 +160,8 @@ class DeleteSecurityGroup(Command, name="deleteSecurityGroup", answer=success(),
         _must_not_be_default(group, parameter, value, "deleted")
         if users := users_of(ctx.session, group):
             raise InUse(
-                f"Invalid parameter {parameter} value={value}: security group {group.name} cannot be deleted, it is used by "
-                f"{', '.join(users)}."
+                f"Invalid parameter {parameter} value={value}: security group {group.name} cannot be deleted, "
+                f"{', '.join(users)} use it."
             )
         remove_groups(ctx.session, select(SecurityGroup.id).where(SecurityGroup.id == group.id))
 
