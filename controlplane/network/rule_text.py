@@ -179,20 +179,17 @@ def any_protocol(text: str) -> str:
     )
 
 
-def span(name: str, given: Any, spelled: str = "") -> tuple[int, int]:
+def span(name: str, given: Any) -> tuple[int, int]:
     """Return the first and the last port of a protocol that has them, or the type and code of ICMP; -1 is any.
 
     :param given: has ``startport``, ``endport``, ``icmptype`` and ``icmpcode``, each None where it was left out.
-    :param spelled: the protocol as the caller wrote it.
     :raises BadParameter: they contradict the protocol or each other.
     """
     of_icmp = name in WITH_TYPES
     foreign = (() if name in WITH_PORTS else _PORTS) + (() if of_icmp else _TYPES)
     for parameter in foreign:
         if (value := getattr(given, parameter)) is not None:
-            raise BadParameter(
-                f"Invalid parameter {parameter} value={value}: protocol {spelled or name} has none; leave it out."
-            )
+            raise BadParameter(f"Invalid parameter {parameter} value={value}: protocol {name} has none; leave it out.")
     if of_icmp:
         return icmp(given.icmptype, given.icmpcode)
     if given.startport is not None:

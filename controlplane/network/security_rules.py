@@ -27,6 +27,7 @@ from controlplane.network.security_groups import (
     SecurityGroupRule,
     new_rule_views,
 )
+from controlplane.network.traffic_rules import Packets
 
 MOST_RULES = define(
     "security.group.rules.max",
@@ -40,7 +41,7 @@ _ICMP6 = ("58", "icmpv6", "icmp6")
 ICMP, ICMP6 = "icmp", "icmpv6"
 
 
-class _Authorize(Command):
+class _Authorize(Packets):
     """The parameters of both directions.
 
     :cvar direction: the one that the command is about.
@@ -54,10 +55,6 @@ class _Authorize(Command):
     domainid: Domain | None = optional()
     projectid: Uuid | None = optional()
     protocol: str | None = optional("all", description="tcp, udp, icmp, icmpv6, all, or a protocol's number")
-    startport: int | None = optional(description="first port; without one, every port")
-    endport: int | None = optional(description="last port; without one, the first is the only one")
-    icmptype: int | None = optional(description="-1 is any")
-    icmpcode: int | None = optional(description="-1 is any")
     cidrlist: list[str] | None = optional(description="IPv4 and IPv6 CIDRs; each is a rule of its own")
     usersecuritygrouplist: Records | None = optional(description="groups, as account and group; each is a rule")
 
@@ -96,7 +93,7 @@ class _Authorize(Command):
         """Return the protocol with its ports, or its type and code."""
         text = self.protocol or "all"
         protocol = ICMP6 if text.strip().lower() in _ICMP6 else rule_text.any_protocol(text)
-        start, end = rule_text.span(protocol, self, text)
+        start, end = rule_text.span(protocol, self)
         if protocol in rule_text.WITH_PORTS and start == rule_text.ANY:
             return protocol, rule_text.FIRST_PORT, rule_text.LAST_PORT
         return protocol, start, end
