@@ -13,7 +13,9 @@ NETWORK_PROVIDERS = {
     "VirtualRouter": "drivers.network.virtual_router:VirtualRouter",
     "VpcVirtualRouter": "drivers.network.virtual_router:VpcVirtualRouter",
     "InternalLbVm": "drivers.network.virtual_router:InternalLbVm",
+    "ConfigDrive": "drivers.network.config_drive:ConfigDrive",
     "Ovs": "drivers.network.openvswitch:Ovs",
+    "SecurityGroupProvider": "drivers.network.security_groups:SecurityGroupProvider",
 }
 """Our own network providers, by CloudStack's names for them."""
 

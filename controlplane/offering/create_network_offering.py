@@ -34,7 +34,7 @@ class CreateNetworkOffering(
 ):
     """Create a network offering; it is disabled until it is enabled.
 
-    A service without a provider in serviceproviderlist is given by the virtual router.
+    A service without a provider in serviceproviderlist is given by the virtual router, security groups by the hosts.
     """
 
     unsupported = (
@@ -139,7 +139,10 @@ class CreateNetworkOffering(
                 f"Invalid parameter serviceproviderlist: {strange[0]} is not among the supportedservices."
             )
         default = "VpcVirtualRouter" if self.forvpc else "VirtualRouter"
-        services = {name: list(dict.fromkeys(named.get(name) or [default])) for name in sorted(supported)}
+        own = {"SecurityGroup": "SecurityGroupProvider"}
+        services = {
+            name: list(dict.fromkeys(named.get(name) or [own.get(name, default)])) for name in sorted(supported)
+        }
         if "SourceNat" in services or self.networkmode == ROUTED:
             services.setdefault("Gateway", services.get("SourceNat", [default]))
         return services
@@ -264,9 +267,5 @@ class DeleteNetworkOffering(
 
     def run(self, ctx: Context) -> None:
         """Refuse to delete one of the standard catalogue, and mark the row removed."""
-        row, ctx.instance = self.id, self.id
-        if row.default:
-            raise BadParameter(
-                f"Invalid parameter id value={row.uuid}: {row.name} is a default offering; disable it instead."
-            )
-        row.removed, row.state = ctx.now, "Disabled"
+        ctx.instance = self.id
+        scope.retire(ctx, self.id)

@@ -16,7 +16,7 @@ from controlplane.db.base import Created, Removable, Row
 from controlplane.offering.routing_modes import ROUTED
 from controlplane.offering.scope import scope_fields, usable_by
 from controlplane.offering.service_offerings import ServiceOffering
-from controlplane.offering.services import ServiceResponse, service_responses
+from controlplane.offering.services import ServiceResponse, chosen_is, service_responses
 
 
 class NetworkOffering(Created, Removable, Row):
@@ -74,6 +74,21 @@ class NetworkOffering(Created, Removable, Row):
     def redundant_router(self) -> bool:
         """Whether its networks have two routers that stand in for each other."""
         return self.capabilities.get("SourceNat", {}).get("RedundantRouter", "").lower() == "true"
+
+    @property
+    def elastic_ip(self) -> bool:
+        """Whether guests of its networks have public addresses of their own."""
+        return self.guest_type == "Shared" and chosen_is(self.capabilities, "ElasticIp")
+
+    @property
+    def elastic_lb(self) -> bool:
+        """Whether a load balancer rule of its networks brings an appliance and an address along."""
+        return self.guest_type == "Shared" and chosen_is(self.capabilities, "ElasticLb")
+
+    @property
+    def associates(self) -> bool:
+        """Whether each guest of its networks gets a public address when it starts."""
+        return self.elastic_ip and chosen_is(self.capabilities, "AssociatePublicIP", otherwise=True)
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:

@@ -6,6 +6,8 @@ left out of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -27,6 +29,7 @@ VR, VPC_VR, SG, CONFIG, INTERNAL, NETSCALER = (
 )
 BASIC = ("Dhcp", "Dns", "UserData")
 NAT = ("Firewall", "Gateway", "Lb", "PortForwarding", "SourceNat", "StaticNat", "Vpn")
+ELASTIC = {"StaticNat": {"ElasticIp": "true", "AssociatePublicIP": "true"}, "Lb": {"ElasticLb": "true"}}
 TIER = ("Dhcp", "Dns", "Gateway", "Lb", "NetworkACL", "PortForwarding", "SourceNat", "StaticNat", "UserData", "Vpn")
 
 
@@ -42,6 +45,7 @@ class Entry(NamedTuple):
     services: dict[str, list[str]]
     flags: str = ""
     availability: str = "Optional"
+    capabilities: Mapping[str, dict[str, str]] = MappingProxyType({})
 
 
 def given_by(provider: str, *services: str) -> dict[str, list[str]]:
@@ -79,6 +83,15 @@ NETWORK_OFFERINGS = (
         "Shared",
         given_by(VR, *BASIC) | {"SecurityGroup": [SG], "StaticNat": [NETSCALER], "Lb": [NETSCALER]},
         "vr",
+        capabilities=ELASTIC,
+    ),
+    Entry(
+        "DefaultSharedEIPandELBNetworkOffering",
+        "Offering for Shared networks with Elastic IP and Elastic LB capabilities, without a device",
+        "Shared",
+        given_by(VR, *BASIC, "StaticNat", "Lb") | {"SecurityGroup": [SG]},
+        "vr",
+        capabilities=ELASTIC,
     ),
     Entry(
         "DefaultIsolatedNetworkOfferingForVpcNetworks",
@@ -208,6 +221,7 @@ def _fill_networks(session: Session) -> None:
                 state="Enabled" if ready else "Disabled",
                 availability=entry.availability,
                 services=services,
+                capabilities=dict(entry.capabilities),
                 specify_vlan="v" in entry.flags,
                 specify_ip_ranges="r" in entry.flags,
                 for_vpc="p" in entry.flags,

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.api.caller import EVERYONE
-from controlplane.api.command import Command, many
+from controlplane.api.command import many
 from controlplane.api.context import Context
-from controlplane.api.listing import page_of
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import optional
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
@@ -109,6 +109,26 @@ def service_name(name: str, parameter: str = "supportedservices") -> str:
     return known[name.lower()]
 
 
+_ELASTIC = {"ElasticIp": "StaticNat", "ElasticLb": "Lb", "AssociatePublicIP": "StaticNat"}
+"""What a Shared network can have of public addresses, and the service that chooses it."""
+
+
+def chosen_is(chosen: Choices, capability: str, *, otherwise: bool = False) -> bool:
+    """Tell whether an offering chose an elastic capability.
+
+    :param otherwise: what holds where it says nothing.
+    """
+    named = {name.lower(): value for name, value in chosen.get(_ELASTIC[capability], {}).items()}
+    return named.get(capability.lower(), str(otherwise)).lower() == "true"
+
+
+def elastic_services(guest_type: str, chosen: Choices) -> set[str]:
+    """Return the services that come with elastic addresses: beside the operator's gateway, without source NAT."""
+    if guest_type != "Shared":
+        return set()
+    return {_ELASTIC[name] for name in ("ElasticIp", "ElasticLb") if chosen_is(chosen, name)}
+
+
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """What an offering is to give, as it is checked.
@@ -173,6 +193,12 @@ class Matrix:
             raise BadParameter("Service SecurityGroup is for Shared networks only.")
         if "NetworkACL" in self.services and not self.for_vpc:
             raise BadParameter("Service NetworkACL is for the tiers of a VPC only: set forvpc.")
+        strange = sorted(set(_ELASTIC) & {name for choices in self.chosen.values() for name in choices})
+        if strange and self.guest_type != "Shared":
+            raise BadParameter(
+                f"Invalid parameter servicecapabilitylist: {strange[0]} is for Shared networks; "
+                f"{self.guest_type} ones have StaticNat and Lb without it."
+            )
         if self.for_vpc and self.guest_type != "Isolated":
             raise BadParameter("The tiers of a VPC are Isolated networks.")
         if self.for_vpc and "Firewall" in self.services:
@@ -194,13 +220,14 @@ class Matrix:
             refuse_translation(self.services)
         if self.routed or self.protocol == "IPv6":
             return
+        elastic = elastic_services(self.guest_type, self.chosen)
         source, gateway = self.services.get("SourceNat"), self.services.get("Gateway")
         if source and gateway and list(source) != list(gateway):
             raise BadParameter(
                 "Invalid parameter serviceproviderlist: SourceNat and Gateway must have the same provider, not "
                 f"{source[0]} and {gateway[0]}."
             )
-        for service in BEHIND_SOURCE_NAT:
+        for service in (name for name in BEHIND_SOURCE_NAT if name not in elastic):
             for provider in self.services.get(service, ()):
                 driver = registry.network_providers()[provider]
                 if driver.capabilities[service].get("LbSchemes") == INTERNAL:
@@ -243,7 +270,7 @@ def supported_views(ctx: Context, rows: Sequence[str]) -> list[ServiceResponse]:
 
 
 class ListSupportedNetworkServices(
-    Command, name="listSupportedNetworkServices", answer=many("networkservice", supported_views), roles=EVERYONE
+    Paged, name="listSupportedNetworkServices", answer=many("networkservice", supported_views), roles=EVERYONE
 ):
     """List the network services that installed providers give, with their capabilities."""
 
@@ -252,12 +279,9 @@ class ListSupportedNetworkServices(
     service: str | None = optional()
     provider: str | None = optional()
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return the names of the services that match."""
-        del ctx
         wanted = service_name(self.service, "service") if self.service else None
         installed = {
             name: item
@@ -267,4 +291,4 @@ class ListSupportedNetworkServices(
         given = {service for item in installed.values() for service in item.capabilities}
         word = (self.keyword or "").lower()
         found = sorted(name for name in given if wanted in (None, name) and word in name.lower())
-        return page_of(found, self.page, self.pagesize)
+        return self.page_of(ctx.session, found)

@@ -33,7 +33,9 @@ def test_the_standard_catalogue(cloud):
     assert isolated["egressdefaultpolicy"] is False
     assert {service["name"] for service in isolated["service"]} >= {*ALL.split(","), "Gateway"}
     assert offerings["DefaultSharedNetworkOffering"]["specifyvlan"] is True
-    assert offerings["DefaultSharedNetworkOfferingWithSGService"]["state"] == "Disabled"
+    assert offerings["DefaultSharedNetworkOfferingWithSGService"]["state"] == "Enabled"
+    assert offerings["DefaultSharedEIPandELBNetworkOffering"]["state"] == "Enabled"
+    assert offerings["DefaultSharedNetscalerEIPandELBNetworkOffering"]["state"] == "Disabled"
     assert offerings["DefaultIsolatedNetworkOfferingForVpcNetworks"]["state"] == "Enabled"
     assert "service" in offerings["QuickCloudNoServices"]
     with cloud.database.read() as session:
@@ -54,7 +56,7 @@ def test_the_standard_catalogue(cloud):
     assert states["Default VPC offering"] == "Enabled"
     assert states["Default VPC  offering with Netscaler"] == "Disabled"
     assert cloud("listNetworkOfferings", sourcenatsupported=True, state="Enabled")["count"] == 4
-    assert cloud("listNetworkOfferings", supportedservices="Dhcp,SecurityGroup")["count"] == 2
+    assert cloud("listNetworkOfferings", supportedservices="Dhcp,SecurityGroup")["count"] == 3
     assert cloud("listNetworkOfferings", guestiptype="L2", specifyvlan=True)["count"] == 2
 
 
@@ -97,8 +99,28 @@ def test_an_offering_gives_services_by_providers_that_have_them(cloud):
         cloud("deleteNetworkOffering", id=default["id"])
     eip = "DefaultSharedNetscalerEIPandELBNetworkOffering"
     device = cloud("listNetworkOfferings", name=eip)["networkoffering"][0]
-    with pytest.raises(BadParameter, match=r"value=SecurityGroupProvider: it is not installed, for service"):
+    with pytest.raises(BadParameter, match=r"value=Netscaler: it is not installed, for service StaticNat"):
         cloud("updateNetworkOffering", id=device["id"], state="Enabled")
+
+
+SHARED = {"guestiptype": "Shared", "specifyipranges": True}
+
+
+def test_elastic_addresses_need_no_source_nat(cloud):
+    chosen = [row for part in (("StaticNat", "ElasticIp", "true"), ("StaticNat", "AssociatePublicIP", "false"),
+                               ("Lb", "ElasticLb", "true")) for row in _choice(*part)["servicecapabilitylist"]]  # fmt: skip
+    made = create(
+        cloud, {"servicecapabilitylist": chosen}, **SHARED, supportedservices="Dhcp,StaticNat,Lb,SecurityGroup"
+    )
+    services = {row["name"]: row for row in made["service"]}
+    assert services["SecurityGroup"]["provider"] == [{"name": "SecurityGroupProvider"}]
+    said = {row["name"]: row["value"] for row in services["StaticNat"]["capability"]}
+    assert said == {"ElasticIp": "true", "AssociatePublicIP": "false"}
+    with cloud.database.read() as session:
+        row = session.scalars(select(NetworkOffering).where(NetworkOffering.uuid == made["id"])).one()
+        assert (row.elastic_ip, row.elastic_lb, row.associates) == (True, True, False)
+        standard = NetworkOffering.unique_name == "DefaultSharedEIPandELBNetworkOffering"
+        assert session.scalars(select(NetworkOffering).where(standard)).one().associates
 
 
 def test_what_no_network_could_be_given_is_refused(cloud):
@@ -106,7 +128,14 @@ def test_what_no_network_could_be_given_is_refused(cloud):
     refused = (
         (provider, {"supportedservices": "Dhcp"}, "no such provider is installed"),
         ({}, {"supportedservices": "Dhcp,Magic"}, "the services are Dhcp, Dns"),
-        ({}, {"supportedservices": "SecurityGroup"}, "does not support service SecurityGroup: it has Dhcp"),
+        ({}, {"supportedservices": "SecurityGroup"}, "Service SecurityGroup is for Shared networks only"),
+        (
+            _choice("StaticNat", "ElasticIp", "true"),
+            {"supportedservices": "StaticNat"},
+            "ElasticIp is for Shared networks",
+        ),
+        (_choice("Dhcp", "ElasticIp", "true"), SHARED | {"supportedservices": "Dhcp"}, "cannot do ElasticIp=true"),
+        ({}, SHARED | {"supportedservices": "StaticNat"}, "cannot give StaticNat without SourceNat"),
         ({}, {"supportedservices": "PortForwarding"}, "cannot give PortForwarding without SourceNat"),
         (
             {"serviceproviderlist": [{"service": "Dns", "provider": "VirtualRouter"}]},

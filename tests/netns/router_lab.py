@@ -113,12 +113,12 @@ class Lab:
             if "counter" in item
         )
 
-    def serve(self, name, port, kind=socket.SOCK_STREAM, *, http=False, family=socket.AF_INET):
+    def serve(self, name, port, kind=socket.SOCK_STREAM, *, http=False, family=socket.AF_INET, address=""):
         """Answer each connection or datagram in a namespace with who asked: ``[peer's address, own port, name]``."""
         with netns.entered(name):
             server = socket.socket(family, kind)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("" if family == socket.AF_INET else "::", port))
+        server.bind((address or ("" if family == socket.AF_INET else "::"), port))
         if kind == socket.SOCK_STREAM:
             server.listen(64)
         argv = (server, name[len(self.prefix) :], port, self.over, http)

@@ -7,31 +7,16 @@ them (``drivers.hypervisor.namespace``, ``systemvm.openflow``).
 
 from __future__ import annotations
 
-from typing import Never
-
+from drivers.network.without_appliance import WithoutAppliance
 from drivers.protocol import Capabilities
-from drivers.vocabulary import ApplianceFacts
-from systemvm.bundle import Elements, File
 
 # N is the tag of IEEE 802.1Q between the hosts, so the physical network must isolate by VLAN.
 _CAPABILITIES = {"Connectivity": {"SupportedIsolationMethods": "VLAN", "BroadcastScheme": "vs"}}
 
 
-class Ovs:
+class Ovs(WithoutAppliance):
     """Connectivity by OpenFlow."""
 
     name = "Ovs"
     kind = "connectivity"
     capabilities: Capabilities = _CAPABILITIES
-
-    def plan(self, facts: ApplianceFacts) -> Never:
-        """Refuse: hosts do its work, within their own targets.
-
-        :raises ValueError: always.
-        """
-        raise ValueError(f"{facts.name} cannot be made by {self.name}: its service has no appliance.")
-
-    def render(self, config: Never) -> tuple[tuple[File, ...], tuple[Elements, ...]]:
-        """Have nothing to write down."""
-        del config
-        return (), ()

@@ -48,23 +48,28 @@ CAPABILITIES: dict[str, dict[str, str]] = {
         "SupportedProtocols": ",".join(PROTOCOLS),
         "SupportedStickinessMethods": _stickiness(),
         "LbSchemes": "Public",
+        "ElasticLb": "true",
         "HealthCheckPolicy": "true",
         "SslTermination": "true",
     },
     "PortForwarding": {},
     "SourceNat": {"SupportedSourceNatTypes": "peraccount", "RedundantRouter": "true"},
-    "StaticNat": {},
+    "StaticNat": {"ElasticIp": "true", "AssociatePublicIP": "true"},
     "UserData": {},
     "Vpn": {"SupportedVpnProtocols": "ikev2,ipsec,wireguard", "VpnTypes": "removeaccessvpn,s2svpn"},
 }
-"""Of an isolated network's router."""
+"""Of the router of an isolated or a shared network."""
+
+_ELASTIC = ("ElasticIp", "AssociatePublicIP", "ElasticLb")
 
 OF_VPCS: dict[str, dict[str, str]] = {
-    service: choices for service, choices in CAPABILITIES.items() if service != "Firewall"
+    service: {name: value for name, value in choices.items() if name not in _ELASTIC}
+    for service, choices in CAPABILITIES.items()
+    if service != "Firewall"
 } | {"NetworkACL": {"SupportedProtocols": "tcp,udp,icmp,all"}}
 """Of the router of a VPC: what a firewall does elsewhere, network ACLs do."""
 
 OF_INTERNAL_BALANCERS: dict[str, dict[str, str]] = {
-    "Lb": CAPABILITIES["Lb"] | {"LbSchemes": "Internal", "SupportedProtocols": "tcp"}
+    "Lb": OF_VPCS["Lb"] | {"LbSchemes": "Internal", "SupportedProtocols": "tcp"}
 }
 """Of the load balancers between tiers."""

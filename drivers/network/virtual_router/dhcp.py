@@ -87,6 +87,7 @@ def _domain(net: Network) -> str:
 def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[str, ...]) -> DhcpRange:
     block = network(net.cidr, f"The CIDR of network {net.id}")
     own = address(nic.address, f"The router's address on network {net.id}")
+    leads = net.elastic is not None and net.elastic.way_out
     if not 576 <= net.mtu <= 65535:
         raise ValueError(f"The MTU of network {net.id} is {net.mtu}: it must be 576 to 65535.")
     return DhcpRange(
@@ -95,7 +96,7 @@ def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[st
         start=str(block.network_address),
         netmask=str(block.netmask),
         address=own,
-        gateway=address(net.gateway, f"The gateway of network {net.id}") if net.gateway else own,
+        gateway=address(net.gateway, f"The gateway of network {net.id}") if net.gateway and not leads else own,
         domain=_domain(net),
         resolvers=(own,) if "Dns" in net.services else upstreams,
         mtu=net.mtu,

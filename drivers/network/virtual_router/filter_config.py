@@ -15,6 +15,7 @@ class GuestSide:
     :param source_nat: the public address that its guests leave with; empty means that they leave with their own.
     :param mark: of the uplink that they leave through; 0 is the main one.
     :param routed: guests are reached by their own addresses; ``guarded`` says that rules open what may come in.
+    :param elastic: the operator's gateway is here too, and leads wherever no public address of a guest has to be.
     """
 
     id: str
@@ -29,6 +30,7 @@ class GuestSide:
     mark: int
     routed: bool = False
     guarded: bool = True
+    elastic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import Any
 
-from drivers.network.virtual_router import ipv6, static_routes
+from drivers.network.virtual_router import elastic, ipv6, static_routes
 from drivers.network.virtual_router.config import Interface, Links, Uplink
 from drivers.network.virtual_router.syntax import MAC, address, matched, number
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
@@ -38,9 +38,13 @@ def devices(facts: ApplianceFacts) -> dict[str, str]:
 
 def uplinks(facts: ApplianceFacts, names: Mapping[str, str]) -> dict[tuple[str, str], Uplink]:
     """Return the ways out by (MAC, gateway); the first is the main one."""
-    ways: dict[tuple[str, str], Uplink] = {}
+    ways = elastic.main_way(facts, names)
     ranges = [(item.nic, item.gateway) for item in ordered(facts.addresses)]
-    ranges += [(nic.mac, nic.gateway) for nic in sorted(facts.nics, key=lambda nic: nic.device) if _public(nic)]
+    ranges += (
+        []
+        if ways
+        else [(nic.mac, nic.gateway) for nic in sorted(facts.nics, key=lambda nic: nic.device) if _public(nic)]
+    )
     for mac, gateway in ranges:
         if gateway and (mac, gateway) not in ways:
             table = _FIRST_TABLE + len(ways) - 1 if ways else 0
@@ -75,7 +79,8 @@ def plan(
         for nic in sorted(facts.nics, key=lambda nic: nic.device)
     )
     rules = (*(inward if len(ways) > 1 else ()), *_rules(facts, ways))
-    routes = [*_routes(interfaces, ways), *static_routes.plan(facts, interfaces, ways)]
+    routes = [*elastic.on_link(facts, ways), *_routes(interfaces, ways), *elastic.to_members(facts, names)]
+    routes += static_routes.plan(facts, interfaces, ways)
     sysctls = _sysctls(interfaces, ways)
     if not with_v6:
         return Links(interfaces, tuple(routes), rules, sysctls)
@@ -100,7 +105,7 @@ def _addresses(nic: Nic, facts: ApplianceFacts) -> tuple[str, ...]:
         seen.setdefault(subnet, item)
     inside = [rule.address for net in facts.networks if net.nic == nic.mac for rule in net.balancers if rule.internal]
     texts |= {f"{address(item, 'The address')}/32": None for item in sorted(inside)}
-    return tuple(texts)
+    return elastic.plain_addresses(tuple(texts), facts) if _public(nic) else tuple(texts)
 
 
 def _rate(nic: Nic, networks: Sequence[Network]) -> int:

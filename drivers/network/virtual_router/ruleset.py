@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
 
-from drivers.network.virtual_router import acl, balancing, bgp, filters, ipsec, ipv6, nat, wireguard
+from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, wireguard
 from drivers.network.virtual_router.config import Uplink
 from drivers.network.virtual_router.filter_config import GatewaySide, GuestSide, Ruleset
 from drivers.network.virtual_router.links import ordered
@@ -42,6 +42,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
     tunneled = ipsec.elements(facts) if facts.tunnels or facts.remote_access else {}
     with_v6, tunnels = ipv6.served(facts), wireguard.sides(facts)
     extra = tunneled | (uncounted := _uncounted(facts)) | filters.routed(facts) | (peers := bgp.elements(facts))
+    extra |= elastic.elements(facts)
     rules = _rules(facts, known, names)
     elements = nat.merged([_addresses(facts, known), _marks(facts, marks), *rules, ipv6.elements(with_v6), extra])
     gateways = _gateways(facts, names)
@@ -119,7 +120,7 @@ def _guest(
     net: Network, nic: Nic, names: Mapping[str, str], facts: ApplianceFacts, marks: Mapping[str, int]
 ) -> GuestSide:
     block = network(net.cidr, f"The CIDR of network {net.id}")
-    leaving = ""
+    leaving, leads = "", net.elastic is not None and net.elastic.way_out
     if "SourceNat" in net.services and not net.routed:
         own = [item for item in ordered(facts.addresses) if item.source_nat and item.network in (net.id, "")]
         leaving = min(own, key=lambda item: item.network != net.id).address if own else ""
@@ -128,7 +129,7 @@ def _guest(
         device=names[net.nic],
         cidr=str(block),
         address=address(nic.address, f"The router's address on network {net.id}"),
-        egress_allow=net.egress_allow,
+        egress_allow=net.egress_allow or leads,
         dhcp="Dhcp" in net.services,
         dns="Dns" in net.services,
         ports=METADATA_PORTS if "UserData" in net.services else (),
@@ -136,6 +137,7 @@ def _guest(
         mark=marks.get(leaving, 0),
         routed=net.routed,
         guarded="Firewall" in net.services,
+        elastic=leads,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from drivers.balancing import Certificate, HealthCheck, LoadBalancer, Member, Stickiness
+from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel, VpnUser
 from drivers.network.virtual_router import VirtualRouter
 from drivers.redundancy import Redundancy
@@ -161,6 +162,23 @@ def two_ranges():
     return replace(
         facts, nics=(*facts.nics, Nic(uid(4, 2), other, uid(5, 1), "Public", "192.0.2.9", 24, "192.0.2.1", 2))
     )
+
+
+SHARED = frozenset({"Dhcp", "Dns", "Lb", "StaticNat", "UserData"})
+
+
+def shared(net, *addresses):
+    """A router with an address of its own on a network whose gateway is the operator's."""
+    facts = appliance(net, addresses or (public(2, SECOND),))
+    outer, inner = facts.nics
+    return replace(facts, nics=(outer._replace(address=""), inner._replace(address="10.1.1.2")))
+
+
+def elastic():
+    """The gateway of a shared network's guests, one of them with a public address."""
+    nat = (StaticNat(uid(1, 2), SECOND, "10.1.1.6"),)
+    pods = Elastic("10.1.1.1", ("10.1.1.0/24", "10.1.2.0/24", "192.0.2.0/25"))
+    return shared(network(services=SHARED - {"Lb"}, static_nats=nat, egress_allow=False, elastic=pods))
 
 
 def two_networks():
@@ -404,6 +422,7 @@ FACTS = {
     "services": services,
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
+    "elastic": elastic,
     "two_networks": two_networks,
     "redundant": redundant,
     "vpc": vpc,
