@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from drivers.balancing import LoadBalancer
+from drivers.config_drive import ConfigDrive
 from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
@@ -207,6 +208,17 @@ class Metadata:
     sources6: tuple[str, ...] = ()
 
 
+class GuestSubnet(NamedTuple):
+    """A subnet of a network whose gateways are somebody else's (Shared), IPv4 or IPv6.
+
+    :param gateway: what guests leave by; ``address`` is the router's own, which serves there.
+    """
+
+    cidr: str
+    gateway: str
+    address: str
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What one guest network wants of one provider.
@@ -220,6 +232,8 @@ class Network:
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
     :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
+    :param subnets: of a Shared network: all of them, ``cidr`` and ``cidr6`` among them. Its router has no gateway's
+        address and forwards nothing; ``gateway`` is the first subnet's. Empty where the router is the gateway.
     :param elastic: on a shared network: its guests have public addresses, or are balanced, without leaving it.
     """
 
@@ -246,6 +260,7 @@ class Network:
     egress6: tuple[Ipv6Rule, ...] = ()
     routed: bool = False
     ingress4: tuple[RoutedRule, ...] = ()
+    subnets: tuple[GuestSubnet, ...] = ()
     elastic: Elastic | None = None
 
 
@@ -328,6 +343,7 @@ class HostFacts:
     :param settings: what the hypervisor driver was told of this host (its details).
     :param filters: one for each guest's port here.
     :param groups: those of the guests here, ``members`` those of every group that a rule of ``groups`` names.
+    :param drives: of the guests here that read about themselves on a drive.
     """
 
     target: str
@@ -339,3 +355,4 @@ class HostFacts:
     filters: tuple[PortFilter, ...] = ()
     groups: tuple[SecurityGroup, ...] = ()
     members: tuple[GroupMembers, ...] = ()
+    drives: tuple[ConfigDrive, ...] = ()

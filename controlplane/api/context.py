@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import Caller, Role
 from controlplane.api.visit import Visit
 from controlplane.db.base import Base, Owned, Row, now
-from controlplane.errors import ApiError, BadParameter
+from controlplane.errors import ApiError, BadParameter, Forbidden
 from controlplane.reconcile.targets import Target
 
 SomeRow = TypeVar("SomeRow", bound=Row)
@@ -36,6 +36,7 @@ class Context:
     :ivar workflow: name of the durable function that goes on with the work, ``arguments`` what it is given.
     :ivar serial: what the workflow must not share with another job at the same time (an object's UUID).
     :ivar instance: the row that the job and its event are about; by default what ``run`` returns, or the row of ``id``.
+    :ivar event: the type of the event, where it is another one than the command's.
     :ivar note: what the event says beyond the command and its object; never a secret.
     :ivar refusal: what the caller is told instead of a result, although what the command wrote stays.
     :ivar visit: the HTTP request, for the commands that begin or end a session.
@@ -49,6 +50,7 @@ class Context:
     arguments: dict[str, Any] = field(default_factory=dict)
     serial: str = ""
     instance: Row | None = None
+    event: str = ""
     note: str = ""
     refusal: ApiError | None = None
     visit: Visit = field(default_factory=Visit)
@@ -75,6 +77,18 @@ class Context:
                 f"Invalid parameter {parameter} value={uuid}: "
                 f"no {entity_name(table)} with this id exists, or it is not yours to use."
             )
+        return row
+
+    def find_own(self, table: type[Row], uuid: str, parameter: str = "id") -> Row:
+        """Return the row as :meth:`find` does, to be changed: so it must be in the caller's realm.
+
+        :raises Forbidden: it is somebody else's, and the caller may only use it.
+        """
+        row = self.find(table, uuid, parameter)
+        if getattr(table, "used_by_others", False):
+            owned = select(table.id).where(table.id == row.id, owned_by(table, self.caller))
+            if self.session.scalar(owned) is None:
+                raise Forbidden(f"Invalid parameter {parameter} value={uuid}: it belongs to somebody else.")
         return row
 
 

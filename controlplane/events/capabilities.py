@@ -14,9 +14,11 @@ from controlplane.api.command import REGISTRY, Command, many, one
 from controlplane.api.context import Context
 from controlplane.api.discovery import entry
 from controlplane.api.envelope import VERSION
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import Uuid, optional
 from controlplane.api.responses import Response
 from controlplane.db.configuration import GLOBAL, SETTINGS, ConfigurationValue
+from controlplane.zone.zones import Zone
 
 
 @dataclass(kw_only=True)
@@ -84,7 +86,7 @@ class CapabilitiesResponse(Response):
     """What the cloud can do, as clients ask before they offer it."""
 
     cloudstackversion: str = VERSION
-    securitygroupsenabled: bool = False
+    securitygroupsenabled: bool
     dynamicrolesenabled: bool = True
     userpublictemplateenabled: bool
     supportELB: str = "false"  # noqa: N815 - CloudStack's own spelling
@@ -126,8 +128,10 @@ def capability_views(ctx: Context, rows: Sequence[None]) -> list[CapabilitiesRes
         return int(values.get(name, default))
 
     limited = flag(throttle.ENABLED.name, default=False)
+    guarded = select(Zone.id).where(Zone.security_groups, Zone.removed.is_(None))
     return [
         CapabilitiesResponse(
+            securitygroupsenabled=ctx.session.scalar(guarded.limit(1)) is not None,
             userpublictemplateenabled=flag("allow.public.user.templates", default=True),
             projectinviterequired=flag("project.invite.required", default=False),
             allowusercreateprojects=flag("allow.user.create.projects", default=True),
@@ -175,7 +179,7 @@ def oauth_views(ctx: Context, rows: Sequence[Any]) -> list[OauthProviderResponse
 
 
 class ListOauthProvider(
-    Command,
+    Paged,
     name="listOauthProvider",
     answer=many("oauthprovider", oauth_views),
     roles=EVERYONE,
@@ -183,15 +187,10 @@ class ListOauthProvider(
 ):
     """List the identity providers that the login page offers; the web UI asks before anybody has logged in."""
 
-    writes = False
-
     id: Uuid | None = optional()
     provider: str | None = optional(description="accepted: there are none to choose from")
     keyword: str | None = optional(description="accepted: there are none to choose from")
-    page: int | None = optional(description="accepted: there are none to choose from")
-    pagesize: int | None = optional(description="accepted: there are none to choose from")
 
-    def run(self, ctx: Context) -> list[Any]:
+    def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
         """Return no provider: none can be registered yet."""
-        del ctx
-        return []
+        return self.page_of(ctx.session, ())
