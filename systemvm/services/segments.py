@@ -34,6 +34,8 @@ VXLAN_OVERHEAD = 50
 
 _VXLAN_PORT = 4789
 _LONGEST_NAME = 15
+SWITCHED = ("vs", "pvlan")
+"""The kinds that Open vSwitch carries always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class Segment:
     uplink: str
     mtu: int
     members: tuple[str, ...] = ()
+    primary: int = 0
+    secondaries: tuple[int, ...] = ()
+    alone: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        """What it is to the virtual switch that carries it: plain VLANs are sent everything."""
+        members = self.members if self.kind in SWITCHED else None
+        return Lane(self.far_end, self.number, members, self.primary, self.secondaries, self.alone)
 
     @property
     def far_end(self) -> str:
@@ -70,7 +81,8 @@ def wanted(bundle: Bundle) -> tuple[Segment, ...]:
     """Return the segments of a bundle."""
     texts = (file.content for file in bundle.files if file.service == Segments.name)
     found = (segment for text in texts for segment in json.loads(text))
-    return tuple(Segment(**(segment | {"members": tuple(segment.get("members", ()))})) for segment in found)
+    lists = ("members", "secondaries")
+    return tuple(Segment(**(one | {name: tuple(one.get(name, ())) for name in lists})) for one in found)
 
 
 def bay(host: HostSettings, bundle: Bundle | None) -> Bay:
@@ -182,8 +194,7 @@ def _switch(place: Place, maker: _Maker) -> list[str]:
     """Have Open vSwitch carry the segments that are its."""
     lanes = {}
     for uplink, segments in maker.switched.items():
-        ours = ((s, s.members if s.kind == "vs" else None) for s in segments)
-        lanes[uplink] = [Lane(segment.far_end, segment.number, members) for segment, members in ours]
+        lanes[uplink] = list(dict.fromkeys(segment.lane for segment in segments))
     return Vswitch(place).ensure(lanes, {link.name: link.index for link in maker.present.values()})
 
 
@@ -289,7 +300,7 @@ class _Maker:
             return device, False
         if device is not None:
             self.ip.link("del", index=device.index)
-        if segment.kind == "vs" or not self._add(segment, spec):
+        if segment.kind in SWITCHED or not self._add(segment, spec):
             peer = {"ifname": segment.far_end, "mtu": segment.mtu}
             self.ip.link("add", ifname=segment.device, kind="veth", mtu=segment.mtu, peer=peer)
             self._carry(segment, uplink)

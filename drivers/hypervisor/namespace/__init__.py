@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 
 from drivers.config_drive import ConfigDrive
 from drivers.hypervisor.namespace.config import (
@@ -25,6 +25,8 @@ from drivers.protocol import Rendered
 from drivers.vocabulary import Guest, HostFacts, Nic, Shell
 from systemvm.bundle import File
 
+Carried = Mapping[str, SegmentConfig]
+"""The segments of a host by their ids."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -40,9 +42,8 @@ class Namespace:
         :raises ValueError: a segment's isolation is not one that such a host has, a NIC is on a segment that is not
             among the facts, or a name would not do as a file's.
         """
-        members = _members(facts)
-        segments = tuple(SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments))
-        carried = {segment.id for segment in segments}
+        segments = _segments(facts)
+        carried = {segment.id: segment for segment in segments}
         shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
         guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
         drives = tuple(_drive(drive) for drive in sorted(facts.drives, key=lambda drive: drive.vm))
@@ -57,6 +58,16 @@ class Namespace:
         return tuple(files), ()
 
 
+def _segments(facts: HostFacts) -> tuple[SegmentConfig, ...]:
+    """Decide on the bridges; those who share a VLAN share its bridge, and so whose frames are let in."""
+    members = _members(facts)
+    found = [SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments)]
+    shared: dict[str, set[str]] = {}
+    for segment in found:
+        shared.setdefault(segment.bridge, set()).update(segment.members)
+    return tuple(replace(segment, members=tuple(sorted(shared[segment.bridge]))) for segment in found)
+
+
 def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
     """Return the MACs that live here by segment; a router among them may speak with one that it shares."""
     found: dict[str, set[str]] = {}
@@ -68,7 +79,7 @@ def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
     return {segment: tuple(sorted(macs)) for segment, macs in found.items()}
 
 
-def _shell(shell: Shell, carried: set[str]) -> ShellConfig:
+def _shell(shell: Shell, carried: Carried) -> ShellConfig:
     _check_name(shell.name)
     ports = _ports(shell.name, shell.nics, carried, shell.target)
     if shell.follows:
@@ -76,7 +87,7 @@ def _shell(shell: Shell, carried: set[str]) -> ShellConfig:
     return ShellConfig(shell.target, shell.name, shell.running, shell.boot, ports, shell.dark, shell.follows)
 
 
-def _guest(guest: Guest, carried: set[str]) -> GuestConfig:
+def _guest(guest: Guest, carried: Carried) -> GuestConfig:
     _check_name(guest.name)
     _check_name(guest.id)
     return GuestConfig(
@@ -101,11 +112,12 @@ def _drive(drive: ConfigDrive) -> DriveConfig:
     return DriveConfig.of(drive)
 
 
-def _ports(owner: str, nics: Iterable[Nic], carried: set[str], shell: str = "") -> tuple[PortConfig, ...]:
-    ports = tuple(PortConfig.of(nic, shell) for nic in sorted(nics, key=lambda nic: nic.device))
-    for port in ports:
-        if port.segment not in carried:
-            raise ValueError(f"NIC {port.mac} of {owner} is on segment {port.segment}, which is not among the facts.")
+def _ports(owner: str, nics: Iterable[Nic], carried: Carried, shell: str = "") -> tuple[PortConfig, ...]:
+    nics = sorted(nics, key=lambda nic: nic.device)
+    for nic in nics:
+        if nic.segment not in carried:
+            raise ValueError(f"NIC {nic.mac} of {owner} is on segment {nic.segment}, which is not among the facts.")
+    ports = tuple(PortConfig.of(nic, shell, isolated=carried[nic.segment].alone) for nic in nics)
     if len({port.device for port in ports}) < len(ports):
         raise ValueError(f"Two NICs of {owner} have the same device number; each needs its own.")
     return ports
