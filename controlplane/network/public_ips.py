@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import cache
 from ipaddress import IPv4Network
-from typing import cast
 
 from sqlalchemy import (
     ColumnElement,
     ForeignKey,
     Index,
     String,
-    Table,
     UniqueConstraint,
-    Update,
-    bindparam,
     or_,
     select,
-    update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
@@ -30,18 +24,21 @@ from controlplane.db.configuration import define
 from controlplane.errors import BadParameter, NoAddress
 from controlplane.identity.accounts import Account
 from controlplane.identity.limits import give_back, take
-from controlplane.network import claims
+from controlplane.network import claims, quarantine
 from controlplane.network.networks import Network, Whole
 from controlplane.network.nics import Nic
+from controlplane.network.quarantine import closed_to
 from controlplane.network.rules import remove_tags
 from controlplane.network.vpcs import Vpc
 from controlplane.network.ways import Way, leads
-from controlplane.reconcile.sweep import duty
-from controlplane.reconcile.targets import Target, on_settled
+from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
 from drivers import vocabulary
 
 FREE, ALLOCATED, RESERVED, RELEASING = "Free", "Allocated", "Reserved", "Releasing"
+ALLOCATING = "Allocating"
+HELD = (ALLOCATED, ALLOCATING)
+"""The states of an address that a network or a VPC has."""
 USE_COMMON = define(
     "use.system.public.ips",
     True,
@@ -57,6 +54,7 @@ class VlanRange(Created, Row):
     :ivar account_id: the account it is dedicated to, ``domain_id`` the domain.
     :ivar gateway: IPv4, as the three after it; all are empty in a range of IPv6 alone.
     :ivar cidr6: IPv6: routers get public addresses of it, from ``start_ip6`` to ``end_ip6`` where these are given.
+    :ivar portable_range_id: it is what a portable range is in this zone; such a row is nobody's to see or change.
     """
 
     __tablename__ = "vlan_ranges"
@@ -77,22 +75,33 @@ class VlanRange(Created, Row):
     account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id"))
     domain_id: Mapped[int | None] = mapped_column(ForeignKey("domains.id"))
     for_system_vms: Mapped[bool] = mapped_column(default=False)
+    portable_range_id: Mapped[int | None] = mapped_column(ForeignKey("portable_ranges.id"), index=True)
     zone: Mapped[Zone] = relationship()
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """All but what portable ranges are in a zone."""
+        del caller
+        return cls.portable_range_id.is_(None)
 
 
 class PublicIp(Row):
     """One public address of a range.
 
     :ivar state: ``Free``, ``Reserved`` for an account, ``Allocated``, or ``Releasing``: nobody's any more, while the
-        router that had it may still answer for it.
+        router that had it may still answer for it; likewise ``Allocating``, when it moves to another network.
     :ivar account_id: who has it; None while it is free.
     :ivar vpc_id: the VPC that uses it; its ``network_id`` is then the tier that static NAT takes it for, if any.
     :ivar nic_address: with ``static_nat``: the guest's address that it stands for, on ``nic_id``.
+    :ivar portable_range_id: the portable range that it is of; its zone and ``range_id`` are where it is at present.
+    :ivar left_network_id: while it is ``Allocating``: the network whose router may still answer for it, or
+        ``left_vpc_id`` the VPC.
     """
 
     __tablename__ = "public_ips"
     __table_args__ = (
         UniqueConstraint("zone_id", "address", "vlan"),
+        UniqueConstraint("portable_range_id", "number"),
         Index("ix_public_ips_free", "range_id", "state", "number"),
     )
 
@@ -114,8 +123,11 @@ class PublicIp(Row):
     vm_id: Mapped[int | None] = mapped_column(ForeignKey("virtual_machines.id"), index=True)
     nic_id: Mapped[int | None] = mapped_column(ForeignKey("nics.id"))
     nic_address: Mapped[str | None] = mapped_column(String(40))
+    portable_range_id: Mapped[int | None] = mapped_column(ForeignKey("portable_ranges.id"))
+    left_network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"))
+    left_vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"))
     range: Mapped[VlanRange] = relationship()
-    network: Mapped[Network | None] = relationship()
+    network: Mapped[Network | None] = relationship(foreign_keys=[network_id])
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
@@ -126,13 +138,20 @@ class PublicIp(Row):
             & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
         )
         open_to_them = select(VlanRange.id).where(_for_tenants(), theirs)
-        return or_(owned_by(cls, caller), (cls.state == FREE) & cls.range_id.in_(open_to_them))
+        free = (cls.state == FREE) & cls.range_id.in_(open_to_them) & ~closed_to(cls.id, caller.account_id)
+        return or_(owned_by(cls, caller), free)
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the VPC or network that uses it."""
         if self.vpc_id is not None:
             return session.get_one(Vpc, self.vpc_id).targets(session)
         return session.get_one(Network, self.network_id).targets(session) if self.network_id else []
+
+
+def answered_by(whole: Whole) -> ColumnElement[bool]:
+    """Return the condition for the addresses that routers of a VPC or network have, are to have or still have."""
+    left = PublicIp.left_vpc_id if isinstance(whole, Vpc) else PublicIp.left_network_id
+    return (used_by(whole) & PublicIp.state.in_((*HELD, RELEASING))) | (left == whole.id)
 
 
 def used_by(whole: Whole) -> ColumnElement[bool]:
@@ -182,8 +201,17 @@ def acquire(
         if own is not None:
             return own
     ip = chosen(session, whole.zone, owner, address) if address else _lowest(session, whole.zone, owner)
+    return give(session, ip, whole, owner, source_nat=source_nat)
+
+
+def give(session: Session, ip: PublicIp, whole: Whole, owner: Account, *, source_nat: bool = False) -> PublicIp:
+    """Give a VPC, or a network that stands alone, this address, which is free or reserved for the owner.
+
+    :raises LimitReached: the owner may have no more.
+    """
     if ip.state == FREE:
         take(session, owner.id, "public_ip")
+    quarantine.end(session, ip, owner)
     ip.state, ip.account_id, ip.domain_id, ip.allocated = ALLOCATED, owner.id, owner.domain_id, now()
     ip.network_id, ip.vpc_id = (None, whole.id) if isinstance(whole, Vpc) else (whole.id, None)
     ip.source_nat = source_nat
@@ -193,7 +221,8 @@ def acquire(
 
 def _for_tenants() -> ColumnElement[bool]:
     """Return the condition for ranges of public addresses that accounts get addresses of."""
-    return VlanRange.network_id.is_(None) & VlanRange.pod_id.is_(None) & VlanRange.for_system_vms.is_(False)
+    common = VlanRange.network_id.is_(None) & VlanRange.pod_id.is_(None) & VlanRange.for_system_vms.is_(False)
+    return common & VlanRange.portable_range_id.is_(None)
 
 
 def open_ranges(session: Session, zone: Zone, owner: Account) -> list[list[int]]:
@@ -218,6 +247,7 @@ def _lowest(session: Session, zone: Zone, owner: Account) -> PublicIp:
     groups = open_ranges(session, zone, owner)
     for group in groups:
         free = select(PublicIp).where(PublicIp.range_id.in_(group), PublicIp.state == FREE)
+        free = free.where(~closed_to(PublicIp.id, owner.id))
         # two who ask at the same moment each lock another row; SQLite has one writer, and no need for it
         ip = session.scalar(free.order_by(PublicIp.number).limit(1).with_for_update(skip_locked=True))
         if ip is not None:
@@ -243,6 +273,7 @@ def chosen(session: Session, zone: Zone, owner: Account, address: str) -> Public
             f"zone {zone.name} that is open to account {owner.name}."
         )
     if ip.state == FREE or (ip.state == RESERVED and ip.account_id == owner.id):
+        quarantine.refuse_quarantined(session, ip, owner)
         return ip
     raise BadParameter(f"Invalid parameter ipaddress value={address}: it is {ip.state.lower()}; choose a free one.")
 
@@ -250,14 +281,18 @@ def chosen(session: Session, zone: Zone, owner: Account, address: str) -> Public
 def release(session: Session, ip: PublicIp) -> None:
     """Take an address from its network, with every rule on it.
 
-    Nobody gets it as long as a router may still answer for it: see :func:`free_released`.
+    Nobody gets it as long as a router may still answer for it: see :mod:`controlplane.network.letting_go`.
     """
     for clear in _address_clearers:
         clear(session, ip)
     claims.clear(session, ip.id)
     if ip.account_id is not None:
         give_back(session, ip.account_id, "public_ip")
+        if ip.state != RESERVED:
+            quarantine.begin(session, ip, ip.account_id)
     remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
+    if ip.state == ALLOCATING:  # its new network never had it
+        ip.network_id, ip.vpc_id, ip.left_network_id, ip.left_vpc_id = ip.left_network_id, ip.left_vpc_id, None, None
     ip.state = RELEASING if ip.targets(session) else FREE
     if ip.state == FREE:
         ip.network_id = ip.vpc_id = None
@@ -284,42 +319,8 @@ def forget_network(session: Session, network: Network) -> None:
 
 def release_all(session: Session, whole: Whole) -> None:
     """Give back every public address of what goes, the source NAT one too."""
-    for ip in session.scalars(select(PublicIp).where(used_by(whole), PublicIp.state == ALLOCATED)):
+    for ip in session.scalars(select(PublicIp).where(used_by(whole), PublicIp.state.in_(HELD))):
         release(session, ip)
-
-
-@on_settled("router")
-def free_released(session: Session, target: Target) -> None:
-    """Free the addresses that a router has let go of, once it stands at its newest state."""
-    session.flush()
-    session.execute(_let_go(), {"target": target.id})
-
-
-@cache
-def _let_go() -> Update:
-    """Return the statement that frees what a ``target`` has let go of: it is run with every outcome of a router."""
-    from controlplane.network.routers import Router
-
-    ips = cast("Table", PublicIp.__table__)
-    routers = Router.target_id == bindparam("target"), Router.dark.is_(False)
-    of_network = ips.c.network_id.in_(select(Router.network_id).where(*routers))
-    of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(*routers))
-    freed = update(ips).where(ips.c.state == RELEASING, of_network | of_vpc)
-    return freed.values(state=FREE, network_id=None, vpc_id=None)
-
-
-@duty(30)
-def free_stranded(session: Session) -> None:
-    """Free the released addresses whose router is gone without having said so."""
-    from controlplane.network.routers import Router
-
-    there = Router.target_id.is_not(None)
-    networks = select(Router.network_id).where(there, Router.network_id.is_not(None))
-    vpcs = select(Router.vpc_id).where(there, Router.vpc_id.is_not(None))
-    alone = PublicIp.vpc_id.is_(None) & PublicIp.network_id.not_in(networks)
-    of_vpc = PublicIp.vpc_id.is_not(None) & PublicIp.vpc_id.not_in(vpcs)
-    stranded = update(PublicIp).where(PublicIp.state == RELEASING, alone | of_vpc)
-    session.execute(stranded.values(state=FREE, network_id=None, vpc_id=None))
 
 
 def forget_nic(session: Session, nic: Nic) -> list[Target]:
