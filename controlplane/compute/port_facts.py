@@ -10,12 +10,10 @@ from sqlalchemy.orm import Session
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
+from controlplane.offering import port_policies
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.zone.hosts import Host
 from drivers.security import PortFilter
-
-FORGED = "forgedTransmits"
-"""The detail of a network offering that lets guests send with any address, as CloudStack calls it."""
 
 
 def port_filters(session: Session, host: Host) -> tuple[PortFilter, ...]:
@@ -87,4 +85,8 @@ def _forging(session: Session, offerings: set[int]) -> set[int]:
     details = session.execute(
         select(NetworkOffering.id, NetworkOffering.details).where(NetworkOffering.id.in_(offerings))
     )
-    return {number for number, values in details if values.get(FORGED, "").lower() == "true"}
+    return {
+        number
+        for number, values in details
+        if port_policies.allows(values, port_policies.FORGED, port_policies.MAC_CHANGES)
+    }

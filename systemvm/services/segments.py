@@ -34,6 +34,8 @@ VXLAN_OVERHEAD = 50
 
 _VXLAN_PORT = 4789
 _LONGEST_NAME = 15
+_AGEING = 30_000
+"""How long a bridge remembers where a MAC is unless told otherwise: in hundredths of a second."""
 SWITCHED = ("vs", "pvlan")
 """The kinds that Open vSwitch carries always."""
 
@@ -54,6 +56,7 @@ class Segment:
     primary: int = 0
     secondaries: tuple[int, ...] = ()
     alone: bool = False
+    hub: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -228,6 +231,8 @@ class _Maker:
     def ensure(self, segment: Segment) -> list[str]:
         uplink = self._uplink(segment)
         if segment.kind == "untagged" and uplink.kind == "bridge":
+            if segment.hub:
+                raise RuntimeError(f"{uplink.name} is the operator's own bridge, and is not made to flood all frames")
             return []
         if segment.kind == "untagged":
             self._refuse_addressed(uplink)
@@ -235,7 +240,7 @@ class _Maker:
             raise RuntimeError("the agent was given no tunnel address")
         done = []
         bridge = self.present.get(segment.bridge)
-        if bridge is None or bridge.mtu != segment.mtu or not bridge.up:
+        if bridge is None or (bridge.mtu, bridge.hub, bridge.up) != (segment.mtu, segment.hub, True):
             bridge = self._bridge(segment, bridge, uplink)
             done.append(f"made the bridge {segment.bridge}")
         if segment.kind == "untagged":
@@ -274,6 +279,10 @@ class _Maker:
             self.ip.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu, br_mcast_snooping=0)
             links.silence(self.host.namespace, segment.bridge)
         number = links.index(self.ip, segment.bridge)
+        if (
+            bridge is not None and bridge.hub
+        ) != segment.hub:  # one that forgets at once floods (bridge(8), ageing_time)
+            self.ip.link("set", index=number, kind="bridge", br_ageing_time=0 if segment.hub else _AGEING)
         held = uplink.name if segment.kind == "untagged" else ""
         self.ip.link("set", index=number, mtu=segment.mtu, state="up", ifalias=f"{self.mark}{held}")
         return self._read(segment.bridge)

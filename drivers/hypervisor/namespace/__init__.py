@@ -59,13 +59,16 @@ class Namespace:
 
 
 def _segments(facts: HostFacts) -> tuple[SegmentConfig, ...]:
-    """Decide on the bridges; those who share a VLAN share its bridge, and so whose frames are let in."""
+    """Decide on the bridges; networks that share a VLAN share its bridge, and what the bridge does."""
     members = _members(facts)
     found = [SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments)]
     shared: dict[str, set[str]] = {}
     for segment in found:
         shared.setdefault(segment.bridge, set()).update(segment.members)
-    return tuple(replace(segment, members=tuple(sorted(shared[segment.bridge]))) for segment in found)
+    hubs = {segment.bridge for segment in found if segment.hub}
+    return tuple(
+        replace(segment, members=tuple(sorted(shared[segment.bridge])), hub=segment.bridge in hubs) for segment in found
+    )
 
 
 def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:

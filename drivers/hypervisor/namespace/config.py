@@ -53,6 +53,7 @@ class SegmentConfig:
     :param primary: of a ``pvlan`` segment: its primary VLAN, which is ``number`` where it is promiscuous.
     :param secondaries: of a promiscuous one: the VLANs below the primary one.
     :param alone: of an isolated one: its guests do not hear each other.
+    :param hub: the bridge sends every frame to every port.
     """
 
     id: str
@@ -67,6 +68,7 @@ class SegmentConfig:
     primary: int = 0
     secondaries: tuple[int, ...] = ()
     alone: bool = False
+    hub: bool = False
 
     @classmethod
     def of(cls, segment: Segment, members: tuple[str, ...] = ()) -> SegmentConfig:
@@ -76,10 +78,10 @@ class SegmentConfig:
         :raises ValueError: this host cannot carry such a segment.
         """
         kind, number = _isolation(segment)
-        private: dict[str, Any] = {}
+        more: dict[str, Any] = {"hub": segment.hub}
         if kind == PVLAN:
             primary, role, number = private_vlan(segment)
-            private = {"primary": primary, "secondaries": segment.secondaries, "alone": role == ISOLATED}
+            more |= {"primary": primary, "secondaries": segment.secondaries, "alone": role == ISOLATED}
         # Untagged and 802.1Q segments of two uplinks are two broadcast domains; a VNI is one throughout the zone.
         mark = _short(f"{segment.traffic} {segment.label}", 2)
         bridge, device = {
@@ -90,7 +92,7 @@ class SegmentConfig:
             UNTAGGED: (f"brun-{mark}", ""),
         }[kind]
         named = segment.id, kind, number, bridge, device, segment.traffic, segment.label, segment.mtu
-        return cls(*named, members=members if kind in (VSWITCH, PVLAN) else (), **private)
+        return cls(*named, members=members if kind in (VSWITCH, PVLAN) else (), **more)
 
 
 def _isolation(segment: Segment) -> tuple[str, int]:
