@@ -42,6 +42,11 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
+        if not router_providers(self.id):
+            raise BadParameter(
+                f"Invalid parameter id value={self.id.uuid}: network {self.id.name} has no router that could be "
+                f"restarted: its offering {self.id.offering.name} has no service of one."
+            )
         if self.makeredundant and (self.id.vpc_id is not None or "SourceNat" not in services_of(self.id)):
             raise BadParameter(
                 f"Invalid parameter makeredundant value=true: network {self.id.name} has no router of its own with "

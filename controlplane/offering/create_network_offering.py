@@ -166,6 +166,8 @@ class CreateNetworkOffering(
             raise BadParameter(
                 "Invalid parameter specifyipranges value=true: an Isolated network with SourceNat has none."
             )
+        if kind == "L2" and self.specifyipranges:
+            raise BadParameter("Invalid parameter specifyipranges value=true: an L2 network has no addresses to give.")
         if kind == "Shared" and self.ispersistent:
             raise BadParameter("Invalid parameter ispersistent value=true: Shared networks always are there.")
         if self.egressdefaultpolicy and kind != "Isolated":

@@ -57,6 +57,7 @@ class Segment:
     secondaries: tuple[int, ...] = ()
     alone: bool = False
     hub: bool = False
+    zone: int = 0
 
     @property
     def lane(self) -> Lane:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from drivers.config_drive import ConfigDrive
+from drivers.hypervisor.namespace import filters
 from drivers.hypervisor.namespace.config import (
     APPLIANCES,
     DriveConfig,
@@ -23,7 +28,7 @@ from drivers.hypervisor.namespace.config import (
 )
 from drivers.protocol import Rendered
 from drivers.vocabulary import Guest, HostFacts, Nic, Shell
-from systemvm.bundle import File
+from systemvm.bundle import Elements, File
 
 Carried = Mapping[str, SegmentConfig]
 """The segments of a host by their ids."""
@@ -47,28 +52,43 @@ class Namespace:
         shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
         guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
         drives = tuple(_drive(drive) for drive in sorted(facts.drives, key=lambda drive: drive.vm))
-        return HostConfig(segments, shells, guests, drives)
+        return HostConfig(segments, shells, guests, filters.plan(facts, segments), drives)
 
     def render(self, config: HostConfig) -> Rendered:
-        """Write one JSON file per shell, guest and drive, and one of all segments."""
+        """Write one JSON file per shell, guest and drive, one of all segments, and the packet filter's skeleton."""
         files = [File("segments.json", _json([asdict(segment) for segment in config.segments]), "segments")]
+        files += [File("nftables.nft", _filter().render(part=config.filters), "nft")]
+        if config.filters.refused:
+            files += [File("refused.json", _json(config.filters.refused), "nft")]
         files += [File(f"shells/{shell.name}.json", _json(asdict(shell)), "shells") for shell in config.shells]
         files += [File(f"guests/{guest.id}.json", _json(asdict(guest)), "guests") for guest in config.guests]
         files += [File(f"drives/{d.vm}.json", _json(asdict(d)), "drives", secret=True) for d in config.drives]
-        return tuple(files), ()
+        return tuple(files), tuple(Elements(name, items) for name, items in sorted(config.filters.elements.items()))
+
+
+@cache
+def _filter() -> Template:
+    loader = PackageLoader("templates", "host")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - no web page; what goes in was checked
+    return environment.get_template("nftables.nft.j2")
 
 
 def _segments(facts: HostFacts) -> tuple[SegmentConfig, ...]:
     """Decide on the bridges; networks that share a VLAN share its bridge, and what the bridge does."""
-    members = _members(facts)
+    members, zones = _members(facts), filters.zones(facts.filters)
     found = [SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments)]
-    shared: dict[str, set[str]] = {}
+    sharing: dict[str, list[SegmentConfig]] = {}
     for segment in found:
-        shared.setdefault(segment.bridge, set()).update(segment.members)
-    hubs = {segment.bridge for segment in found if segment.hub}
-    return tuple(
-        replace(segment, members=tuple(sorted(shared[segment.bridge])), hub=segment.bridge in hubs) for segment in found
-    )
+        sharing.setdefault(segment.bridge, []).append(segment)
+    return tuple(replace(segment, **_of_bridge(sharing[segment.bridge], zones)) for segment in found)
+
+
+def _of_bridge(segments: Sequence[SegmentConfig], zones: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "members": tuple(sorted({mac for segment in segments for mac in segment.members})),
+        "hub": any(segment.hub for segment in segments),
+        "zone": max(zones.get(segment.id, 0) for segment in segments),
+    }
 
 
 def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
