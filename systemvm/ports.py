@@ -1,7 +1,8 @@
 """Ports: virtual cables (veth) from a host's bridges into the namespaces of guests and appliances.
 
 What must stay true: only the difference is touched, so the other cables of a running guest never blink; the host's end
-has a name that follows from the NIC's UUID, so filters can be written before the port is there.
+has a name that follows from the NIC's UUID, so filters can be written before the port is there; an isolated one is up
+only once it is isolated (bridge(8)).
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class Port:
     segment: str
     mtu: int
     rate: int
+    isolated: bool = False
+
+    @property
+    def limits(self) -> str:
+        """What else the cable was made with, as its alias says at its end."""
+        return f"{self.rate}{'i' if self.isolated else ''}"
 
     @property
     def shaper(self) -> str:
@@ -100,7 +107,7 @@ class Bay:
         return links.mark(self.prefix, "port") + f"{space} {port.device} {port.mac} "
 
     def _alias(self, space: str, port: Port) -> str:
-        return f"{self._cable(space, port)}{port.mtu} {port.rate}"
+        return f"{self._cable(space, port)}{port.mtu} {port.limits}"
 
     def _is_right(self, space: str, port: Port, dark: bool) -> bool:
         link = self.present.get(port.port)
@@ -121,8 +128,11 @@ class Bay:
             return f"plugged {port.device} ({port.mac}) into {space}"
         if link.mtu != port.mtu:
             _resize(ip, space, link.index, port.mtu)
-        if link.alias.split()[-1] != str(port.rate):
+        if link.alias.split()[-1] != port.limits:
             _limit(ip, link.index, port)
+        if master and port.isolated:
+            ip.link("set", index=link.index, master=master, state="down")
+            ip.brport("set", index=link.index, isolated=1)
         ip.link("set", index=link.index, master=master, state="up", ifalias=self._alias(space, port))
         self.present[port.port] = links.read(ip, port.port)[port.port]
         where = "nothing" if dark else bridge.name
@@ -136,6 +146,8 @@ class Bay:
         number = links.index(ip, port.port)
         if port.rate:
             _limit(ip, number, port)
+        if master and port.isolated:
+            ip.brport("set", index=number, isolated=1)
         ip.link("set", index=number, state="up", ifalias=self._alias(space, port))
         self.present[port.port] = links.read(ip, port.port)[port.port]
 
