@@ -109,12 +109,17 @@ def allocate(
     if network.cidr:
         nic.address = take_address(session, network, address, nic)
     elif address:
-        raise BadParameter(f"Invalid parameter ipaddress value={address}: network {network.name} has no IPv4.")
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
     if network.cidr6:
         nic.address6 = take_address6(session, network, nic, address6)
     elif address6:
-        raise BadParameter(f"Invalid parameter ip6address value={address6}: network {network.name} has no IPv6.")
+        raise BadParameter(f"Invalid parameter ip6address value={address6}: {_without(network, 'IPv6')}")
     return nic
+
+
+def _without(network: Network, family: str) -> str:
+    own = "it is L2, and its guests choose their own" if network.guest_type == "L2" else f"it has no {family}"
+    return f"network {network.name} gives no {family} addresses: {own}; leave it out."
 
 
 def plug_server(session: Session, network: Network, router: Router, device: int) -> Nic:
@@ -138,6 +143,8 @@ def take_address(session: Session, network: Network, address: str, nic: Nic) -> 
     """
     from controlplane.network.guest_ranges import SHARED, lowest_free, ranges_of, spans, taken_of
 
+    if not network.cidr:
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
     taken = taken_of(session, network)
     within = spans(network, ranges_of(session, network) if network.guest_type == SHARED else ())
     chosen = address or lowest_free(network, within, taken)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
+from controlplane.compute.holding_hosts import hosts_of_guests
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
@@ -17,7 +18,7 @@ from controlplane.identity.ownership import account_named
 from controlplane.network.guest_range_changes import change_range, remove_range
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, VlanRange
-from controlplane.network.shared_networks import Addresses, add_range, machines_on
+from controlplane.network.shared_networks import Addresses, add_range
 from controlplane.network.vlan_ranges import (
     UNTAGGED,
     Span,
@@ -72,7 +73,8 @@ class CreateVlanIpRange(
             self._owner(ctx, zone)
             self._vlan(network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
-            ctx.touch(network, *machines_on(ctx.session, network))
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
             return row
         physical = self._physical(ctx, zone)
         account, domain = self._owner(ctx, zone)
@@ -174,7 +176,8 @@ class UpdateVlanIpRange(
             if self.forsystemvms:
                 raise BadParameter("Invalid parameter forsystemvms value=true: it is a guest network's range.")
             network = change_range(ctx.session, row, self)
-            ctx.touch(network, *machines_on(ctx.session, network))
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
             return row
         used = used_of(ctx.session, row)
         self._change6(ctx)
@@ -246,7 +249,9 @@ class DeleteVlanIpRange(
 
         row, ctx.instance = self.id, self.id
         if row.network_id is not None:
-            ctx.touch(remove_range(ctx.session, row))
+            network = remove_range(ctx.session, row)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
             return
         used = used_of(ctx.session, row)
         if used:
