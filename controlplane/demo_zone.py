@@ -17,7 +17,7 @@ ZONE, VPC, TEMPLATE = "zone-1", "example", "busybox"
 CIDR = "10.1.0.0/16"
 TIERS = {"web": ("10.1.1", ("web-1", "web-2")), "db": ("10.1.2", ("db-1",))}
 """The example's tiers: the beginning of their addresses, and their guests."""
-PROVIDERS = ("VirtualRouter", "VpcVirtualRouter", "InternalLbVm")
+PROVIDERS = ("VirtualRouter", "VpcVirtualRouter", "InternalLbVm", "ConfigDrive")
 GATEWAY6, PUBLIC6, PREFIX6 = "2001:db8:ffff::1", "2001:db8:ffff::/64", "2001:db8:1000::/48"
 VNIS, PUBLIC_START, PUBLIC_END = "5001-5999", "203.0.113.10", "203.0.113.250"
 NOW = {"fetch_result": True}

@@ -13,6 +13,7 @@ NETWORK_PROVIDERS = {
     "VirtualRouter": "drivers.network.virtual_router:VirtualRouter",
     "VpcVirtualRouter": "drivers.network.virtual_router:VpcVirtualRouter",
     "InternalLbVm": "drivers.network.virtual_router:InternalLbVm",
+    "ConfigDrive": "drivers.network.config_drive:ConfigDrive",
     "Ovs": "drivers.network.openvswitch:Ovs",
     "SecurityGroupProvider": "drivers.network.security_groups:SecurityGroupProvider",
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from drivers.balancing import LoadBalancer
+from drivers.config_drive import ConfigDrive
 from drivers.elastic import Elastic
 from drivers.ipsec import RemoteAccess, Tunnel
 from drivers.redundancy import Redundancy
@@ -328,6 +329,7 @@ class HostFacts:
     :param settings: what the hypervisor driver was told of this host (its details).
     :param filters: one for each guest's port here.
     :param groups: those of the guests here, ``members`` those of every group that a rule of ``groups`` names.
+    :param drives: of the guests here that read about themselves on a drive.
     """
 
     target: str
@@ -339,3 +341,4 @@ class HostFacts:
     filters: tuple[PortFilter, ...] = ()
     groups: tuple[SecurityGroup, ...] = ()
     members: tuple[GroupMembers, ...] = ()
+    drives: tuple[ConfigDrive, ...] = ()

@@ -23,6 +23,9 @@ from systemvm.cgroup import Limits
 GRACE = 5.0
 """Seconds that a guest has to shut down by itself before it is killed."""
 
+DRIVE = "drive"
+"""The folder, beside the guest's own files, that it finds read-only at ``/run/config-2``; it may be empty."""
+
 _STARTED = 19  # of the fields after the command's name in /proc/PID/stat: when it started, in clock ticks since boot
 _LONGEST_START = 30.0
 
@@ -96,9 +99,9 @@ class Container:
 
         :raises RuntimeError: it did not start; the sentence says why.
         """
-        folders = {name: self.folder / name for name in ("upper", "work", "root")}
+        folders = {name: self.folder / name for name in ("upper", "work", "root", DRIVE)}
         for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder.name == DRIVE else 0o777)
         order = {name: str(folder) for name, folder in folders.items()} | {
             "lower": record.root,
             "netns": f"{netns.FOLDER}/{record.space}",

@@ -25,10 +25,18 @@ def command(where: str, argv: Sequence[str], *, prefix: str, states: Iterable[Pa
     if where != "internet" and not (kind in ("router", "host") and name):
         raise LookupError(f"{where!r} is no place: write vm/NAME, router/NAME, host/NAME or internet.")
     space = prefix + (name or kind)
+    if kind == "router":
+        space = _newest(space)
     if not netns.exists(space):
         there = ", ".join(found.removeprefix(prefix) for found in netns.names(prefix)) or "none"
         raise LookupError(f"There is no {where} on this machine. Its namespaces are: {there}.")
     return ["ip", "netns", "exec", space, *argv]
+
+
+def _newest(space: str) -> str:
+    """Return the shell that a router has now: one that was rebooted has a number behind its name."""
+    again = [found for found in netns.names(f"{space}-") if found.removeprefix(f"{space}-").isdigit()]
+    return max(again, key=lambda found: int(found.rpartition("-")[2]), default=space)
 
 
 def _guest(name: str, states: Iterable[Path]) -> Record:

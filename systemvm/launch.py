@@ -23,6 +23,10 @@ _NEW_NS, _NEW_CGROUP, _NEW_UTS, _NEW_IPC, _NEW_PID, _NEW_NET = (
 )
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _DETACH = 2
+_HERE = -100  # AT_FDCWD
+_OPEN_TREE, _MOVE_MOUNT = 428, 429  # by the same numbers on every machine
+_CLONE_CLOEXEC, _EMPTY_PATH = 1 | 0o2000000, 4
+_DRIVE = "/run/config-2"
 _CHARACTER_DEVICE = 0o020000
 _SIGPIPE, _SIGXFSZ = 13, 25
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
@@ -79,9 +83,23 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
 
 
+def _take_drive(folder: str) -> int:
+    """Return a mount of the guest's drive that is nowhere yet: it outlives the machine's root (open_tree(2))."""
+    number = _libc.syscall(_OPEN_TREE, _HERE, folder.encode(), _CLONE_CLOEXEC)
+    _call("opening the drive", number < 0)
+    return int(number)
+
+
+def _put_drive(drive: int) -> None:
+    """Mount the drive where nothing of the guest's own files can be in the way, and nothing of it is left there."""
+    os.mkdir(_DRIVE)
+    _call("mounting the drive", _libc.syscall(_MOVE_MOUNT, drive, b"", _HERE, _DRIVE.encode(), _EMPTY_PATH))
+    os.close(drive)
+    _mount("", _DRIVE, "", _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV | _NOEXEC)
+
+
 def _enter_root(order: dict[str, str]) -> None:
     """Put the template's root under the guest's own files and make that the root; nothing of the machine stays."""
-    _mount("", "/", "", _REC | _PRIVATE)
     layers = {"lowerdir": order["lower"], "upperdir": order["upper"], "workdir": order["work"]}
     options = ",".join(f"{name}={_escape(path)}" for name, path in layers.items())
     _mount("overlay", order["root"], "overlay", 0, options)
@@ -139,8 +157,11 @@ def _become_init(order: dict[str, str]) -> None:
     os.setsid()
     console = os.open(order["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY)
+    _mount("", "/", "", _REC | _PRIVATE)
+    drive = _take_drive(order["drive"])
     _enter_root(order)
     _fill_root()
+    _put_drive(drive)
     name = order["hostname"].encode()
     _call("setting the host name", _libc.sethostname(name, len(name)))
     init = next((path for path in _INITS if os.access(path, os.X_OK)), None)

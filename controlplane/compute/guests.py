@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from controlplane.compute.take_down import stopped
@@ -97,6 +97,14 @@ def _options(chosen: dict[str, str]) -> tuple[tuple[int, str], ...]:
 
 def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
     """Return what each guest may read about itself on the network, by address."""
+    return described(session, network, _ADDRESSED)
+
+
+def described(session: Session, network: Network, *which: ColumnElement[bool]) -> tuple[Metadata, ...]:
+    """Return what guests on the network are told about themselves, whoever tells them.
+
+    :param which: those of the NICs and machines that are meant.
+    """
     rows = session.execute(
         select(
             VirtualMachine.id,
@@ -116,8 +124,8 @@ def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
         .join(ServiceOffering, VirtualMachine.offering_id == ServiceOffering.id)
         .outerjoin(Host, VirtualMachine.host_id == Host.id)
         .outerjoin(Cluster, Host.cluster_id == Cluster.id)
-        .where(Nic.network_id == network.id, _ADDRESSED, *_THERE)
-        .order_by(Nic.address, Nic.address6)
+        .where(Nic.network_id == network.id, *which, *_THERE)
+        .order_by(Nic.address, Nic.address6, VirtualMachine.uuid)
     ).all()
     keys = _keys(session, network)
     public, source_nat = _public_addresses(session, network)

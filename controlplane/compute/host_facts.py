@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from controlplane.compute.drive_facts import drive_facts
 from controlplane.compute.guests import guest_facts, see_guests
 from controlplane.compute.port_facts import port_filters
 from controlplane.network.segments import segment_facts
@@ -30,6 +31,7 @@ def host_facts(session: Session, target: Target) -> HostFacts:
         shells=shell_facts(session, host),
         settings=tuple(sorted(host.details.items())),
         filters=port_filters(session, host),
+        drives=drive_facts(session, host),
     )
 
 

@@ -37,6 +37,7 @@ def give_password(session: Session, vm: VirtualMachine, wanted: str | None) -> N
     """Give the guest a new password, the wanted one or a random one, to be fetched by it and told to the caller."""
     made = wanted or "".join(secrets.choice(_ALPHABET) for _ in range(LENGTH.number(session)))
     vm.password = vm.told_password = made
+    vm.password_boot = vm.boot
     details = {name: value for name, value in vm.details.items() if name != ENCRYPTED}
     for pair in vm.keypairs:
         sealed = encrypted(made, pair.public_key)

@@ -11,8 +11,8 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import Uuid, optional, required
 from controlplane.api.responses import Response
 from controlplane.compute import ssh_keypairs
+from controlplane.compute.config_drives import tell
 from controlplane.compute.machine_views import machine_views, told_views
-from controlplane.compute.outcomes import networks_of
 from controlplane.compute.passwords import ENCRYPTED, check_password, give_password
 from controlplane.compute.update import give_user_data
 from controlplane.compute.virtual_machines import UserData, VirtualMachine
@@ -42,20 +42,20 @@ class MachineUserDataResponse(Response):
 class ResetPasswordForVirtualMachine(Command, name="resetPasswordForVirtualMachine",
                                      answer=one("virtualmachine", told_views), job=True, roles=EVERYONE,
                                      instance="VirtualMachine", event="VM.RESETPASSWORD"):  # fmt: skip
-    """Make a new password, which the guest fetches when it starts next; the answer tells it once."""
+    """Make a new password, which the guest is told when it starts next; the answer tells it once."""
 
     id: VirtualMachine = required()
     password: str | None = optional(length=64)
 
     def run(self, ctx: Context) -> VirtualMachine:
-        """Make it and tell the guest's networks."""
+        """Make it and tell whoever tells the guest."""
         vm = self.id
         must_be_stopped(vm, "given a new password")
         wanted = check_password(self.password)
         if not vm.template.password_enabled:
             raise BadParameter(f"Invalid parameter id value={vm.uuid}: template {vm.template.name} takes no passwords.")
         give_password(ctx.session, vm, wanted)
-        ctx.touch(*networks_of(ctx.session, vm))
+        tell(ctx, vm)
         return vm
 
 
@@ -85,7 +85,7 @@ class ResetSshKeyForVirtualMachine(Command, name="resetSSHKeyForVirtualMachine",
         vm.keypairs = ssh_keypairs.named_all(ctx, owner, self.keypair, self.keypairs)
         if vm.template.password_enabled:
             give_password(ctx.session, vm, None)
-        ctx.touch(*networks_of(ctx.session, vm))
+        tell(ctx, vm)
         return vm
 
 

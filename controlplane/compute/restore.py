@@ -10,9 +10,10 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import Long, optional, required
 from controlplane.compute import sizes
 from controlplane.compute.bring_up import bring_up, give_up, settle
+from controlplane.compute.config_drives import tell
 from controlplane.compute.counting import count_volume, uncount_volume
 from controlplane.compute.machine_views import told_views
-from controlplane.compute.outcomes import Waits, machine, networks_of, trouble
+from controlplane.compute.outcomes import Waits, machine, trouble
 from controlplane.compute.passwords import give_password
 from controlplane.compute.release import root_volume
 from controlplane.compute.take_down import stopped
@@ -58,7 +59,7 @@ class RestoreVirtualMachine(Command, name="restoreVirtualMachine", answer=one("v
         _resize(ctx.session, vm, template, size)
         if template.password_enabled:
             give_password(ctx.session, vm, None)
-            ctx.touch(*networks_of(ctx.session, vm))
+            tell(ctx, vm)
         ctx.go_on("restoreMachine", vm, running=vm.state == "Running")
         return vm
 

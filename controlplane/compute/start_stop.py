@@ -7,6 +7,7 @@ from controlplane.api.command import Command, one
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
 from controlplane.compute.choice import PLANNERS
+from controlplane.compute.config_drives import forget_password
 from controlplane.compute.deploy import where
 from controlplane.compute.machine_views import machine_views, told_views
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
@@ -62,6 +63,7 @@ class RebootVirtualMachine(Command, name="rebootVirtualMachine", answer=one("vir
         vm = self.id
         if vm.state != "Running":
             raise BadParameter(f"Invalid parameter id value={vm.uuid}: instance {vm.name} is {vm.state}, not Running.")
+        forget_password(ctx.session, vm)
         vm.boot += 1
         ctx.touch(vm)
         ctx.go_on("rebootMachine", vm)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from controlplane.compute.bring_up import PATIENCE, give_up, judge, settle
+from controlplane.compute.config_drives import forget_password
 from controlplane.compute.counting import count_stopped, uncount
 from controlplane.compute.guest_networks import free_name
 from controlplane.compute.outcomes import Waits, machine, standing, trouble
@@ -78,6 +79,7 @@ def end_stop(session: Session, uuid: str, waits: Waits, forced: bool) -> None:
 def stopped(session: Session, vm: VirtualMachine) -> None:
     """Write down that the guest does not run."""
     vm.state, vm.running, vm.updated = "Stopped", False, now()
+    forget_password(session, vm)
     count_stopped(session, vm)
 
 

@@ -11,6 +11,7 @@ from controlplane.api.command import Command, one
 from controlplane.api.context import Context
 from controlplane.api.parameters import Records, optional, required
 from controlplane.compute import guest_networks, sizes, user_data
+from controlplane.compute.config_drives import tell
 from controlplane.compute.deploy import custom_id, display_name
 from controlplane.compute.instance_groups import group_named
 from controlplane.compute.machine_views import machine_views
@@ -71,7 +72,7 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
             guest_networks.check_name(ctx, self.name, networks, but=vm)
             vm.name = vm.hostname = self.name
             guest_networks.hold_name(ctx.session, vm)
-            ctx.touch(*networks)
+            tell(ctx, vm)
         if self.displayname is not None:
             vm.display_name = display_name(self.displayname)
         if self.customid is not None:
@@ -108,11 +109,11 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
 def give_user_data(
     ctx: Context, vm: VirtualMachine, text: str | None, row: UserData | None, values: dict[str, str] | None
 ) -> None:
-    """Give the machine other user data; its networks are told at once."""
+    """Give the machine other user data; whoever tells it about itself knows at once."""
     chosen = user_data.choose(ctx, vm.template, text, row, values or {})
     vm.user_data, vm.user_data_details = chosen.text, dict(chosen.values)
     vm.user_data_id = chosen.row.id if chosen.row else None
-    ctx.touch(*networks_of(ctx.session, vm))
+    tell(ctx, vm)
 
 
 def _rename(ctx: Context, vm: VirtualMachine, uuid: str) -> None:

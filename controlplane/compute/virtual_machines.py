@@ -72,6 +72,7 @@ class VirtualMachine(Created, Removable, Owned, Row):
     :ivar running: what is wanted of its host; ``boot`` is raised to restart it.
     :ivar host_id: the host that holds it, or held it last; None when no host has anything of it.
     :ivar password: the one that waits to be fetched; None when there is none.
+    :ivar password_boot: which of its starts was the last one before it was given that.
     :ivar told_password: the same one, until the job that made it has told its caller.
     :ivar counted: it counts in its account's user_vm, cpu and memory.
     :ivar user_data_details: values for the variables of its user data; the guest reads them as metadata.
@@ -101,6 +102,7 @@ class VirtualMachine(Created, Removable, Owned, Row):
     user_data: Mapped[str | None] = mapped_column(Text)
     user_data_id: Mapped[int | None] = mapped_column(ForeignKey("user_data.id"))
     password: Mapped[str | None] = mapped_column(Secret)
+    password_boot: Mapped[int] = mapped_column(default=0)
     details: Mapped[dict[str, str]] = mapped_column(default=dict)
     display: Mapped[bool] = mapped_column(default=True)
     told_password: Mapped[str | None] = mapped_column(Secret)

@@ -66,7 +66,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
     acls = acl_facts(session, {network.acl_id for _, network in guests if network.acl_id is not None})
     return ApplianceFacts(
         target=target.uuid,
-        name=router.name,
+        name=router.shell,
         nics=tuple(nic_fact(session, whole, nic, addresses) for nic in nics),
         addresses=addresses,
         networks=tuple(

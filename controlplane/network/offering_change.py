@@ -1,7 +1,8 @@
 """Giving a network another offering while it runs (updateNetwork with networkofferingid).
 
 A router's bundle is made from the offering as it is, so services, rate and egress policy change without a restart. Only
-what a router is made of (its own offering) waits for the next one: such a network shows ``restartrequired``.
+what a router is made of (its own offering), and that it is to be alone, waits for the next one: such a network shows
+``restartrequired``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def change_offering(session: Session, network: Network, offering: NetworkOfferin
         )
     _remove(session, network, lost)
     touched = list(network.targets(session))
-    network.restart_required |= _router_size(network.offering) != _router_size(offering)
+    network.restart_required |= _needs_new_router(network.offering, offering)
     network.offering = offering
     if has_ipv6(offering) and not network.cidr6:
         ipv6.give(session, network)
@@ -67,8 +68,9 @@ def change_offering(session: Session, network: Network, offering: NetworkOfferin
     return touched + _align(session, network)
 
 
-def _router_size(offering: NetworkOffering) -> int | None:
-    return offering.service_offering_id
+def _needs_new_router(old: NetworkOffering, new: NetworkOffering) -> bool:
+    """Tell whether the routers are of another size, or one of two is to go: a second one comes without a restart."""
+    return old.service_offering_id != new.service_offering_id or (old.redundant_router and not new.redundant_router)
 
 
 def _objections(session: Session, network: Network, offering: NetworkOffering) -> list[str]:

@@ -176,8 +176,9 @@ def hand_over_addresses(session: Session, nic: Nic) -> None:
 
 
 def remain(session: Session, router: Router) -> bool:
-    """Tell whether a router of the same owner is there yet, besides this one."""
-    return any(one.target_id is not None for one in kin(session, router) if one.id != router.id)
+    """Tell whether a router of the same owner is there yet, besides this one, that is or may have been on the link."""
+    there = [one for one in kin(session, router) if one.id != router.id and one.target_id is not None]
+    return any(one.removed is not None or is_linked(session, one) for one in there)
 
 
 def forget(session: Session, whole: Whole) -> None:

@@ -14,10 +14,10 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, aliased
 
-from controlplane.db.base import now
+from controlplane.db.base import new_uuid, now
 from controlplane.db.configuration import define
 from controlplane.errors import ApiError, Unavailable
-from controlplane.network import implement
+from controlplane.network import implement, shells
 from controlplane.network.load_balancers import LoadBalancer
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
@@ -43,23 +43,24 @@ SWEEP, STRANDED = 5, timedelta(minutes=10)
 Waits = list[tuple[int, int]]
 
 
-def replace(flow: Flow, uuid: str) -> None:
+def replace(flow: Flow, uuid: str, *, keep: bool = False) -> None:
     """Have another router take the place of this one; each step may be repeated.
 
+    :param keep: the new one has the id and the name of the old one from then on.
     :raises ApiError: the new one could not be made, or not be checked: the old one goes on serving.
     """
     try:
-        flow.wait(flow.step(prepare, uuid))
+        flow.wait(flow.step(prepare, uuid, keep))
         flow.step(check, uuid)
         flow.wait(flow.step(unplug, uuid))
     except ApiError:
         flow.wait(flow.step(give_up, uuid))
         raise
-    flow.wait(flow.step(cut_over, uuid))
+    flow.wait(flow.step(cut_over, uuid, keep))
     flow.wait(flow.step(finish, uuid))
 
 
-def prepare(session: Session, uuid: str) -> Waits:
+def prepare(session: Session, uuid: str, keep: bool = False) -> Waits:
     """Have the new router made, with its interfaces in no segment: on the old one's host, unless that takes no more."""
     old = router_of(session, uuid)
     if not _serves(old) or old.target_id is None:
@@ -68,6 +69,7 @@ def prepare(session: Session, uuid: str) -> Waits:
     if heir is None:
         heir = implement.add_router(session, old.whole, old.provider)
         heir.replaces_id, heir.dark = old.id, True
+        heir.name = f"{old.name}-{heir.id}" if keep else heir.name  # its shell keeps this one
         host = old.host if old.host is not None and _takes_more(old.host) else implement.choose_host(session, heir)
         implement.place(session, heir, host)
     return targets.touch(session, list(heir.targets(session)))
@@ -102,12 +104,12 @@ def unplug(session: Session, uuid: str) -> Waits:
     return targets.touch(session, _hosts(session, old))
 
 
-def cut_over(session: Session, uuid: str) -> Waits:
+def cut_over(session: Session, uuid: str, keep: bool = False) -> Waits:
     """Give the interfaces to the new router and retire the old one, or have the new one go where the old one did.
 
     The old one may have been stopped or destroyed meanwhile, with its network or by itself: then that is what counts.
     """
-    old = router_of(session, uuid)
+    old = replaced(session, uuid)
     heir = heir_of(session, old)
     if heir is None or not heir.running:
         return []
@@ -115,10 +117,22 @@ def cut_over(session: Session, uuid: str) -> Waits:
         return give_up(session, uuid)
     if not old.retired:
         session.execute(update(Nic).where(Nic.router_id == old.id).values(router_id=heir.id))
+        shells.unlink(session, heir)
         heir.dark, heir.state = False, "Running"
         old.dark, old.state, old.retired = True, "Stopping", now()
         session.flush()
+        if keep:
+            _exchange_identities(session, old, heir)
     return targets.touch(session, [*_hosts(session, old), *_hosts(session, heir)])
+
+
+def _exchange_identities(session: Session, old: Router, heir: Router) -> None:
+    """Give the id, the name and the age of the old router to the one that took its place."""
+    known = old.uuid, old.name, old.created
+    old.uuid, old.name, old.created = new_uuid(), f"{old.name}-old", heir.created
+    session.flush()
+    heir.uuid, heir.name, heir.created = known
+    session.flush()
 
 
 def finish(session: Session, uuid: str) -> Waits:
@@ -126,7 +140,7 @@ def finish(session: Session, uuid: str) -> Waits:
 
     :raises Unavailable: the new one could not take over yet; it is tried again by its host.
     """
-    old = router_of(session, uuid)
+    old = replaced(session, uuid)
     heir = heir_of(session, old)
     if heir is not None:
         for host in _hosts(session, heir):
@@ -154,6 +168,14 @@ def give_up(session: Session, uuid: str) -> Waits:
 def router_of(session: Session, uuid: str) -> Router:
     """Return the router, removed or not."""
     return session.scalars(select(Router).where(Router.uuid == uuid)).one()
+
+
+def replaced(session: Session, uuid: str) -> Router:
+    """Return the router that is replaced: the one that has this id, or had it until its successor got it."""
+    router = router_of(session, uuid)
+    if router.replaces_id is None or heir_of(session, router) is not None:
+        return router
+    return session.get_one(Router, router.replaces_id)
 
 
 def heir_of(session: Session, old: Router) -> Router | None:

@@ -138,11 +138,15 @@ def _remove_stopped(session: Session, uuid: str) -> Waits:
 
 
 def _halves(session: Session, uuid: str) -> list[str]:
-    """Return the routers that have another half, the one that holds the addresses last."""
+    """Return the routers that have another half, the one that holds the addresses last.
+
+    Where there is to be one router only, the last is not among them: it is replaced, without a gap.
+    """
     whole = _whole(session, uuid)
     found = [router for router in implement.serving(session, whole) if redundancy.is_linked(session, router)]
     standing = {router.id: redundant_state(session, router) for router in found}
-    return [router.uuid for router in sorted(found, key=lambda one: (standing[one.id] == "PRIMARY", one.id))]
+    found.sort(key=lambda one: (standing[one.id] == "PRIMARY", one.id))
+    return [router.uuid for router in (found if redundancy.is_redundant(whole) else found[:-1])]
 
 
 def _remove(session: Session, uuid: str) -> Waits:
@@ -152,7 +156,9 @@ def _remove(session: Session, uuid: str) -> Waits:
 
 def _serving(session: Session, uuid: str) -> list[str]:
     whole = _whole(session, uuid)
-    return [one.uuid for one in implement.serving(session, whole) if not redundancy.is_linked(session, one)]
+    pairs = redundancy.is_redundant(whole)
+    found = implement.serving(session, whole)
+    return [one.uuid for one in found if not (pairs and redundancy.is_linked(session, one))]
 
 
 def _bring_up(session: Session, uuid: str) -> Waits:

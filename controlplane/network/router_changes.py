@@ -12,7 +12,7 @@ from controlplane.api.command import Command, one
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
 from controlplane.errors import BadParameter
-from controlplane.network import implement, redundancy
+from controlplane.network import implement, redundancy, replacement
 from controlplane.network.routers import Router, router_views
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
@@ -81,7 +81,12 @@ class StopRouter(Command, name="stopRouter", answer=one("router", router_views),
 
 class RebootRouter(Command, name="rebootRouter", answer=one("router", router_views), roles=DOMAIN_ADMINS, job=True,
                    event="ROUTER.REBOOT", instance="DomainRouter"):  # fmt: skip
-    """Stop a virtual router and start it in a new, empty shell."""
+    """Have a virtual router begin anew: everything in it is made again, and its id and name stay.
+
+    What it does for its guests goes on: a new shell is made and checked in the dark, takes over with all connections,
+    and the old one is removed. A router of two leaves in order, and the other half takes over. A forced reboot does
+    what CloudStack's does: the shell is taken away and made anew, empty, with a gap in between.
+    """
 
     id: Router = required()
     forced: bool | None = optional(False)
@@ -90,15 +95,23 @@ class RebootRouter(Command, name="rebootRouter", answer=one("router", router_vie
         """Hand it to a workflow; a forced reboot also starts a router that was stopped."""
         if not self.id.running and not self.forced:
             raise BadParameter(f"Invalid parameter id value={self.id.uuid}: router {self.id.name} is {self.id.state}.")
-        ctx.go_on("rebootRouter", self.id)
+        ctx.go_on("rebootRouter", self.id, forced=bool(self.forced))
         return self.id
 
 
 @workflow("rebootRouter")
 def reboot(flow: Flow) -> None:
-    """Take the router's shell away, then have it made again."""
+    """Have another shell take over, or take the router's away and have it made again."""
+    if not flow.arguments.get("forced") and flow.step(_stands_alone, flow.subject):
+        replacement.replace(flow, flow.subject, keep=True)
+        return
     flow.wait(flow.step(_stop, flow.subject))
     flow.wait(flow.step(_start, flow.subject))
+
+
+def _stands_alone(session: Session, uuid: str) -> bool:
+    router = _router(session, uuid)
+    return router.running and not redundancy.is_linked(session, router)
 
 
 def _stop(session: Session, uuid: str) -> list[tuple[int, int]]:

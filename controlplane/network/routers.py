@@ -35,7 +35,7 @@ FRESH = timedelta(seconds=30)
 class Router(Created, Removable, Owned, Row):
     """A virtual router (listRouters): of a network (``network_id``), or of a VPC (``vpc_id``) and all its tiers.
 
-    :ivar name: ``r-12-VM``; also its target's and its namespace's.
+    :ivar name: ``r-12-VM``; one that was rebooted keeps it.
     :ivar state: ``Starting``, ``Running``, ``Stopping``, ``Stopped``.
     :ivar running: what is wanted.
     :ivar boot: a higher number makes its shell anew.
@@ -75,6 +75,11 @@ class Router(Created, Removable, Owned, Row):
         served = self.vpc or self.network
         assert served is not None
         return served
+
+    @property
+    def shell(self) -> str:
+        """The name of its target and its namespace."""
+        return self.target.name if self.target is not None else self.name
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return its own target and its host's, which holds its shell."""

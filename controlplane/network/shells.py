@@ -7,13 +7,14 @@ from ipaddress import IPv4Network
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from controlplane.network import ipv6, redundancy
 from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
-from controlplane.network.segments import private_segment_id, public_segment_id
+from controlplane.network.segments import private_segment_id, public_segment_id, serving_mac
 from controlplane.zone.hosts import Host
 from drivers import vocabulary
 from drivers.vocabulary import PublicAddress, Shell
@@ -34,7 +35,7 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
         shells.append(
             Shell(
                 router.target.uuid,
-                router.name,
+                router.shell,
                 facts,
                 boot=router.boot,
                 dark=router.dark,
@@ -45,11 +46,11 @@ def shell_facts(session: Session, host: Host) -> tuple[Shell, ...]:
 
 
 def _follows(session: Session, router: Router) -> str:
-    """Return the name of the router on this host from which it takes over, once it is to serve."""
+    """Return the name of the shell on this host from which it takes over, once it is to serve."""
     if router.dark or router.replaces_id is None:
         return ""
     old = session.get_one(Router, router.replaces_id)
-    return old.name if old.host_id == router.host_id else ""
+    return old.shell if old.host_id == router.host_id else ""
 
 
 def nics_of(session: Session, router: Router) -> Sequence[Nic]:
@@ -60,7 +61,39 @@ def nics_of(session: Session, router: Router) -> Sequence[Nic]:
     if own or not router.dark:
         return own
     others = select(Router.id).where(or_(Router.id == router.replaces_id, Router.replaces_id == router.id))
-    return session.scalars(query.where(Nic.router_id.in_(others))).all()
+    lent = session.scalars(query.where(Nic.router_id.in_(others))).all()
+    return _unlinked(session, router.whole, lent) if any(nic.traffic == redundancy.LINK for nic in lent) else lent
+
+
+def _unlinked(session: Session, whole: Whole, lent: Sequence[Nic]) -> list[Nic]:
+    """Return the interfaces of a router without another half that is to replace a redundant one: copies of its rows."""
+    fields = [column.key for column in Nic.__table__.columns]
+    found = []
+    for nic in lent:
+        if nic.traffic != redundancy.LINK:
+            copy = Nic(**{field: getattr(nic, field) for field in fields})
+            set_committed_value(copy, "network", nic.network)
+            set_committed_value(copy, "private_gateway", nic.private_gateway)
+            copy.mac = _serving_mac(session, whole, nic)
+            found.append(copy)
+    return found
+
+
+def unlink(session: Session, router: Router) -> None:
+    """Have the router, which took over from a redundant one and has no other half, keep the MACs that were served."""
+    nics = session.scalars(select(Nic).where(Nic.router_id == router.id)).all()
+    if not any(nic.traffic == redundancy.LINK for nic in nics):
+        return
+    for nic in nics:
+        if nic.traffic == redundancy.LINK:
+            session.delete(nic)
+        else:
+            nic.mac = _serving_mac(session, router.whole, nic)
+    session.flush()
+
+
+def _serving_mac(session: Session, whole: Whole, nic: Nic) -> str:
+    return serving_mac(whole, nic, session.get(VlanRange, nic.range_id) if nic.range_id else None)
 
 
 def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAddress, ...] = ()) -> vocabulary.Nic:

@@ -95,6 +95,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
         ip.network_id = network.id
         ctx.instance = ip
         ctx.touch(ip)
+        _tell(ctx, vm)
 
 
 class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=True, instance="IpAddress",
@@ -110,9 +111,18 @@ class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=T
             raise BadParameter(
                 f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} has no static NAT that could be disabled."
             )
-        ctx.instance = ip
+        ctx.instance, vm = ip, ctx.session.get(VirtualMachine, ip.vm_id)
         end_static_nat(ctx.session, ip)
         ctx.touch(ip)
+        if vm is not None:
+            _tell(ctx, vm)
+
+
+def _tell(ctx: Context, vm: VirtualMachine) -> None:
+    """Have the machine's drive, if it has one, say the public address that it has now."""
+    from controlplane.compute.config_drives import drives_of
+
+    ctx.touch(*drives_of(ctx.session, vm))
 
 
 def end_static_nat(session: Session, ip: PublicIp) -> None:

@@ -160,7 +160,15 @@ def test_routers_are_stopped_started_rebooted_and_destroyed(there, cloud):
     with pytest.raises(BadParameter, match="is Stopped"):
         cloud("stopRouter", id=router.uuid)
     assert there.job(cloud("startRouter", id=router.uuid))["state"] == "Running"
-    assert there.job(cloud("rebootRouter", id=router.uuid))["state"] == "Running"
+    rebooted = there.job(cloud("rebootRouter", id=router.uuid))
+    assert (rebooted["id"], rebooted["name"], rebooted["state"]) == (router.uuid, router.name, "Running")
+    (after,) = [row for row in routers(there) if row.retired is None]
+    assert after.id != router.id
+    assert [row.name for row in there.rows(Target, Target.id == after.target_id)] == [f"{router.name}-{after.id}"]
+    assert after.replaces_id in (router.id, None)
+    assert there.job(cloud("rebootRouter", id=router.uuid, forced=True))["state"] == "Running"
+    (again,) = [row for row in routers(there) if row.retired is None]
+    assert (again.id, again.boot) == (after.id, 1)
     there.job(cloud("destroyRouter", id=router.uuid))
     assert routers(there) == []
     there.job(cloud("restartNetwork", id=there.network, cleanup=True))

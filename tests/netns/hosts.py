@@ -14,6 +14,7 @@ from systemvm import enter, guest_image, netns
 from systemvm.bundle import Bundle, Failure
 from systemvm.fabric import Fabric
 from systemvm.services import Place
+from systemvm.services.drives import Drives
 from systemvm.services.guests import Guests
 from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
@@ -49,7 +50,7 @@ class Zone:
         guest_image.pack(self.image)
         self.generation = 0
         self.bundles: dict[str, Bundle] = {}
-        self.services = (Segments(), Shells(), Guests())
+        self.services = (Segments(), Shells(), Drives(), Guests())
 
     def guest(self, number: int, *nics: Nic, **more) -> Guest:
         plain = Guest(

@@ -14,10 +14,10 @@ import pytest
 from bench import traffic
 from controlplane.demo_zone import NOW
 from systemvm import bpf
-from tests.spine.world import World, until
+from tests.spine.world import ISOLATED, World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
-TCP = 7001
+TCP, OUT = 7001, 7003
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +109,38 @@ def test_both_are_made_anew_and_the_addresses_stay(world: World, pair):
         after = routers(world, net)
         assert not {row["name"] for row in before.values()} & {row["name"] for row in after.values()}
         until(lambda: traffic.echoes(world.space("internet"), address, TCP))
+
+
+def test_it_goes_back_to_one_router_without_a_gap(world: World, pair):
+    net, guest, address = pair
+    api = world.api
+    routers(world, net)
+    inside, internet = world.space(f"vm/{guest['name']}"), world.space("internet")
+    single = api.listNetworkOfferings(name=ISOLATED)["networkoffering"][0]["id"]
+    changed = api.updateNetwork(id=net["id"], networkofferingid=single, **NOW)["network"]
+    assert changed["restartrequired"] is True
+    macs = {nic["macaddress"] for nic in routers(world, net)["PRIMARY"]["nic"] if nic["traffictype"] != "Control"}
+    with traffic.echoing(inside, tcp=TCP):
+        until(lambda: traffic.echoes(internet, address, TCP))
+        with (
+            traffic.conversation(internet, address, TCP) as talk,
+            traffic.echoing(internet, tcp=OUT),
+            traffic.conversation(inside, "203.0.113.1", OUT) as out,
+            traffic.pings(inside, "203.0.113.1") as pings,
+        ):
+            until(lambda: talk.sent > 20 and pings.sent > 20)
+            api.restartNetwork(id=net["id"], cleanup=True, **NOW)
+            before = talk.sent
+            until(lambda: talk.sent > before + 20)
+    print(f"lost {len(pings.lost)} of {pings.sent}, longest {talk.longest:.3f} s")
+    assert not talk.failed
+    assert not out.failed
+    assert len(pings.lost) <= 2
+    (router,) = until(
+        lambda: len(rows := api.listRouters(networkid=net["id"], listall=True)["router"]) == 1 and rows, 20
+    )
+    assert router["isredundantrouter"] is False
+    assert {nic["macaddress"] for nic in router["nic"]} == macs
+    assert {nic["traffictype"] for nic in router["nic"]} == {"Guest", "Public"}
+    assert api.listNetworks(id=net["id"])["network"][0]["restartrequired"] is False
+    assert not world.sql("SELECT owner FROM router_pairs")

@@ -92,29 +92,45 @@ def rules(world: World, shop: Shop) -> str:
     return re.sub(r"elements = \{([^}]*)\}", lambda found: str(sorted(map(str.strip, found[1].split(",")))), text)
 
 
+def routers(world: World, shop: Shop) -> list[Any]:
+    return world.api.listRouters(networkid=shop.net["id"], listall=True)["router"]
+
+
 def counted(world: World, shop: Shop) -> list[int]:
     """The network's bytes in both directions; empty while none were seen."""
     found = world.api.listNetworks(id=shop.net["id"])["network"][0]
     return [found["receivedbytes"], found["sentbytes"]] if found["receivedbytes"] else []
 
 
-def test_a_restart_with_cleanup_is_not_noticed(world: World, shop: Shop, busy):
+@pytest.mark.parametrize("change", ["restart", "reboot", "reboot again"])
+def test_a_restart_with_cleanup_and_a_reboot_are_not_noticed(world: World, shop: Shop, busy, change):
     before, kernel = world.router(shop.net["id"]), rules(world, shop)
+    shell = world.space(f"router/{before['name']}")
     count = until(lambda: counted(world, shop))
     assert kernel
     with busy:
         begun = time.monotonic()
-        world.api.restartNetwork(id=shop.net["id"], cleanup=True, **NOW)
+        if change == "restart":
+            world.api.restartNetwork(id=shop.net["id"], cleanup=True, **NOW)
+        else:
+            answer = world.api.rebootRouter(id=before["id"], **NOW)["router"]
         seconds = time.monotonic() - begun
-    after = world.router(shop.net["id"])
+    after = next(one for one in routers(world, shop) if one["state"] == "Running")
+    if change != "restart":
+        assert {key: after[key] for key in ("id", "name", "created")} == {
+            key: before[key] for key in ("id", "name", "created")
+        }
+        assert (answer["id"], answer["state"]) == (before["id"], "Running")
+    else:
+        assert after["id"] != before["id"]
     print(f"{seconds:.2f} s", {name: (c.sent, len(c.lost), round(c.longest, 3), c.failed) for name, c in busy.items()})
-    assert after["id"] != before["id"]
     assert busy.resets == []
     assert {name: counted.failed for name, counted in busy.items() if counted.failed} == {}
     assert max(len(busy[name].lost) for name in ("ping", "udp")) <= MOST
     assert rules(world, shop) == kernel
     macs = [{nic["macaddress"] for nic in router["nic"]} for router in (before, after)]
     assert macs[0] == macs[1]
-    until(lambda: not world.api.listRouters(keyword=before["name"], listall=True), 20)
-    until(lambda: before["name"] not in str(world.kernel()))
+    until(lambda: [one["id"] for one in routers(world, shop)] == [after["id"]], 20)
+    until(lambda: shell not in world.kernel())
+    assert world.space(f"router/{after['name']}") in world.kernel()
     until(lambda: all(now >= was for now, was in zip(counted(world, shop), count, strict=True)))

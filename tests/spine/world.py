@@ -48,7 +48,8 @@ class World:
         kind, _, name = where.partition("/")
         if kind == "vm":
             return enter._guest(name, self.states).space
-        return self.cloud.fabric.prefix + (name or kind)
+        space = self.cloud.fabric.prefix + (name or kind)
+        return enter._newest(space) if kind == "router" else space
 
     def beside(self, where: str, *argv: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a program of the machine, which the guest need not have, in the network namespace of a place."""

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 
+from drivers.config_drive import ConfigDrive
 from drivers.hypervisor.namespace.config import (
     APPLIANCES,
+    DriveConfig,
     GuestConfig,
     HostConfig,
     PortConfig,
@@ -43,13 +45,15 @@ class Namespace:
         carried = {segment.id for segment in segments}
         shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
         guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
-        return HostConfig(segments, shells, guests)
+        drives = tuple(_drive(drive) for drive in sorted(facts.drives, key=lambda drive: drive.vm))
+        return HostConfig(segments, shells, guests, drives)
 
     def render(self, config: HostConfig) -> Rendered:
-        """Write one JSON file per shell and guest, and one of all segments."""
+        """Write one JSON file per shell, guest and drive, and one of all segments."""
         files = [File("segments.json", _json([asdict(segment) for segment in config.segments]), "segments")]
         files += [File(f"shells/{shell.name}.json", _json(asdict(shell)), "shells") for shell in config.shells]
         files += [File(f"guests/{guest.id}.json", _json(asdict(guest)), "guests") for guest in config.guests]
+        files += [File(f"drives/{d.vm}.json", _json(asdict(d)), "drives", secret=True) for d in config.drives]
         return tuple(files), ()
 
 
@@ -90,6 +94,13 @@ def _guest(guest: Guest, carried: set[str]) -> GuestConfig:
     )
 
 
+def _drive(drive: ConfigDrive) -> DriveConfig:
+    _check_name(drive.vm)
+    for name, _ in drive.items:
+        _check_name(name)
+    return DriveConfig.of(drive)
+
+
 def _ports(owner: str, nics: Iterable[Nic], carried: set[str], shell: str = "") -> tuple[PortConfig, ...]:
     ports = tuple(PortConfig.of(nic, shell) for nic in sorted(nics, key=lambda nic: nic.device))
     for port in ports:
@@ -102,7 +113,9 @@ def _ports(owner: str, nics: Iterable[Nic], carried: set[str], shell: str = "") 
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be the name of a guest or shell: use letters, digits, '.', '_' and '-'.")
+        raise ValueError(
+            f"{name!r} cannot be the name of a guest, shell or item of metadata: use letters, digits, '.', '_' and '-'."
+        )
 
 
 def _json(value: object) -> str:

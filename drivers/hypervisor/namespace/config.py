@@ -6,9 +6,11 @@ filters for a guest's port (security groups) knows it from the facts alone.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import dataclass
 
+from drivers.config_drive import ConfigDrive, files
 from drivers.vocabulary import Nic, Segment
 
 VXLAN = "vxlan"
@@ -152,9 +154,24 @@ class GuestConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DriveConfig:
+    """What is on a guest's drive: paths, and the files' contents as base64, in the order of the paths."""
+
+    vm: str
+    files: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, drive: ConfigDrive) -> DriveConfig:
+        """Write a drive's files down."""
+        found = files(drive)
+        return cls(drive.vm, tuple((path, base64.b64encode(found[path]).decode()) for path in sorted(found)))
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfig:
     """All that one host is to hold, each tuple in the order of its ids."""
 
     segments: tuple[SegmentConfig, ...]
     shells: tuple[ShellConfig, ...]
     guests: tuple[GuestConfig, ...]
+    drives: tuple[DriveConfig, ...] = ()
