@@ -23,6 +23,7 @@ from controlplane.network.networks import Network, Whole, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
 from controlplane.network.rules import set_custom_id
+from controlplane.network.static_nat import end_with_successor, refuse_system
 from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
@@ -144,9 +145,11 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
                 f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
                 "network or VPC, and goes with it."
             )
+        refuse_system(ip)
         ctx.instance = ip
         ctx.touch(ip)
         network = ip.network
+        end_with_successor(ctx, ip)
         release(ctx.session, ip)
         if network is not None:
             _plug_routers(ctx, network)

@@ -88,6 +88,7 @@ class PublicIp(Row):
     :ivar account_id: who has it; None while it is free.
     :ivar vpc_id: the VPC that uses it; its ``network_id`` is then the tier that static NAT takes it for, if any.
     :ivar nic_address: with ``static_nat``: the guest's address that it stands for, on ``nic_id``.
+    :ivar part: which of its network's appliances has it, as ``Router.part`` has it, till the address is free.
     """
 
     __tablename__ = "public_ips"
@@ -114,6 +115,7 @@ class PublicIp(Row):
     vm_id: Mapped[int | None] = mapped_column(ForeignKey("virtual_machines.id"), index=True)
     nic_id: Mapped[int | None] = mapped_column(ForeignKey("nics.id"))
     nic_address: Mapped[str | None] = mapped_column(String(40))
+    part: Mapped[str] = mapped_column(String(40), default="")
     range: Mapped[VlanRange] = relationship()
     network: Mapped[Network | None] = relationship()
 

@@ -19,6 +19,7 @@ from controlplane.errors import BadParameter, RuleConflict
 from controlplane.identity.ownership import OwnedListing
 from controlplane.network import rule_text
 from controlplane.network.claims import IP_FORWARDING, PortClaim, claim, give_up
+from controlplane.network.elastic_ips import give_again, is_elastic, lead
 from controlplane.network.firewall import FirewallRule, close_related, open_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
@@ -29,6 +30,7 @@ from controlplane.network.public_ips import (
     clears_address,
     clears_nic,
     forget_static_nat,
+    release,
 )
 from controlplane.network.purposes import STATIC_NAT, must_take, network_of, tier_of_machine
 from controlplane.network.rules import guest_address, guest_nic, rows_by_id
@@ -62,7 +64,7 @@ dispatch.JOB_TABLES["IpForwardingRule"] = IpForward
 
 class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=EVERYONE,
                       event="STATICNAT.ENABLE"):  # fmt: skip
-    """Make a public address a guest's own."""
+    """Make a public address a guest's own; with elastic addresses it takes the place of the one that the guest has."""
 
     ipaddressid: PublicIp = required()
     virtualmachineid: VirtualMachine = required()
@@ -84,23 +86,32 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
                 f"Invalid parameter ipaddressid value={ip.uuid}: public address {ip.address} has static NAT to "
                 f"{ip.nic_address} already: disable it first."
             )
-        other = select(PublicIp.address).where(PublicIp.nic_id == nic.id, PublicIp.nic_address == address)
+        other = select(PublicIp).where(PublicIp.nic_id == nic.id, PublicIp.nic_address == address)
         taken = session.scalar(other.limit(1))
-        if taken is not None:
+        if taken is not None and is_elastic(network):
+            ctx.touch(taken)
+            _make_room(session, taken)
+        elif taken is not None:
             raise RuleConflict(
                 f"Invalid parameter virtualmachineid value={vm.uuid}: virtual machine {vm.name} has static NAT at "
-                f"{address} already, by {taken}; vmguestip can name another of its addresses."
+                f"{address} already, by {taken.address}; vmguestip can name another of its addresses."
             )
-        ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = True, vm.id, nic.id, address
-        ip.network_id = network.id
+        lead(ip, vm, nic, address)
         ctx.instance = ip
         ctx.touch(ip)
         _tell(ctx, vm)
 
 
+def _make_room(session: Session, ip: PublicIp) -> None:
+    if ip.is_system:
+        release(session, ip)
+    else:
+        end_static_nat(session, ip)
+
+
 class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=True, instance="IpAddress",
                        roles=EVERYONE, event="STATICNAT.DISABLE"):  # fmt: skip
-    """End static NAT on an address; its rules go with it."""
+    """End static NAT on an address; its rules go with it. A guest with elastic addresses gets another at once."""
 
     ipaddressid: PublicIp = required()
 
@@ -111,11 +122,33 @@ class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=T
             raise BadParameter(
                 f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} has no static NAT that could be disabled."
             )
+        refuse_system(ip)
         ctx.instance, vm = ip, ctx.session.get(VirtualMachine, ip.vm_id)
-        end_static_nat(ctx.session, ip)
         ctx.touch(ip)
+        end_with_successor(ctx, ip)
         if vm is not None:
             _tell(ctx, vm)
+
+
+def refuse_system(ip: PublicIp) -> None:
+    """Refuse to take the public address from a guest that it got by itself.
+
+    :raises BadParameter: it is one.
+    """
+    if ip.is_system and ip.static_nat:
+        raise BadParameter(
+            f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} is what its guest got by itself, and goes "
+            "when that stops; enable static NAT on another address to have that instead."
+        )
+
+
+def end_with_successor(ctx: Context, ip: PublicIp) -> None:
+    """End static NAT, if there is any; a guest with elastic addresses gets another one by itself."""
+    network, nic = (ctx.session.get(Network, ip.network_id) if ip.static_nat else None), ip.nic_id
+    end_static_nat(ctx.session, ip)
+    if network is not None:
+        ctx.session.flush()
+        ctx.touched += give_again(ctx.session, network, nic)
 
 
 def _tell(ctx: Context, vm: VirtualMachine) -> None:
@@ -244,16 +277,22 @@ def clear_address(session: Session, ip: PublicIp) -> None:
 
 @clears_nic
 def clear_nic(session: Session, nic: Nic) -> list[Network]:
-    """End static NAT that leads to a NIC; the addresses stay with their network."""
+    """End static NAT that leads to a NIC; the addresses stay with their network, but for what it got by itself."""
     addresses = session.scalars(select(PublicIp).where(PublicIp.nic_id == nic.id)).all()
+    networks = [session.get_one(Network, ip.network_id) for ip in addresses if ip.network_id]
     for ip in addresses:
-        end_static_nat(session, ip)
-    return [session.get_one(Network, ip.network_id) for ip in addresses if ip.network_id]
+        _make_room(session, ip)
+    return networks
 
 
-def static_nat_facts(session: Session, network_id: int) -> tuple[vocabulary.StaticNat, ...]:
-    """Return which of the network's public addresses are guests'."""
+def static_nat_facts(session: Session, network_id: int, part: str = "") -> tuple[vocabulary.StaticNat, ...]:
+    """Return which of the network's public addresses are guests'.
+
+    :param part: the appliance's, of a network that has several (``Router.part``).
+    """
     columns = PublicIp.uuid, PublicIp.address, PublicIp.nic_address
     mine = PublicIp.network_id == network_id, PublicIp.static_nat, PublicIp.state == ALLOCATED
     query = select(*columns).where(*mine).order_by(PublicIp.number)
+    if part:
+        query = query.where(PublicIp.part == part)
     return tuple(vocabulary.StaticNat(uuid, address, guest or "") for uuid, address, guest in session.execute(query))
