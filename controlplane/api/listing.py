@@ -6,18 +6,65 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import Session
 
 from controlplane.api.command import Command
 from controlplane.api.context import Context, visible
 from controlplane.api.parameters import optional
 from controlplane.db.base import Removable, Row
+from controlplane.db.configuration import define
 from controlplane.errors import BadParameter
 
-PAGE = 500
+UNLIMITED = -1
+PAGE_SIZE = define(
+    "default.page.size",
+    500,
+    "Items that a list answers with where no page is asked for, and the most that a page may have; -1 is unlimited",
+    within=(UNLIMITED, None),
+)
 Item = TypeVar("Item")
 
 
-class ListCommand(Command):
+class Paged(Command):
+    """A list that is answered in pages."""
+
+    writes: ClassVar[bool] = False
+
+    page: int | None = optional()
+    pagesize: int | None = optional()
+
+    def window(self, session: Session) -> tuple[int | None, int]:
+        """Return limit and offset of the page that is asked for; no limit is None.
+
+        :raises BadParameter: there is no such page, or it is larger than the setting allows.
+        """
+        page, size, most = self.page, self.pagesize, PAGE_SIZE.number(session)
+        if page is None and size in (None, UNLIMITED):
+            return (most if size is None and most > 0 else None), 0
+        if page is None or size is None:
+            raise BadParameter("Invalid parameter page: page and pagesize go together.")
+        if size == UNLIMITED:
+            raise BadParameter(f"Invalid parameter page value={page}: pagesize -1 is unlimited, so leave page out.")
+        if page < 1 or size < 1:
+            name, value = ("page", page) if page < 1 else ("pagesize", size)
+            raise BadParameter(f"Invalid parameter {name} value={value}: it must be at least 1.")
+        if size > most > 0:
+            raise BadParameter(
+                f"Invalid parameter pagesize value={size}: page size can't exceed max allowed page size value: {most} "
+                f"(the setting {PAGE_SIZE.name})."
+            )
+        return size, (page - 1) * size
+
+    def page_of(self, session: Session, items: Sequence[Item]) -> tuple[Sequence[Item], int]:
+        """Return one page of what is in no table, and the number of all.
+
+        :raises BadParameter: as :meth:`window` does.
+        """
+        limit, offset = self.window(session)
+        return items[offset : None if limit is None else offset + limit], len(items)
+
+
+class ListCommand(Paged):
     """A list of one table's rows.
 
     :cvar table: the rows listed.
@@ -25,14 +72,11 @@ class ListCommand(Command):
     :cvar order: the order of the rows; newest first by default.
     """
 
-    writes: ClassVar[bool] = False
     table: ClassVar[type[Row]]
     keywords: ClassVar[tuple[Any, ...]] = ()
     order: ClassVar[tuple[Any, ...]] = ()
 
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Add what the declared filters cannot say."""
@@ -42,7 +86,7 @@ class ListCommand(Command):
     def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
         """Return one page of rows, and the number of all that match; no row where only the number is asked for."""
         query = self.narrow(ctx, self.matching_rows(ctx))
-        limit, offset = self.window()
+        limit, offset = self.window(ctx.session)
         order = self.order or (self.table.id.desc(),)
         rows: list[Any] = []
         if not getattr(self, "retrieveonlyresourcecount", None):
@@ -65,37 +109,6 @@ class ListCommand(Command):
         if word and self.keywords:
             query = query.where(or_(*(column.icontains(word, autoescape=True) for column in self.keywords)))
         return query
-
-    def window(self) -> tuple[int | None, int]:
-        """Return limit and offset of the page that is asked for."""
-        return window(self.page, self.pagesize)
-
-
-def window(page: int | None, size: int | None) -> tuple[int | None, int]:
-    """Return limit and offset of a page.
-
-    :raises BadParameter: page without pagesize or the other way round, or a page that is too large.
-    """
-    if size == -1 and page is None:
-        return None, 0
-    if (page is None) != (size is None):
-        raise BadParameter("Invalid parameter page: page and pagesize go together.")
-    if page is None or size is None:
-        return PAGE, 0
-    if page < 1 or not 1 <= size <= PAGE:
-        raise BadParameter(
-            f"Invalid parameter pagesize value={size}: page counts from 1 and a page has 1 to {PAGE} items."
-        )
-    return size, (page - 1) * size
-
-
-def page_of(items: Sequence[Item], page: int | None, size: int | None) -> tuple[Sequence[Item], int]:
-    """Return one page of what is in no table, and the number of all.
-
-    :raises BadParameter: as :func:`window` does.
-    """
-    limit, offset = window(page, size)
-    return items[offset : None if limit is None else offset + limit], len(items)
 
 
 def _equals(column: Any, value: Any) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from controlplane.api.command import REGISTRY, Command, many, one
 from controlplane.api.context import Context
 from controlplane.api.discovery import entry
 from controlplane.api.envelope import VERSION
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import Uuid, optional
 from controlplane.api.responses import Response
 from controlplane.db.configuration import GLOBAL, SETTINGS, ConfigurationValue
@@ -175,7 +176,7 @@ def oauth_views(ctx: Context, rows: Sequence[Any]) -> list[OauthProviderResponse
 
 
 class ListOauthProvider(
-    Command,
+    Paged,
     name="listOauthProvider",
     answer=many("oauthprovider", oauth_views),
     roles=EVERYONE,
@@ -183,15 +184,10 @@ class ListOauthProvider(
 ):
     """List the identity providers that the login page offers; the web UI asks before anybody has logged in."""
 
-    writes = False
-
     id: Uuid | None = optional()
     provider: str | None = optional(description="accepted: there are none to choose from")
     keyword: str | None = optional(description="accepted: there are none to choose from")
-    page: int | None = optional(description="accepted: there are none to choose from")
-    pagesize: int | None = optional(description="accepted: there are none to choose from")
 
-    def run(self, ctx: Context) -> list[Any]:
+    def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
         """Return no provider: none can be registered yet."""
-        del ctx
-        return []
+        return self.page_of(ctx.session, ())

@@ -14,7 +14,7 @@ from controlplane.api.context import Context
 from controlplane.api.listing import ListCommand
 from controlplane.api.parameters import matching, optional, required
 from controlplane.errors import BadParameter
-from controlplane.identity import names, ownership, passwords
+from controlplane.identity import names, ownership
 from controlplane.identity.account_views import account_views
 from controlplane.identity.accounts import PROJECT, Account
 from controlplane.identity.domain_commands import NO_ICONS, refuse_inactive
@@ -23,7 +23,7 @@ from controlplane.identity.ownership import account_named
 from controlplane.identity.privilege import SYSTEM, refuse_default, refuse_self, require_account, require_role
 from controlplane.identity.roles import RoleRow
 from controlplane.identity.sessions import end_sessions
-from controlplane.identity.user_commands import PASSWORD_LENGTH, STATES, new_user
+from controlplane.identity.user_commands import STATES, NewUser
 from controlplane.identity.users import User
 
 dispatch.JOB_TABLES["Account"] = Account
@@ -38,29 +38,16 @@ def details(value: dict[str, str]) -> dict[str, str]:
 
 
 class CreateAccount(
-    Command, name="createAccount", answer=one("account", account_views), roles=DOMAIN_ADMINS, event="ACCOUNT.CREATE"
+    NewUser, name="createAccount", answer=one("account", account_views), roles=DOMAIN_ADMINS, event="ACCOUNT.CREATE"
 ):
     """Create an account with its first user."""
 
-    username: str = required(check=names.name)
-    password: str = required(length=PASSWORD_LENGTH)
-    firstname: str = required(check=names.text)
-    lastname: str = required(check=names.text)
-    email: str = required(check=names.text)
     account: str | None = optional(check=names.name, description="its name; by default the username")
     accounttype: int | None = optional(description="0 user, 1 root admin, 2 domain admin; or give roleid")
     roleid: RoleRow | None = optional(description="the role of its users")
-    domainid: Domain | None = optional(description="by default the caller's")
     networkdomain: str | None = optional(check=names.dns_domain, description="DNS domain of its guests")
-    timezone: str | None = optional(check=names.timezone)
     accountdetails: dict[str, str] | None = optional(check=details)
     accountid: str | None = optional(check=names.new_id, description="the UUID that it gets; a random one by default")
-    userid: str | None = optional(check=names.new_id, description="the UUID that its user gets")
-
-    def prepare(self, ctx: Context) -> None:
-        """Hash the password, which takes long."""
-        domain = self.domainid.id if self.domainid else ctx.caller.domain_id
-        self.hashed = passwords.hashed(ctx.session, self.password, self.username, domain)
 
     def run(self, ctx: Context) -> Account:
         """Add both rows."""
@@ -84,17 +71,7 @@ class CreateAccount(
             row.uuid = self.accountid
         ctx.session.add(row)
         ctx.session.flush()
-        new_user(
-            ctx.session,
-            row,
-            username=self.username,
-            hashed=self.hashed,
-            firstname=self.firstname,
-            lastname=self.lastname,
-            email=self.email,
-            timezone=self.timezone,
-            uuid=self.userid,
-        )
+        self.user_of(ctx.session, row)
         return row
 
     def _role(self, ctx: Context) -> RoleRow:

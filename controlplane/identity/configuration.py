@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from controlplane.api.caller import ADMINS
 from controlplane.api.command import Command, many, one
 from controlplane.api.context import Context
-from controlplane.api.listing import window
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import optional, required
 from controlplane.api.responses import Response
 from controlplane.db.base import Base, now
@@ -188,6 +188,7 @@ def _range_of(setting: Setting) -> str:
 
 class ListConfigurations(
     _Placed,
+    Paged,
     name="listConfigurations",
     answer=many("configuration", configuration_views),
     roles=ADMINS,
@@ -202,14 +203,12 @@ class ListConfigurations(
     subgroup: str | None = optional()
     parent: str | None = optional(description="settings that depend on this one; none does")
     keyword: str | None = optional(description="part of the name or the description")
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[list[Shown], int]:
         """Return a page of settings."""
         place = self.place()
         found = [setting for _, setting in sorted(SETTINGS.items()) if self._is_wanted(setting, place)]
-        limit, offset = window(self.page, self.pagesize)
+        limit, offset = self.window(ctx.session)
         page = found[offset : None if limit is None else offset + limit]
         values = _values(ctx.session, [setting.name for setting in page])
         return [Shown(setting, place, _in_force(setting, values, place)) for setting in page], len(found)
@@ -344,21 +343,17 @@ def group_views(ctx: Context, rows: Sequence[tuple[int, str]]) -> list[Configura
 
 
 class ListConfigurationGroups(
-    Command, name="listConfigurationGroups", answer=many("configurationgroup", group_views), roles=ADMINS
+    Paged, name="listConfigurationGroups", answer=many("configurationgroup", group_views), roles=ADMINS
 ):
     """List the groups that settings are shown in: one for each category."""
 
     writes = False
     group: str | None = optional(description="name of the group")
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> tuple[list[Any], int]:
+    def run(self, ctx: Context) -> tuple[Sequence[Any], int]:
         """Return a page of groups."""
-        del ctx
         groups = enumerate(sorted({setting.category for setting in SETTINGS.values()}), 1)
         word, name = (self.keyword or "").lower(), (self.group or "").lower()
         found = [(number, group) for number, group in groups if word in group.lower() and name in ("", group.lower())]
-        limit, offset = window(self.page, self.pagesize)
-        return found[offset : None if limit is None else offset + limit], len(found)
+        return self.page_of(ctx.session, found)

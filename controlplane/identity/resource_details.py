@@ -11,7 +11,6 @@ from sqlalchemy import String, cast
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many, success
 from controlplane.api.context import Context, owned_by
-from controlplane.api.listing import page_of
 from controlplane.api.parameters import Records, optional, required
 from controlplane.api.responses import Response
 from controlplane.db.base import Row
@@ -164,7 +163,7 @@ class ListResourceDetails(OwnedListing, name="listResourceDetails", answer=many(
             for name, value in sorted(details.items())
             if kind.shown(name) and self._wanted(name, value)
         ]
-        return page_of(found, self.page, self.pagesize)
+        return self.page_of(ctx.session, found)
 
     def owners(self, ctx: Context) -> Any:
         """Return the condition on the owner; who names an object need not name its owner."""

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from controlplane.api.caller import DOMAIN_ADMINS, EVERYONE, Role
 from controlplane.api.command import Command, many, one
 from controlplane.api.context import Context
-from controlplane.api.listing import window
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import Long, optional, required
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter, Forbidden
@@ -164,7 +164,7 @@ class UpdateResourceLimit(
 
 
 class ListResourceLimits(
-    Command,
+    Paged,
     name="listResourceLimits",
     answer=many("resourcelimit", limit_views),
     roles=EVERYONE,
@@ -180,17 +180,14 @@ class ListResourceLimits(
     isrecursive: bool | None = optional(False)
     listall: bool | None = optional(False, description="an admin's own domain and all below it")
     keyword: str | None = optional(description="part of the name of the kind")
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
-    def run(self, ctx: Context) -> tuple[list[Amount], int]:
+    def run(self, ctx: Context) -> tuple[Sequence[Amount], int]:
         """Work the limits out."""
         kinds = [kind for kind in KINDS if self._is_wanted(kind)]
         rows = {Holder.of(row): row for row in self._holders(ctx)}
         limits = {kind: shown_limits(ctx.session, list(rows), kind) for kind in kinds}
         found = [Amount(row, kind, limits[kind][holder]) for holder, row in rows.items() for kind in kinds]
-        limit, offset = window(self.page, self.pagesize)
-        return found[offset : None if limit is None else offset + limit], len(found)
+        return self.page_of(ctx.session, found)
 
     def _is_wanted(self, kind: str) -> bool:
         return (

@@ -30,30 +30,6 @@ PASSWORD_LENGTH = 1024
 dispatch.JOB_TABLES["User"] = User
 
 
-def new_user(session: Session, account: Account, *, username: str, hashed: str, **fields: Any) -> User:
-    """Make a user of the account.
-
-    :param hashed: the hash of its password (``passwords.hashed``).
-    :param fields: further columns; a ``uuid`` of None is a random one.
-    :raises BadParameter: the domain has a user of this name.
-    """
-    refuse_taken_username(session, account.domain_id, username)
-    wanted = fields.pop("uuid", None)
-    if wanted and session.scalar(select(User.id).where(User.uuid == wanted)):
-        raise BadParameter(f"Invalid parameter userid value={wanted}: another user has this id.")
-    user = User(
-        username=username,
-        password=hashed,
-        account_id=account.id,
-        domain_id=account.domain_id,
-        **fields,
-        **({"uuid": wanted} if wanted else {}),
-    )
-    session.add(user)
-    session.flush()
-    return user
-
-
 def refuse_taken_username(session: Session, domain_id: int, username: str, user: User | None = None) -> None:
     """Refuse a name that another user of the domain has.
 
@@ -69,10 +45,9 @@ def refuse_taken_username(session: Session, domain_id: int, username: str, user:
         raise BadParameter(f"Invalid parameter username value={username}: the domain already has a user of this name.")
 
 
-class CreateUser(Command, name="createUser", answer=one("user", user_views), roles=DOMAIN_ADMINS, event="USER.CREATE"):
-    """Create a user for an account that exists."""
+class NewUser(Command):
+    """The parameters that a user is made with."""
 
-    account: str = required(description="name of the account")
     username: str = required(check=names.name)
     password: str = required(length=PASSWORD_LENGTH)
     firstname: str = required(check=names.text)
@@ -87,21 +62,40 @@ class CreateUser(Command, name="createUser", answer=one("user", user_views), rol
         domain = self.domainid.id if self.domainid else ctx.caller.domain_id
         self.hashed = passwords.hashed(ctx.session, self.password, self.username, domain)
 
-    def run(self, ctx: Context) -> User:
-        """Check that the caller stands above the account, and add the row."""
-        account = account_named(ctx, self.account, self.domainid)
-        require_account(ctx, account)
-        return new_user(
-            ctx.session,
-            account,
+    def user_of(self, session: Session, account: Account) -> User:
+        """Add the user to the account.
+
+        :raises BadParameter: the domain has a user of this name, or another user has the id.
+        """
+        refuse_taken_username(session, account.domain_id, self.username)
+        if self.userid and session.scalar(select(User.id).where(User.uuid == self.userid)):
+            raise BadParameter(f"Invalid parameter userid value={self.userid}: another user has this id.")
+        user = User(
             username=self.username,
-            hashed=self.hashed,
+            password=self.hashed,
+            account_id=account.id,
+            domain_id=account.domain_id,
             firstname=self.firstname,
             lastname=self.lastname,
             email=self.email,
             timezone=self.timezone,
-            uuid=self.userid,
+            **({"uuid": self.userid} if self.userid else {}),
         )
+        session.add(user)
+        session.flush()
+        return user
+
+
+class CreateUser(NewUser, name="createUser", answer=one("user", user_views), roles=DOMAIN_ADMINS, event="USER.CREATE"):
+    """Create a user for an account that exists."""
+
+    account: str = required(description="name of the account")
+
+    def run(self, ctx: Context) -> User:
+        """Check that the caller stands above the account, and add the row."""
+        account = account_named(ctx, self.account, self.domainid)
+        require_account(ctx, account)
+        return self.user_of(ctx.session, account)
 
 
 class UpdateUser(

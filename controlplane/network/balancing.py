@@ -213,9 +213,8 @@ class DeleteLoadBalancerRule(Command, name="deleteLoadBalancerRule", answer=succ
             release(ctx.session, ip)
 
 
-class ListLoadBalancerRules(OwnedListing, name="listLoadBalancerRules", answer=many("loadbalancerrule", balancer_views),
-                            roles=EVERYONE):  # fmt: skip
-    """List load balancer rules."""
+class BalancerListing(OwnedListing):
+    """What load balancers of either kind are asked by."""
 
     table = LoadBalancer
     keywords = (LoadBalancer.name,)
@@ -224,8 +223,15 @@ class ListLoadBalancerRules(OwnedListing, name="listLoadBalancerRules", answer=m
     id: LoadBalancer | None = matching(LoadBalancer.id)
     name: str | None = matching(LoadBalancer.name)
     networkid: Network | None = matching(LoadBalancer.network_id)
-    publicipid: PublicIp | None = matching(LoadBalancer.public_ip_id)
     fordisplay: bool | None = matching(LoadBalancer.display, admin=True)
+
+
+class ListLoadBalancerRules(
+    BalancerListing, name="listLoadBalancerRules", answer=many("loadbalancerrule", balancer_views), roles=EVERYONE
+):
+    """List load balancer rules."""
+
+    publicipid: PublicIp | None = matching(LoadBalancer.public_ip_id)
     virtualmachineid: VirtualMachine | None = optional(description="rules that this machine serves")
     zoneid: Zone | None = optional()
 

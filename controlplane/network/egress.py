@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
-from controlplane.api.parameters import matching, optional, required
+from controlplane.api.parameters import optional, required
 from controlplane.errors import BadParameter, Unsupported
-from controlplane.identity.ownership import OwnedListing
 from controlplane.network import rule_text
 from controlplane.network.firewall import (
     TAGGABLE,
+    FirewallListing,
     FirewallRule,
     Traffic,
     delete_rule,
@@ -29,7 +29,7 @@ from controlplane.network.firewall import (
     update_rule,
 )
 from controlplane.network.networks import Network
-from controlplane.network.public_ips import PublicIp, clears_network
+from controlplane.network.public_ips import clears_network
 from controlplane.network.rules import remove_rows
 
 
@@ -92,18 +92,9 @@ class UpdateEgressFirewallRule(Command, name="updateEgressFirewallRule", answer=
         return update_rule(ctx, self.id, self.fordisplay, self.customid, ingress=False)
 
 
-class ListEgressFirewallRules(OwnedListing, name="listEgressFirewallRules",
+class ListEgressFirewallRules(FirewallListing, name="listEgressFirewallRules",
                               answer=many("firewallrule", firewall_views), roles=EVERYONE):  # fmt: skip
     """List egress rules."""
-
-    table = FirewallRule
-    keywords = (FirewallRule.protocol,)
-    taggable = TAGGABLE
-
-    id: FirewallRule | None = matching(FirewallRule.id)
-    ipaddressid: PublicIp | None = matching(FirewallRule.public_ip_id)
-    networkid: Network | None = matching(FirewallRule.network_id)
-    fordisplay: bool | None = matching(FirewallRule.display, admin=True)
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep the rules of networks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import ForeignKey, Index, Select, String, Table, and_, bindparam, or_, select
@@ -14,11 +13,10 @@ from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
-from controlplane.api.responses import Response
-from controlplane.db.base import Created, Owned, Row, Stamped
+from controlplane.db.base import Row, Stamped
 from controlplane.errors import BadParameter, RuleConflict, Unsupported
 from controlplane.identity.ownership import OwnedListing
-from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.identity.tags import tags_of
 from controlplane.network import rule_text
 from controlplane.network.networks import Network, require_service, services_of
 from controlplane.network.public_ips import PublicIp, clears_address
@@ -26,18 +24,16 @@ from controlplane.network.purposes import network_of
 from controlplane.network.rule_facts import Lists, addresses_of, stored
 from controlplane.network.rule_pages import Pages
 from controlplane.network.rules import remove_rows, rows_by_id, set_custom_id
-from controlplane.reconcile.targets import Target
+from controlplane.network.traffic_rules import FirewallResponse, Packets, TrafficRule, span
 from drivers import registry, vocabulary
 
 TAGGABLE = "FirewallRule"
-ANY = -1
 
 
-class FirewallRule(Created, Stamped, Owned, Row):
+class FirewallRule(Stamped, TrafficRule, Row):
     """An ingress rule of a public address (createFirewallRule), or a network's egress rule (createEgressFirewallRule).
 
     :ivar public_ip_id: None on an egress rule.
-    :ivar start: first port, and ``end`` the last one; None is any.
     :ivar related_uuid: the port forwarding or load balancer rule that opened it and takes it along when it goes.
     """
 
@@ -48,48 +44,12 @@ class FirewallRule(Created, Stamped, Owned, Row):
         Index("ix_firewall_rules_pages", "network_id", "id", "stamp"),
     )
 
-    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"))
     public_ip_id: Mapped[int | None] = mapped_column(ForeignKey("public_ips.id"))
-    protocol: Mapped[str] = mapped_column(String(10))
-    start: Mapped[int | None]
-    end: Mapped[int | None]
-    icmp_type: Mapped[int | None]
-    icmp_code: Mapped[int | None]
-    sources: Mapped[list[str]] = mapped_column(default=list)
-    destinations: Mapped[list[str]] = mapped_column(default=list)
-    display: Mapped[bool] = mapped_column(default=True)
     related_uuid: Mapped[str | None] = mapped_column(String(40), index=True)
-    state: Mapped[str] = mapped_column(String(20), default="Active")
-    network: Mapped[Network] = relationship()
     public_ip: Mapped[PublicIp | None] = relationship()
-
-    def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of its network."""
-        return session.get_one(Network, self.network_id).targets(session)
 
 
 dispatch.JOB_TABLES["FirewallRule"] = FirewallRule
-
-
-@dataclass(kw_only=True)
-class FirewallResponse(Response):
-    """A firewall rule; CIDR lists are separated by commas."""
-
-    id: str
-    protocol: str
-    startport: int | None = None
-    endport: int | None = None
-    icmptype: int | None = None
-    icmpcode: int | None = None
-    cidrlist: str
-    destcidrlist: str | None = None
-    ipaddress: str | None = None
-    ipaddressid: str | None = None
-    networkid: str
-    state: str
-    traffictype: str
-    fordisplay: bool | None = None
-    tags: list[TagResponse]
 
 
 def firewall_views(ctx: Context, rows: Sequence[FirewallRule]) -> list[FirewallResponse]:
@@ -123,14 +83,10 @@ def firewall_views(ctx: Context, rows: Sequence[FirewallRule]) -> list[FirewallR
     return found
 
 
-class Traffic(Command):
+class Traffic(Packets):
     """The parameters that rules of both directions have."""
 
     protocol: str = required(description="tcp, udp, icmp or all, or its number")
-    startport: int | None = optional(description="first port; without one, every port")
-    endport: int | None = optional(description="last port; without one, the first is the only one")
-    icmptype: int | None = optional(description="-1 is any")
-    icmpcode: int | None = optional(description="-1 is any")
     cidrlist: list[str] | None = optional(description="source CIDRs")
     fordisplay: bool | None = optional(True, admin=True)
     type: str | None = optional("user", choices=("user", "system"))
@@ -144,26 +100,9 @@ class Traffic(Command):
             raise BadParameter(
                 "Invalid parameter type value=system: system rules are made by the system; leave it out."
             )
-        rule = FirewallRule(protocol=rule_text.protocol(self.protocol, allowed), display=self.fordisplay is not False)
-        ports = {"startport": self.startport, "endport": self.endport}
-        kinds = {"icmptype": self.icmptype, "icmpcode": self.icmpcode}
-        if rule.protocol == "icmp":
-            self._absent(ports)
-            rule.icmp_type, rule.icmp_code = rule_text.icmp(self.icmptype, self.icmpcode)
-            return rule
-        self._absent(kinds)
-        if rule.protocol == "all":
-            self._absent(ports)
-        elif self.startport is not None:
-            rule.start, rule.end = rule_text.port_range("startport", self.startport, "endport", self.endport)
-        elif self.endport is not None:
-            raise BadParameter(f"Invalid parameter endport value={self.endport}: it needs a startport.")
+        rule = FirewallRule(display=self.fordisplay is not False)
+        self.name_packets(rule, rule_text.protocol(self.protocol, allowed))
         return rule
-
-    def _absent(self, values: dict[str, int | None]) -> None:
-        for name, value in values.items():
-            if value is not None:
-                raise BadParameter(f"Invalid parameter {name} value={value}: protocol {self.protocol} has none.")
 
 
 def protocols_of(network: Network, capability: str) -> list[str]:
@@ -349,9 +288,8 @@ def update_rule(
     return rule
 
 
-class ListFirewallRules(OwnedListing, name="listFirewallRules", answer=many("firewallrule", firewall_views),
-                        roles=EVERYONE):  # fmt: skip
-    """List the firewall rules of public addresses."""
+class FirewallListing(OwnedListing):
+    """What lists of either direction are asked by."""
 
     table = FirewallRule
     keywords = (FirewallRule.protocol,)
@@ -361,6 +299,11 @@ class ListFirewallRules(OwnedListing, name="listFirewallRules", answer=many("fir
     ipaddressid: PublicIp | None = matching(FirewallRule.public_ip_id)
     networkid: Network | None = matching(FirewallRule.network_id)
     fordisplay: bool | None = matching(FirewallRule.display, admin=True)
+
+
+class ListFirewallRules(FirewallListing, name="listFirewallRules", answer=many("firewallrule", firewall_views),
+                        roles=EVERYONE):  # fmt: skip
+    """List the firewall rules of public addresses."""
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep the rules of public addresses."""
@@ -378,8 +321,8 @@ def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.Ingress
     """Return what may come in on the network's public addresses."""
     addresses, known = addresses_of(session, network_id), Lists()
 
-    def fact(uuid: str, ip: int, protocol: str, sources: str, *span: int | None) -> vocabulary.IngressRule:
-        return vocabulary.IngressRule(uuid, addresses[ip], protocol, *_span(*span), known[sources])
+    def fact(uuid: str, ip: int, protocol: str, sources: str, *ports: int | None) -> vocabulary.IngressRule:
+        return vocabulary.IngressRule(uuid, addresses[ip], protocol, *span(*ports), known[sources])
 
     return _INGRESS.read(session, network_id, addresses, fact)
 
@@ -399,14 +342,8 @@ def egress_facts(session: Session, network_id: int) -> tuple[vocabulary.EgressRu
     query = select(*columns, stored(rule.sources), stored(rule.destinations))
     mine, known = (rule.network_id == network_id, rule.public_ip_id.is_(None)), Lists()
     return tuple(
-        vocabulary.EgressRule(uuid, protocol, *_span(start, end, kind, code), known[sources], known[destinations])
+        vocabulary.EgressRule(uuid, protocol, *span(start, end, kind, code), known[sources], known[destinations])
         for uuid, protocol, start, end, kind, code, sources, destinations in session.execute(
             query.where(*mine).order_by(rule.id)
         )
     )
-
-
-def _span(start: int | None, end: int | None, kind: int | None, code: int | None) -> tuple[int, int]:
-    """Return ports, or ICMP type and code; -1 is any."""
-    first, last = (start, end) if kind is None else (kind, code)
-    return ANY if first is None else first, ANY if last is None else last

@@ -20,12 +20,12 @@ from controlplane.api.responses import Response
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import new_uuid
 from controlplane.errors import BadParameter, NoAddress, RuleConflict
-from controlplane.identity.ownership import OwnedListing, owner_fields
+from controlplane.identity.ownership import owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network import rule_text
 from controlplane.network.addressing import first_free, guest_range
 from controlplane.network.balancer_trial import must_balance, must_be_possible, one_of
-from controlplane.network.balancing import printable
+from controlplane.network.balancing import BalancerListing, printable
 from controlplane.network.load_balancers import TAGGABLE, LoadBalancer, LoadBalancerMember, remove_balancers
 from controlplane.network.networks import Network, require_service
 from controlplane.network.nics import NetworkAddress
@@ -229,20 +229,12 @@ class DeleteLoadBalancer(Command, name="deleteLoadBalancer", answer=success(), j
             ctx.session.execute(delete(NetworkAddress).where(*there))
 
 
-class ListLoadBalancers(OwnedListing, name="listLoadBalancers", answer=many("loadbalancer", internal_views),
+class ListLoadBalancers(BalancerListing, name="listLoadBalancers", answer=many("loadbalancer", internal_views),
                         roles=EVERYONE):  # fmt: skip
     """List internal load balancers."""
 
-    table = LoadBalancer
-    keywords = (LoadBalancer.name,)
-    taggable = TAGGABLE
-
-    id: LoadBalancer | None = matching(LoadBalancer.id)
-    name: str | None = matching(LoadBalancer.name)
-    networkid: Network | None = matching(LoadBalancer.network_id)
     sourceipaddressnetworkid: Network | None = matching(LoadBalancer.network_id)
     sourceipaddress: str | None = matching(LoadBalancer.source_address)
-    fordisplay: bool | None = matching(LoadBalancer.display, admin=True)
     scheme: str | None = optional(choices=(INTERNAL,))
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:

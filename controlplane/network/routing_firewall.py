@@ -1,64 +1,37 @@
-"""The routing firewall: what may come in to the guests of a routed network, and what they may send out.
-
-Nothing is translated, so a rule of either direction is the network's and names guests by their own addresses. What
-comes in is closed until a rule opens it; what leaves follows the offering's default, and a rule is its exception.
-"""
+"""The routing firewall: what may come in to the guests of a routed network, and what they may send out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, Select, String, select
-from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy import Index, Select
+from sqlalchemy.orm import Session
 
 from controlplane.api import dispatch
 from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional, required
-from controlplane.db.base import Created, Owned, Row
 from controlplane.errors import Unsupported
 from controlplane.identity.ownership import OwnedListing
 from controlplane.network import rule_text
-from controlplane.network.firewall import FirewallResponse, Traffic, protocols_of
-from controlplane.network.ipv6_firewall import DIRECTIONS, must_not_conflict, span_of, views_of
+from controlplane.network.firewall import Traffic, protocols_of
+from controlplane.network.guest_rules import DIRECTIONS, GuestRule, guest_rule_views, must_not_conflict, rules_of
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import clears_network
 from controlplane.network.rules import remove_rows, set_custom_id
-from controlplane.reconcile.targets import Target
+from controlplane.network.traffic_rules import FirewallResponse
 from drivers import routing, vocabulary
 
 TAGGABLE = "RoutingFirewallRule"
 
 
-class RoutingFirewallRule(Created, Owned, Row):
-    """A rule of a routed network (createRoutingFirewallRule).
-
-    :ivar direction: ``Ingress`` or ``Egress``.
-    :ivar start: first port, and ``end`` the last one; None is any.
-    :ivar sources: CIDRs, everyone where it is 0.0.0.0/0; ``destinations`` likewise.
-    """
+class RoutingFirewallRule(GuestRule):
+    """A rule of a routed network (createRoutingFirewallRule)."""
 
     __tablename__ = "routing_firewall_rules"
     __table_args__ = (Index("ix_routing_firewall_rules_network", "network_id", "direction", "protocol"),)
-
-    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id"))
-    direction: Mapped[str] = mapped_column(String(10))
-    protocol: Mapped[str] = mapped_column(String(10))
-    start: Mapped[int | None]
-    end: Mapped[int | None]
-    icmp_type: Mapped[int | None]
-    icmp_code: Mapped[int | None]
-    sources: Mapped[list[str]] = mapped_column(default=list)
-    destinations: Mapped[list[str]] = mapped_column(default=list)
-    display: Mapped[bool] = mapped_column(default=True)
-    state: Mapped[str] = mapped_column(String(20), default="Active")
-    network: Mapped[Network] = relationship()
-
-    def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of its network."""
-        return session.get_one(Network, self.network_id).targets(session)
 
 
 dispatch.JOB_TABLES["RoutingFirewallRule"] = RoutingFirewallRule
@@ -66,7 +39,7 @@ dispatch.JOB_TABLES["RoutingFirewallRule"] = RoutingFirewallRule
 
 def routing_firewall_views(ctx: Context, rows: Sequence[RoutingFirewallRule]) -> list[FirewallResponse]:
     """Show rules of either direction, as those of public addresses are shown."""
-    return views_of(ctx, rows, TAGGABLE)
+    return guest_rule_views(ctx, rows, TAGGABLE)
 
 
 class CreateRoutingFirewallRule(Traffic, name="createRoutingFirewallRule", roles=EVERYONE, job=True,
@@ -91,19 +64,15 @@ class CreateRoutingFirewallRule(Traffic, name="createRoutingFirewallRule", roles
         if network.vpc is not None:
             raise Unsupported(f"Network {network.name} is a tier of {network.vpc.name}: it has network ACLs instead.")
         inward = self.traffictype != "Egress"
-        meant = self.rule(protocols_of(network, "SupportedProtocols" if inward else "SupportedEgressProtocols"))
+        allowed = protocols_of(network, "SupportedProtocols" if inward else "SupportedEgressProtocols")
         rule = RoutingFirewallRule(
             network_id=network.id,
             account_id=network.account_id,
             domain_id=network.domain_id,
             direction="Ingress" if inward else "Egress",
             display=self.fordisplay is not False,
-            protocol=meant.protocol,
-            start=meant.start,
-            end=meant.end,
-            icmp_type=meant.icmp_type,
-            icmp_code=meant.icmp_code,
         )
+        self.name_packets(rule, rule_text.protocol(self.protocol, allowed))
         sources = rule_text.cidr_list("cidrlist", self.cidrlist or []) or [rule_text.EVERYONE]
         ends = rule_text.cidr_list("destcidrlist", self.destcidrlist or []) or [rule_text.EVERYONE]
         name, near = ("destcidrlist", ends) if inward else ("cidrlist", sources)
@@ -176,19 +145,13 @@ def clear_network(session: Session, network: Network) -> None:
     remove_rows(session, RoutingFirewallRule, TAGGABLE, RoutingFirewallRule.network_id == network.id)
 
 
-def rules_of(session: Session, network: Network, direction: str) -> Sequence[RoutingFirewallRule]:
-    """Return the network's rules of a direction."""
-    mine = RoutingFirewallRule.network_id == network.id, RoutingFirewallRule.direction == direction
-    return session.scalars(select(RoutingFirewallRule).where(*mine).order_by(RoutingFirewallRule.id)).all()
-
-
 def routed_ingress_facts(session: Session, network: Network) -> tuple[routing.RoutedRule, ...]:
     """Return what may come in to the guests of a routed network."""
     return tuple(
         routing.RoutedRule(
-            row.uuid, row.protocol, *span_of(row), rule_text.limiting(row.sources), rule_text.limiting(row.destinations)
+            row.uuid, row.protocol, *row.span, rule_text.limiting(row.sources), rule_text.limiting(row.destinations)
         )
-        for row in rules_of(session, network, "Ingress")
+        for row in rules_of(session, RoutingFirewallRule, network.id, "Ingress")
     )
 
 
@@ -196,7 +159,7 @@ def routed_egress_facts(session: Session, network: Network) -> tuple[vocabulary.
     """Return the exceptions to what may leave a routed network by default."""
     return tuple(
         vocabulary.EgressRule(
-            row.uuid, row.protocol, *span_of(row), rule_text.limiting(row.sources), rule_text.limiting(row.destinations)
+            row.uuid, row.protocol, *row.span, rule_text.limiting(row.sources), rule_text.limiting(row.destinations)
         )
-        for row in rules_of(session, network, "Egress")
+        for row in rules_of(session, RoutingFirewallRule, network.id, "Egress")
     )

@@ -267,9 +267,5 @@ class DeleteNetworkOffering(
 
     def run(self, ctx: Context) -> None:
         """Refuse to delete one of the standard catalogue, and mark the row removed."""
-        row, ctx.instance = self.id, self.id
-        if row.default:
-            raise BadParameter(
-                f"Invalid parameter id value={row.uuid}: {row.name} is a default offering; disable it instead."
-            )
-        row.removed, row.state = ctx.now, "Disabled"
+        ctx.instance = self.id
+        scope.retire(ctx, self.id)

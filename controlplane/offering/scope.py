@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, String, exists, or_, select, true
 from controlplane.api.caller import Caller, Role
 from controlplane.api.context import Context
 from controlplane.db.base import Row
+from controlplane.errors import BadParameter
 from controlplane.identity.domains import Domain
 from controlplane.zone.zones import Zone
 
@@ -44,6 +45,18 @@ def for_domain(table: Any, domain: Domain) -> ColumnElement[bool]:
 def has(column: Any, item: str) -> ColumnElement[bool]:
     """Return the condition that a JSON column holds this text as an item or a key."""
     return column.cast(String).contains(f'"{item}"')  # type: ignore[no-any-return]
+
+
+def retire(ctx: Context, offering: Any) -> None:
+    """Take an offering away from everybody; what has it keeps it.
+
+    :raises BadParameter: it is one of the standard catalogue.
+    """
+    if offering.default:
+        raise BadParameter(
+            f"Invalid parameter id value={offering.uuid}: {offering.name} is a default offering; disable it instead."
+        )
+    offering.removed, offering.state = ctx.now, "Disabled"
 
 
 def scope_fields(ctx: Context, rows: Sequence[Any]) -> dict[int, dict[str, str]]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.api.caller import EVERYONE
-from controlplane.api.command import Command, many
+from controlplane.api.command import many
 from controlplane.api.context import Context
-from controlplane.api.listing import page_of
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import optional
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
@@ -270,7 +270,7 @@ def supported_views(ctx: Context, rows: Sequence[str]) -> list[ServiceResponse]:
 
 
 class ListSupportedNetworkServices(
-    Command, name="listSupportedNetworkServices", answer=many("networkservice", supported_views), roles=EVERYONE
+    Paged, name="listSupportedNetworkServices", answer=many("networkservice", supported_views), roles=EVERYONE
 ):
     """List the network services that installed providers give, with their capabilities."""
 
@@ -279,12 +279,9 @@ class ListSupportedNetworkServices(
     service: str | None = optional()
     provider: str | None = optional()
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return the names of the services that match."""
-        del ctx
         wanted = service_name(self.service, "service") if self.service else None
         installed = {
             name: item
@@ -294,4 +291,4 @@ class ListSupportedNetworkServices(
         given = {service for item in installed.values() for service in item.capabilities}
         word = (self.keyword or "").lower()
         found = sorted(name for name in given if wanted in (None, name) and word in name.lower())
-        return page_of(found, self.page, self.pagesize)
+        return self.page_of(ctx.session, found)

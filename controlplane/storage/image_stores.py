@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relations
 
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand, page_of
+from controlplane.api.listing import ListCommand, Paged
 from controlplane.api.parameters import matching, optional, required
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Removable, Row
@@ -209,19 +209,16 @@ def storage_provider_views(ctx: Context, rows: Sequence[tuple[str, str]]) -> lis
 
 
 class ListStorageProviders(
-    Command, name="listStorageProviders", answer=many("dataStoreProvider", storage_provider_views)
+    Paged, name="listStorageProviders", answer=many("dataStoreProvider", storage_provider_views)
 ):
     """List the kinds of image or primary storage that there are."""
 
     writes = False
     type: str = required(choices=tuple(PROVIDERS))
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[tuple[str, str]], int]:
         """Return (name, type)."""
-        del ctx
         word = (self.keyword or "").lower()
         found = [(name, self.type) for name in PROVIDERS[self.type] if word in name.lower()]
-        return page_of(found, self.page, self.pagesize)
+        return self.page_of(ctx.session, found)

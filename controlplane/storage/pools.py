@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, select
 
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand, page_of
+from controlplane.api.listing import ListCommand, Paged
 from controlplane.api.parameters import Long, matching, optional, required
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter, InUse, Unsupported
@@ -243,16 +243,14 @@ def storage_tag_views(ctx: Context, rows: Sequence[str]) -> list[StorageTagRespo
     return [StorageTagResponse(id=tag, name=tag) for tag in rows]
 
 
-class ListStorageTags(Command, name="listStorageTags", answer=many("storagetag", storage_tag_views)):
+class ListStorageTags(Paged, name="listStorageTags", answer=many("storagetag", storage_tag_views)):
     """List the tags that any pool has."""
 
     writes = False
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return each tag once."""
         lists = ctx.session.scalars(select(StoragePool.tags).where(StoragePool.removed.is_(None)))
         word = (self.keyword or "").lower()
-        return page_of(sorted({tag for tags in lists for tag in tags if word in tag.lower()}), self.page, self.pagesize)
+        return self.page_of(ctx.session, sorted({tag for tags in lists for tag in tags if word in tag.lower()}))

@@ -11,9 +11,9 @@ from sqlalchemy import Select, String, false, select
 from sqlalchemy.orm import joinedload
 
 from controlplane.api import dispatch
-from controlplane.api.command import Command, many
+from controlplane.api.command import many
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand, page_of
+from controlplane.api.listing import ListCommand, Paged
 from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.db.configuration import define
@@ -217,16 +217,14 @@ def host_tag_views(ctx: Context, rows: Sequence[str]) -> list[HostTagResponse]:
     return [HostTagResponse(id=tag, name=tag) for tag in rows]
 
 
-class ListHostTags(Command, name="listHostTags", answer=many("hosttag", host_tag_views)):
+class ListHostTags(Paged, name="listHostTags", answer=many("hosttag", host_tag_views)):
     """List the tags that any host has."""
 
     writes = False
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return each tag once."""
         lists = ctx.session.scalars(select(Host.tags).where(Host.removed.is_(None)))
         word = (self.keyword or "").lower()
-        return page_of(sorted({tag for tags in lists for tag in tags if word in tag.lower()}), self.page, self.pagesize)
+        return self.page_of(ctx.session, sorted({tag for tags in lists for tag in tags if word in tag.lower()}))

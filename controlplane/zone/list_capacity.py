@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from controlplane.api.command import Command, many
+from controlplane.api.command import many
 from controlplane.api.context import Context
-from controlplane.api.listing import page_of
+from controlplane.api.listing import Paged
 from controlplane.api.parameters import optional
 from controlplane.zone.capacity import NAMES, CapacityResponse, Place, measure, response_of
 from controlplane.zone.clusters import Cluster
@@ -23,7 +23,7 @@ def capacity_views(ctx: Context, rows: Sequence[CapacityResponse]) -> list[Capac
     return list(rows)
 
 
-class ListCapacity(Command, name="listCapacity", answer=many("capacity", capacity_views)):
+class ListCapacity(Paged, name="listCapacity", answer=many("capacity", capacity_views)):
     """List how much of each kind of capacity there is, by zone, or of one pod or cluster."""
 
     writes = False
@@ -36,8 +36,6 @@ class ListCapacity(Command, name="listCapacity", answer=many("capacity", capacit
     sortby: str | None = optional(choices=("Usage",), description="the fullest first")
     fetchlatest: bool | None = optional(description="accepted: the numbers always are the latest")
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[CapacityResponse], int]:
         """Measure the place that was asked about, or every zone."""
@@ -51,7 +49,7 @@ class ListCapacity(Command, name="listCapacity", answer=many("capacity", capacit
         ]
         if self.sortby:
             found.sort(key=lambda item: -(item.capacityused / item.capacitytotal if item.capacitytotal else 0))
-        return page_of(found, self.page, self.pagesize)
+        return self.page_of(ctx.session, found)
 
     def _places(self, ctx: Context) -> tuple[Place, list[Any]]:
         if self.clusterid is not None:

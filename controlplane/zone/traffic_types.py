@@ -12,7 +12,7 @@ from sqlalchemy import Select, select
 from controlplane.api import dispatch
 from controlplane.api.command import Command, many, one, success
 from controlplane.api.context import Context
-from controlplane.api.listing import ListCommand, page_of
+from controlplane.api.listing import ListCommand, Paged
 from controlplane.api.parameters import optional, required
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter, InUse
@@ -236,19 +236,16 @@ def implementor_views(ctx: Context, rows: Sequence[str]) -> list[ImplementorResp
 
 
 class ListTrafficTypeImplementors(
-    Command, name="listTrafficTypeImplementors", answer=many("traffictypeimplementorresponse", implementor_views)
+    Paged, name="listTrafficTypeImplementors", answer=many("traffictypeimplementorresponse", implementor_views)
 ):
     """List which part gives each kind of traffic its networks, by CloudStack's names."""
 
     writes = False
     traffictype: str | None = optional(choices=TRAFFIC)
     keyword: str | None = optional()
-    page: int | None = optional()
-    pagesize: int | None = optional()
 
     def run(self, ctx: Context) -> tuple[Sequence[str], int]:
         """Return the names that match."""
-        del ctx
         word = (self.keyword or "").lower()
         found = [name for name in TRAFFIC if self.traffictype in (None, name) and word in name.lower()]
-        return page_of(found, self.page, self.pagesize)
+        return self.page_of(ctx.session, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Select
 from sqlalchemy.orm import joinedload
@@ -36,21 +36,30 @@ def element_views(ctx: Context, rows: Sequence[VirtualRouterElement]) -> list[El
     return [ElementResponse(id=row.uuid, nspid=row.provider.uuid, enabled=row.enabled) for row in rows]
 
 
-class ListVirtualRouterElements(
-    ListCommand, name="listVirtualRouterElements", answer=many("virtualrouterelement", element_views)
-):
-    """List the elements of providers."""
+class ElementListing(ListCommand):
+    """What the elements of either kind are asked by.
+
+    :cvar switch: those of the provider Ovs; otherwise those of all others.
+    """
 
     table = VirtualRouterElement
+    switch: ClassVar[bool] = False
 
     id: VirtualRouterElement | None = matching(VirtualRouterElement.id)
     nspid: NetworkServiceProvider | None = matching(VirtualRouterElement.provider_id)
     enabled: bool | None = matching(VirtualRouterElement.enabled)
 
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
-        """Bring the providers along."""
+        """Keep to those of the kind, and bring the providers along."""
         del ctx
-        return of_switch(query, wanted=False)
+        kind = NetworkServiceProvider.name == SWITCH if self.switch else NetworkServiceProvider.name != SWITCH
+        return query.where(VirtualRouterElement.provider.has(kind)).options(joinedload(VirtualRouterElement.provider))
+
+
+class ListVirtualRouterElements(
+    ElementListing, name="listVirtualRouterElements", answer=many("virtualrouterelement", element_views)
+):
+    """List the elements of providers."""
 
 
 class CreateVirtualRouterElement(
@@ -84,15 +93,16 @@ class CreateVirtualRouterElement(
         return provider.element
 
 
-class ConfigureVirtualRouterElement(
-    Command,
-    name="configureVirtualRouterElement",
-    answer=one("virtualrouterelement", element_views),
-    job=True,
-    instance="VirtualRouterElement",
-    event="NETWORK.ELEMENT.CONFIGURE",
-):
-    """Enable or disable a provider's element; the provider itself is enabled afterwards."""
+class ElementSetting(Command):
+    """What an element is enabled or disabled by.
+
+    :cvar switch: it is to be one of the provider Ovs; otherwise to be none.
+    """
+
+    job = True
+    instance = "VirtualRouterElement"
+    event = "NETWORK.ELEMENT.CONFIGURE"
+    switch: ClassVar[bool] = False
 
     id: VirtualRouterElement = required()
     enabled: bool = required()
@@ -100,25 +110,18 @@ class ConfigureVirtualRouterElement(
     def run(self, ctx: Context) -> VirtualRouterElement:
         """Refuse to disable what an enabled provider needs."""
         del ctx
-        return configure(self.id, self.enabled, switch=False)
+        element, provider = self.id, self.id.provider
+        if (provider.name == SWITCH) is not self.switch:
+            raise BadParameter(
+                f"Invalid parameter id value={element.uuid}: it is the element of provider {provider.name}."
+            )
+        if not self.enabled and provider.state == "Enabled":
+            raise BadParameter(f"Invalid parameter enabled value=false: disable provider {provider.uuid} first.")
+        element.enabled = self.enabled
+        return element
 
 
-def of_switch(query: Select[Any], *, wanted: bool) -> Select[Any]:
-    """Narrow a query of elements to those of Ovs, or to all others; the providers come along."""
-    name = NetworkServiceProvider.name == SWITCH if wanted else NetworkServiceProvider.name != SWITCH
-    return query.where(VirtualRouterElement.provider.has(name)).options(joinedload(VirtualRouterElement.provider))
-
-
-def configure(element: VirtualRouterElement, enabled: bool, *, switch: bool) -> VirtualRouterElement:
-    """Enable or disable an element.
-
-    :param switch: it is to be one of Ovs; otherwise to be none.
-    :raises BadParameter: it is of the other kind, or its provider is enabled and needs it.
-    """
-    provider = element.provider
-    if (provider.name == SWITCH) is not switch:
-        raise BadParameter(f"Invalid parameter id value={element.uuid}: it is the element of provider {provider.name}.")
-    if not enabled and provider.state == "Enabled":
-        raise BadParameter(f"Invalid parameter enabled value=false: disable provider {provider.uuid} first.")
-    element.enabled = enabled
-    return element
+class ConfigureVirtualRouterElement(
+    ElementSetting, name="configureVirtualRouterElement", answer=one("virtualrouterelement", element_views)
+):
+    """Enable or disable a provider's element; the provider itself is enabled afterwards."""

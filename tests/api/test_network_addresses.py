@@ -27,17 +27,6 @@ from controlplane.network.port_forwarding import PortForward
 from controlplane.network.public_ips import PublicIp, acquire, addresses_facts, forget_network, free_stranded
 from controlplane.network.routers import Router
 from controlplane.zone.zones import Zone
-from tests.api.ground import lay
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
 
 
 def test_the_lowest_free_address_is_given_with_all_that_the_api_says_of_it(ground, alice):

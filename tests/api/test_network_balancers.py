@@ -19,29 +19,9 @@ from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, forget_nic
 from controlplane.reconcile.targets import Found
 from drivers import balancing
-from tests.api.ground import SERVICES, lay
+from tests.api.ground import SERVICES
 
 ALL = (LoadBalancer, LoadBalancerMember, StickinessPolicy, HealthCheckPolicy, PortClaim, FirewallRule)
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
-
-
-@pytest.fixture
-def network(ground):
-    return ground.network("alice")
-
-
-@pytest.fixture
-def ip(ground, alice, network):
-    return ground.address(alice, network)
 
 
 @pytest.fixture

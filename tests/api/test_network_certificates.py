@@ -13,19 +13,8 @@ from sqlalchemy import text
 
 from controlplane.errors import BadParameter, Forbidden, InUse, RuleConflict
 from controlplane.network.load_balancers import Certificate, balancer_facts
-from tests.api.ground import lay
 
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
 
 
 class Issued:

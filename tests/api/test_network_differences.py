@@ -13,12 +13,6 @@ from controlplane.network.routers import Router
 from controlplane.reconcile.door import Door
 from controlplane.reconcile.targets import Agent, Target
 from systemvm.bundle import Bundle, Outcome
-from tests.api.ground import lay
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
 
 
 @pytest.fixture

@@ -8,27 +8,7 @@ from controlplane.errors import BadParameter, RuleConflict, Unsupported
 from controlplane.network.firewall import FirewallRule, egress_facts, ingress_facts
 from controlplane.network.public_ips import forget_network
 from drivers.vocabulary import EgressRule, IngressRule
-from tests.api.ground import SERVICES, lay
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
-
-
-@pytest.fixture
-def network(ground):
-    return ground.network("alice")
-
-
-@pytest.fixture
-def ip(ground, alice, network):
-    return ground.address(alice, network)
+from tests.api.ground import SERVICES
 
 
 def ids_of(ground):

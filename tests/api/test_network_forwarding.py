@@ -15,32 +15,12 @@ from controlplane.network.port_forwarding import PortForward, forward_facts
 from controlplane.network.public_ips import PublicIp, forget_nic
 from controlplane.network.static_nat import IpForward, static_nat_facts
 from drivers import vocabulary
-from tests.api.ground import SERVICES, lay
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
-
-
-@pytest.fixture
-def network(ground):
-    return ground.network("alice")
+from tests.api.ground import SERVICES
 
 
 @pytest.fixture
 def vm(ground, network):
     return ground.machine(network, "vm1", "10.1.1.10", "10.1.1.11")
-
-
-@pytest.fixture
-def ip(ground, alice, network):
-    return ground.address(alice, network)
 
 
 @pytest.fixture

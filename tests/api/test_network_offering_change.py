@@ -33,11 +33,6 @@ def ground(cloud):
 
 
 @pytest.fixture
-def alice(ground):
-    return ground.account("alice")
-
-
-@pytest.fixture
 def network(ground, alice):
     """Implemented, with a router whose source NAT address is 203.0.113.10."""
     uuid = ground.network("alice")

@@ -13,12 +13,6 @@ from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
 from controlplane.reconcile.bundles import Bundles
 from controlplane.reconcile.targets import Target
-from tests.api.ground import lay
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
 
 
 @pytest.fixture

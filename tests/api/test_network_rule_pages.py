@@ -10,17 +10,6 @@ from sqlalchemy import delete, select, update
 from controlplane.network import rule_pages
 from controlplane.network.port_forwarding import PortForward, forward_facts
 from controlplane.network.rule_pages import Pages
-from tests.api.ground import lay
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def network(ground):
-    return ground.network("alice")
 
 
 @pytest.fixture

@@ -20,28 +20,13 @@ from controlplane.reconcile import observations
 from controlplane.reconcile.targets import Target, load_facts
 from drivers import wireguard
 from systemvm.bundle import Observation
-from tests.api.ground import SERVICES, lay
+from tests.api.ground import SERVICES
 from tests.api.vpc_world import vpc_world
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
 
 
 @pytest.fixture
 def network(ground):
     return ground.network("alice", services=SERVICES | {"Vpn": ["VirtualRouter"]})
-
-
-@pytest.fixture
-def ip(ground, alice, network):
-    return ground.address(alice, network)
 
 
 @pytest.fixture

@@ -15,24 +15,8 @@ from controlplane.network.networks import Network
 from controlplane.reconcile.targets import Target
 from controlplane.storage.templates import Template
 from drivers.network.virtual_router.balancing import SETTINGS
-from tests.api.ground import lay
 
 MISSING = "123e4567-e89b-42d3-a456-426614174000"
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
-
-
-@pytest.fixture
-def network(ground):
-    return ground.network("alice")
 
 
 @pytest.fixture

@@ -21,19 +21,9 @@ from controlplane.network.vpn_users import VpnUser
 from controlplane.reconcile.observations import store
 from controlplane.reconcile.targets import Target
 from systemvm.bundle import Observation
-from tests.api.ground import SERVICES, lay
+from tests.api.ground import SERVICES
 
 WITH_VPN = SERVICES | {"Vpn": ["VirtualRouter"]}
-
-
-@pytest.fixture
-def ground(cloud):
-    return lay(cloud)
-
-
-@pytest.fixture
-def alice(ground):
-    return ground.account("alice")
 
 
 @pytest.fixture
