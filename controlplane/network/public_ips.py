@@ -17,6 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Update,
     bindparam,
+    exists,
     or_,
     select,
     update,
@@ -134,7 +135,9 @@ class PublicIp(Row):
         """Return the targets of the VPC or network that uses it."""
         if self.vpc_id is not None:
             return session.get_one(Vpc, self.vpc_id).targets(session)
-        return session.get_one(Network, self.network_id).targets(session) if self.network_id else []
+        if self.network_id is None:
+            return []
+        return session.get_one(Network, self.network_id).targets(session, self.part)
 
 
 def used_by(whole: Whole) -> ColumnElement[bool]:
@@ -262,7 +265,7 @@ def release(session: Session, ip: PublicIp) -> None:
     remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
     ip.state = RELEASING if ip.targets(session) else FREE
     if ip.state == FREE:
-        ip.network_id = ip.vpc_id = None
+        ip.network_id, ip.vpc_id, ip.part = None, None, ""
     ip.account_id = ip.domain_id = ip.allocated = None
     ip.source_nat, ip.is_system, ip.display = False, False, True
     forget_static_nat(ip)
@@ -304,10 +307,11 @@ def _let_go() -> Update:
 
     ips = cast("Table", PublicIp.__table__)
     routers = Router.target_id == bindparam("target"), Router.dark.is_(False)
-    of_network = ips.c.network_id.in_(select(Router.network_id).where(*routers))
+    mine = Router.network_id == ips.c.network_id, Router.part == ips.c.part
+    of_network = exists().where(*routers, *mine)
     of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(*routers))
     freed = update(ips).where(ips.c.state == RELEASING, of_network | of_vpc)
-    return freed.values(state=FREE, network_id=None, vpc_id=None)
+    return freed.values(state=FREE, network_id=None, vpc_id=None, part="")
 
 
 @duty(30)
@@ -316,12 +320,12 @@ def free_stranded(session: Session) -> None:
     from controlplane.network.routers import Router
 
     there = Router.target_id.is_not(None)
-    networks = select(Router.network_id).where(there, Router.network_id.is_not(None))
+    held = exists().where(there, Router.network_id == PublicIp.network_id, Router.part == PublicIp.part)
     vpcs = select(Router.vpc_id).where(there, Router.vpc_id.is_not(None))
-    alone = PublicIp.vpc_id.is_(None) & PublicIp.network_id.not_in(networks)
+    alone = PublicIp.vpc_id.is_(None) & ~held
     of_vpc = PublicIp.vpc_id.is_not(None) & PublicIp.vpc_id.not_in(vpcs)
     stranded = update(PublicIp).where(PublicIp.state == RELEASING, alone | of_vpc)
-    session.execute(stranded.values(state=FREE, network_id=None, vpc_id=None))
+    session.execute(stranded.values(state=FREE, network_id=None, vpc_id=None, part=""))
 
 
 def forget_nic(session: Session, nic: Nic) -> list[Target]:
