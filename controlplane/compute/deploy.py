@@ -63,7 +63,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
     projectid: Uuid | None = optional()
     group: str | None = optional()
     hypervisor: str | None = optional()
-    networkids: list[Network] | None = optional()
+    networkids: list[Network] | None = optional(uses=True)
     iptonetworklist: Records | None = optional()
     ipaddress: str | None = optional(check=guest_networks.ipv4)
     ip6address: str | None = optional(check=guest_networks.ipv6)
@@ -146,7 +146,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
             networks = self.networkids or [guest_networks.own_network(ctx, self.zoneid, owner)]
             first = Wish(networks[0], self.ipaddress or "", self.macaddress or "", self.ip6address or "")
             wishes = [first, *(Wish(network) for network in networks[1:])]
-        guest_networks.check_wishes(wishes, self.zoneid, owner)
+        guest_networks.check_wishes(ctx.session, wishes, self.zoneid, owner)
         return wishes
 
     def _machine(self, ctx: Context, owner: Account, template: Template) -> VirtualMachine:

@@ -17,7 +17,7 @@ from controlplane.compute.virtual_machines import HOLDING, InstanceGroup, UserDa
 from controlplane.identity.ownership import owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.identity.users import User
-from controlplane.network.networks import WITH_SCHEME, scheme_of
+from controlplane.network.networks import WITH_SCHEME, uri_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
 from controlplane.storage.templates import OsType, Template
@@ -309,9 +309,7 @@ def nic_views(
 def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) -> NicResponse:
     network = nic.network
     assert network is not None
-    uri = None
-    if network.vnet is not None and ctx.caller.is_admin:
-        uri = f"{scheme_of(network)}://{network.vnet}"
+    uri = (uri_of(network) or None) if ctx.caller.is_admin else None
     return NicResponse(
         id=nic.uuid,
         networkid=network.uuid,

@@ -75,7 +75,7 @@ class AddNicToVirtualMachine(Command, name="addNicToVirtualMachine", answer=one(
     """Put a machine on one more network, at once when it is running."""
 
     virtualmachineid: VirtualMachine = required()
-    networkid: Network = required()
+    networkid: Network = required(uses=True)
     ipaddress: str | None = optional(check=guest_networks.ipv4)
     macaddress: str | None = optional(check=guest_networks.mac)
     dhcpoptions: Records | None = optional()
@@ -85,7 +85,7 @@ class AddNicToVirtualMachine(Command, name="addNicToVirtualMachine", answer=one(
         vm, network = self.virtualmachineid, self.networkid
         _must_be_steady(vm)
         owner, zone = ctx.session.get_one(Account, vm.account_id), ctx.session.get_one(Zone, vm.zone_id)
-        guest_networks.check_wishes([guest_networks.Wish(network)], zone, owner)
+        guest_networks.check_wishes(ctx.session, [guest_networks.Wish(network)], zone, owner)
         present = ctx.session.execute(select(Nic.network_id, Nic.device).where(Nic.vm_id == vm.id)).all()
         if network.id in {number for number, _ in present}:
             raise BadParameter(f"Invalid parameter networkid: instance {vm.name} is on network {network.name} already.")

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network import redundancy
-from controlplane.network.networks import WITH_SCHEME, Network, Whole, scheme_of
+from controlplane.network.networks import WITH_SCHEME, Network, Whole, uri_of
 from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.public_ips import VlanRange
@@ -73,7 +73,7 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
 def _guest_segment(network: Network, hypervisor: str) -> Segment:
     physical = network.physical_network
     label = _label(physical, "Guest", hypervisor)
-    return Segment(network.uuid, f"{scheme_of(network)}://{network.vnet}", "Guest", label, network.mtu)
+    return Segment(network.uuid, uri_of(network), "Guest", label, network.mtu)
 
 
 def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from controlplane.errors import BadParameter, InUse, RuleConflict
 from controlplane.identity.accounts import Account
-from controlplane.network.implement import take_vnet
+from controlplane.network.vnets import take_vnet
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp
 from controlplane.offering.network_offerings import NetworkOffering
