@@ -13,7 +13,6 @@ from controlplane.compute.release import forget_rules, let_go
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, Unavailable
-from controlplane.network import elastic_ips
 from controlplane.reconcile.targets import touch
 from controlplane.work.workflows import Flow, workflow
 

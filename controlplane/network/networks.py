@@ -9,7 +9,7 @@ from functools import cache
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Select, String, bindparam, or_, select
+from sqlalchemy import BigInteger, BindParameter, ColumnElement, ForeignKey, Select, String, bindparam, or_, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -117,7 +117,7 @@ def _targets() -> Select[Target]:
     from controlplane.network.routers import Router
 
     mine = Router.network_id == bindparam("network"), Router.retired.is_(None)
-    part = bindparam("part")
+    part: BindParameter[str] = bindparam("part", type_=String)
     return select(Target).join(Router).where(*mine, or_(part == "", Router.part == part))
 
 

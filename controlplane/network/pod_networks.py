@@ -7,6 +7,7 @@ lead. So an address means nothing outside of its pod, and it is given only when 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -16,12 +17,15 @@ from controlplane.errors import BadParameter, NoAddress
 from controlplane.network import nics
 from controlplane.network.guest_ranges import SHARED, lowest_free, range_with, ranges_of, spans, taken_of
 from controlplane.network.load_balancers import LoadBalancerMember
+from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.zone.hosts import Host
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import BASIC, Zone
+
+UNTAGGED = "untagged"
 
 
 def by_pods(network: Network) -> bool:
@@ -33,6 +37,38 @@ def network_of(session: Session, zone: Zone) -> Network | None:
     """Return the network of a basic zone, which has one at most."""
     mine = Network.zone_id == zone.id, Network.guest_type == SHARED, Network.removed.is_(None)
     return session.scalar(select(Network).where(*mine).order_by(Network.id).limit(1))
+
+
+def check_new(session: Session, asked: Any) -> None:
+    """Check a createNetwork in a basic zone: one Shared network for all, untagged, whose ranges come with the pods.
+
+    :raises BadParameter: it is to be another.
+    """
+    zone: Zone = asked.zoneid
+    if zone.network_type != BASIC:
+        return
+    offering, where = asked.networkofferingid, f"zone {zone.name} is Basic"
+    if offering.guest_type != SHARED:
+        raise BadParameter(
+            f"Invalid parameter networkofferingid value={offering.uuid}: {where}, and its network is Shared; "
+            f"{offering.name} is for {offering.guest_type} ones."
+        )
+    there = network_of(session, zone)
+    if there is not None:
+        raise BadParameter(
+            f"Invalid parameter zoneid value={zone.uuid}: {where}, and has its only network, {there.name} {there.uuid}."
+        )
+    if asked.acltype == ACCOUNT or asked.account is not None or asked.projectid is not None:
+        raise BadParameter(f"Invalid parameter acltype value=Account: {where}, and its network is for all accounts.")
+    for name in ("gateway", "netmask", "startip", "endip", "routerip", "ip6gateway", "ip6cidr", "routeripv6"):
+        if getattr(asked, name) is not None:
+            raise BadParameter(
+                f"Invalid parameter {name} value={getattr(asked, name)}: {where}: its guests' addresses come with the "
+                "pods; leave it out, and use createVlanIpRange with podid."
+            )
+    if asked.vlan not in (None, UNTAGGED, f"vlan://{UNTAGGED}"):
+        raise BadParameter(f"Invalid parameter vlan value={asked.vlan}: {where}, and its guests have no tags.")
+    asked.vlan = UNTAGGED
 
 
 def pod_of_address(session: Session, network: Network, address: str) -> int:
