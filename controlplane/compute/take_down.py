@@ -13,6 +13,7 @@ from controlplane.compute.release import forget_rules, let_go
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, Unavailable
+from controlplane.network import elastic_ips
 from controlplane.reconcile.targets import touch
 from controlplane.work.workflows import Flow, workflow
 
@@ -81,6 +82,7 @@ def stopped(session: Session, vm: VirtualMachine) -> None:
     vm.state, vm.running, vm.updated = "Stopped", False, now()
     forget_password(session, vm)
     count_stopped(session, vm)
+    touch(session, elastic_ips.give_back(session, vm))
 
 
 def await_reboot(session: Session, uuid: str) -> Waits:

@@ -21,12 +21,13 @@ from controlplane.network.address_views import TAGGABLE, address_views
 from controlplane.network.implement import ensure_public_nics, routers_of
 from controlplane.network.networks import Network, Whole, services_of
 from controlplane.network.nics import Nic
+from controlplane.network.pod_networks import network_of
 from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
 from controlplane.network.rules import set_custom_id
 from controlplane.network.static_nat import end_with_successor, refuse_system
 from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
-from controlplane.zone.zones import Zone
+from controlplane.zone.zones import BASIC, Zone
 
 dispatch.JOB_TABLES["IpAddress"] = PublicIp
 SERVICES = {"SourceNat", "StaticNat", "PortForwarding", "Lb", "Firewall", "Vpn"}
@@ -86,6 +87,8 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
     def _only_network(self, ctx: Context, owner: Account) -> Network:
         if self.zoneid is None:
             raise BadParameter("Invalid parameter networkid: give networkid, or zoneid for the only network there.")
+        if self.zoneid.network_type == BASIC and (shared := network_of(ctx.session, self.zoneid)) is not None:
+            return shared
         theirs = select(Network).where(
             Network.zone_id == self.zoneid.id,
             Network.account_id == owner.id,

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from controlplane.compute.virtual_machines import VirtualMachine
-from controlplane.errors import BadParameter, NoAddress
+from controlplane.errors import BadParameter
 from controlplane.network import nics
 from controlplane.network.guest_ranges import SHARED, lowest_free, range_with, ranges_of, spans, taken_of
 from controlplane.network.load_balancers import LoadBalancerMember
@@ -149,10 +149,10 @@ def of_pod(ranges: Sequence[VlanRange], pod_id: int | None) -> list[VlanRange]:
 def must_be_placed(network: Network, nic: Nic) -> None:
     """Refuse an address for a NIC of which nobody knows the pod yet.
 
-    :raises NoAddress: nobody does.
+    :raises BadParameter: nobody does.
     """
     if by_pods(network) and nic.pod_id is None:
-        raise NoAddress(
+        raise BadParameter(
             f"Invalid parameter nicid value={nic.uuid}: it gets its addresses of network {network.name} by the pod "
             "that it runs in, and it has not run yet: start its instance first."
         )
