@@ -55,6 +55,7 @@ class PortFilter(NamedTuple):
         of its own (L2), where the MAC alone is held. Its link-local address follows from the MAC.
     :param groups: UUIDs; None where the network has no security groups.
     :param forged: the offering lets it send with any address (``forgedTransmits``): nothing is held.
+    :param servers: the addresses of the network's routers, whose DNS and metadata no egress rule can take away.
     """
 
     nic: str
@@ -63,3 +64,4 @@ class PortFilter(NamedTuple):
     addresses: tuple[str, ...] | None
     groups: tuple[str, ...] | None = None
     forged: bool = False
+    servers: tuple[str, ...] = ()

@@ -220,6 +220,8 @@ class Applier:
             except Exception as error:  # noqa: BLE001 - any failure is an outcome
                 _log.debug("%s: %s could not be repaired", place.name, service.name, exc_info=True)
                 said.append((service.name, str(error) or repr(error)))
+                if held.kind in self._partial:
+                    break  # what comes after it stands on it: no guest is started again without its filter
         if edited:
             tree.settle(place)
         return said

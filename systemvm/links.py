@@ -35,6 +35,7 @@ class Link:
     :param kind: ``bridge``, ``veth``, ``vxlan`` …; empty for hardware.
     :param master: index of the bridge that it is a port of, 0 when of none.
     :param received: packets and bytes that came in, ``sent`` that went out, since the interface was made.
+    :param filtered: a bridge that hands its packets to the L3 hooks.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Link:
     up: bool
     received: tuple[int, int]
     sent: tuple[int, int]
+    filtered: bool = False
 
 
 def read(ip: IPRoute, only: str = "") -> dict[str, Link]:
@@ -54,16 +56,19 @@ def read(ip: IPRoute, only: str = "") -> dict[str, Link]:
     for message in ip.link("get", ifname=only) if only else ip.get_links():
         info = message.get_attr("IFLA_LINKINFO")
         stats = message.get_attr("IFLA_STATS64") or {}
+        kind = (info.get_attr("IFLA_INFO_KIND") or "") if info else ""
+        bridge = info.get_attr("IFLA_INFO_DATA") if kind == "bridge" else None
         link = Link(
             name=message.get_attr("IFLA_IFNAME"),
             index=message["index"],
-            kind=(info.get_attr("IFLA_INFO_KIND") or "") if info else "",
+            kind=kind,
             master=message.get_attr("IFLA_MASTER") or 0,
             mtu=message.get_attr("IFLA_MTU") or 0,
             alias=message.get_attr("IFLA_IFALIAS") or "",
             up=message["state"] == "up",
             received=(stats.get("rx_packets", 0), stats.get("rx_bytes", 0)),
             sent=(stats.get("tx_packets", 0), stats.get("tx_bytes", 0)),
+            filtered=bool(bridge and bridge.get_attr("IFLA_BR_NF_CALL_IPTABLES")),
         )
         found[link.name] = link
     return found

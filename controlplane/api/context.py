@@ -36,6 +36,7 @@ class Context:
     :ivar workflow: name of the durable function that goes on with the work, ``arguments`` what it is given.
     :ivar serial: what the workflow must not share with another job at the same time (an object's UUID).
     :ivar instance: the row that the job and its event are about; by default what ``run`` returns, or the row of ``id``.
+    :ivar event: the type of the event, where it is another one than the command's.
     :ivar note: what the event says beyond the command and its object; never a secret.
     :ivar refusal: what the caller is told instead of a result, although what the command wrote stays.
     :ivar visit: the HTTP request, for the commands that begin or end a session.
@@ -49,6 +50,7 @@ class Context:
     arguments: dict[str, Any] = field(default_factory=dict)
     serial: str = ""
     instance: Row | None = None
+    event: str = ""
     note: str = ""
     refusal: ApiError | None = None
     visit: Visit = field(default_factory=Visit)

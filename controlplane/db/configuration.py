@@ -11,6 +11,7 @@ The narrowest scope that has a value wins; nothing is cached, so a change is in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -58,23 +59,29 @@ class Setting:
     maximum: int | None = None
     choices: tuple[str, ...] = ()
 
-    def text(self, session: Session, **scopes: int) -> str:
-        """Return the value in force; the scopes are rows' numbers by scope name in lower case (``zone=3``)."""
+    def text(self, session: Session, **scopes: int | Sequence[int]) -> str:
+        """Return the value in force.
+
+        :param scopes: rows' numbers by scope name in lower case (``zone=3``); several stand in the order in which they
+            count, such as a domain and those above it.
+        """
         session.flush()
         values: dict[tuple[str, int], str] = {
             (scope, number): value for scope, number, value in session.execute(_SET, {"name": self.name})
         }
         for scope in self.scopes:
-            found = values.get((scope, scopes.get(scope.lower(), -1)))
-            if found is not None:
-                return found
+            given = scopes.get(scope.lower(), ())
+            for number in (given,) if isinstance(given, int) else given:
+                found = values.get((scope, number))
+                if found is not None:
+                    return found
         return values.get((GLOBAL, 0), self.default)
 
-    def number(self, session: Session, **scopes: int) -> int:
+    def number(self, session: Session, **scopes: int | Sequence[int]) -> int:
         """Return the value in force as a number."""
         return int(self.text(session, **scopes))
 
-    def flag(self, session: Session, **scopes: int) -> bool:
+    def flag(self, session: Session, **scopes: int | Sequence[int]) -> bool:
         """Return the value in force as a boolean."""
         return self.text(session, **scopes).lower() == "true"
 

@@ -74,7 +74,7 @@ def _record(ctx: Context, command: Command, job: Job | None) -> None:
     owner = subject if isinstance(subject, Owned) else ctx.caller
     state = SCHEDULED if job else CREATED if command.command.startswith("create") else COMPLETED
     event = {
-        "type": command.event,
+        "type": ctx.event or command.event,
         "state": state,
         "description": sentence[:_DESCRIPTION],
         "account_id": owner.account_id,

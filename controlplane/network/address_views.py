@@ -22,7 +22,16 @@ from controlplane.network.firewall import FirewallRule
 from controlplane.network.load_balancers import LoadBalancer
 from controlplane.network.networks import Network
 from controlplane.network.port_forwarding import PortForward, guest_names
-from controlplane.network.public_ips import ALLOCATED, FREE, RELEASING, RESERVED, PublicIp, VlanRange
+from controlplane.network.public_ips import (
+    ALLOCATED,
+    ALLOCATING,
+    FREE,
+    HELD,
+    RELEASING,
+    RESERVED,
+    PublicIp,
+    VlanRange,
+)
 from controlplane.network.rules import rows_by_id
 from controlplane.network.vpcs import Vpc
 from controlplane.zone.physical_networks import PhysicalNetwork
@@ -43,7 +52,7 @@ class AddressResponse(Response):
     issourcenat: bool
     isstaticnat: bool
     issystem: bool
-    isportable: bool = False
+    isportable: bool
     forvirtualnetwork: bool
     forsystemvms: bool | None = None
     fordisplay: bool | None = None
@@ -93,6 +102,7 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
             issourcenat=row.source_nat,
             isstaticnat=row.static_nat,
             issystem=row.is_system,
+            isportable=row.portable_range_id is not None,
             forvirtualnetwork=within.network_id is None,
             hasrules=row.id in ruled,
             allocated=row.allocated,
@@ -169,7 +179,7 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
     issourcenat: bool | None = matching(PublicIp.source_nat)
     isstaticnat: bool | None = matching(PublicIp.static_nat)
     fordisplay: bool | None = matching(PublicIp.display, admin=True)
-    state: str | None = matching(PublicIp.state, choices=(FREE, ALLOCATED, RESERVED, RELEASING))
+    state: str | None = matching(PublicIp.state, choices=(FREE, ALLOCATING, ALLOCATED, RESERVED, RELEASING))
     allocatedonly: bool | None = optional(True, description="leave out the free ones; without state")
     networkid: Network | None = optional(description="the network whose range they are from, or that uses them")
     physicalnetworkid: PhysicalNetwork | None = optional()
@@ -191,8 +201,9 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
     def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
         """Keep what the state and the ranges let through."""
         del ctx
+        query = query.where(PublicIp.portable_range_id.is_(None) | (PublicIp.state != FREE))
         if self.state is None and self.allocatedonly:
-            query = query.where(PublicIp.state.in_((ALLOCATED, RESERVED)))
+            query = query.where(PublicIp.state.in_((*HELD, RESERVED)))
         if self.forloadbalancing is not None:
             used = select(LoadBalancer.id).where(LoadBalancer.public_ip_id == PublicIp.id).exists()
             query = query.where(used if self.forloadbalancing else ~used)

@@ -17,16 +17,17 @@ from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.limits import take
 from controlplane.identity.ownership import ADDRESSES, on_account_removed, owner_of_new
+from controlplane.network import portable_ips
 from controlplane.network.address_views import TAGGABLE, address_views
-from controlplane.network.implement import ensure_public_nics, routers_of
 from controlplane.network.networks import Network, Whole, services_of
-from controlplane.network.nics import Nic
 from controlplane.network.pod_networks import network_of
-from controlplane.network.public_ips import ALLOCATED, FREE, RESERVED, PublicIp, acquire, chosen, release
+from controlplane.network.public_ips import FREE, HELD, RESERVED, PublicIp, acquire, chosen, release
+from controlplane.network.public_nics import plug
 from controlplane.network.rules import set_custom_id
 from controlplane.network.static_nat import end_with_successor, refuse_system
 from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
+from controlplane.zone.regions import region_of
 from controlplane.zone.zones import BASIC, Zone
 
 dispatch.JOB_TABLES["IpAddress"] = PublicIp
@@ -42,8 +43,7 @@ def _address(text: str) -> str:
 
 
 class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddress", address_views), job=True,
-                         creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN",
-                         unsupported=("regionid",)):  # fmt: skip
+                         creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN"):  # fmt: skip
     """Acquire a public address for a network or a VPC: the wanted one, or the lowest that is free."""
 
     networkid: Network | None = optional()
@@ -54,12 +54,13 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
     domainid: Domain | None = optional()
     projectid: Uuid | None = optional()
     fordisplay: bool | None = optional(True, admin=True)
-    isportable: bool | None = optional(False)
+    isportable: bool | None = optional(False, description="an address of the region, which can move between networks")
+    regionid: int | None = optional(description="with isportable: whose address it is to be")
 
     def run(self, ctx: Context) -> PublicIp:
         """Check, and take the address."""
-        if self.isportable:
-            raise Unsupported("Invalid parameter isportable value=true: portable addresses are not supported.")
+        if self.regionid is not None:
+            region_of(ctx.session, self.regionid)
         owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
         whole = self._whole(ctx, owner)
         if self.account is None and (isinstance(whole, Vpc) or whole.guest_type == "Isolated"):
@@ -68,10 +69,13 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
             raise Forbidden(f"Zone {whole.zone.name} is disabled: nothing can be made in it.")
         if isinstance(whole, Network):
             _must_take_addresses(whole)
-        ip = acquire(ctx.session, whole, owner, address=self.ipaddress)
+        if self.isportable:
+            ip, ctx.event = portable_ips.acquire(ctx.session, whole, owner, self.ipaddress), "PORTABLE.IP.ASSIGN"
+        else:
+            ip = acquire(ctx.session, whole, owner, address=self.ipaddress)
         ip.display = self.fordisplay is not False
         ctx.touch(ip)
-        _plug_routers(ctx, whole)
+        ctx.touched += plug(ctx.session, whole)
         return ip
 
     def _whole(self, ctx: Context, owner: Account) -> Whole:
@@ -105,18 +109,6 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
         return networks[0]
 
 
-def _plug_routers(ctx: Context, whole: Whole) -> None:
-    """Give the routers an interface on each VLAN of the addresses, and no other; their hosts are told."""
-    routers = [router for router in routers_of(ctx.session, whole) if router.target_id is not None]
-    if not routers:
-        return
-    theirs = select(Nic.id).where(Nic.router_id.in_([router.id for router in routers]))
-    before = set(ctx.session.scalars(theirs))
-    ensure_public_nics(ctx.session, whole)
-    if set(ctx.session.scalars(theirs)) != before:
-        ctx.touch(*routers)
-
-
 def _must_take_addresses(network: Network) -> None:
     if network.guest_type == "L2" or not SERVICES & set(services_of(network)):
         raise Unsupported(
@@ -141,7 +133,7 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
         ip = self.id or self._named(ctx)
         if ip.state == RESERVED:
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: it is only reserved; use releaseIpAddress.")
-        if ip.state != ALLOCATED:
+        if ip.state not in HELD:
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is {ip.state.lower()} already.")
         if ip.source_nat:
             raise RuleConflict(
@@ -151,17 +143,16 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
         refuse_system(ip)
         ctx.instance = ip
         ctx.touch(ip)
-        network = ip.network
         end_with_successor(ctx, ip)
+        if ip.portable_range_id is not None:
+            ctx.event = "PORTABLE.IP.RELEASE"
         release(ctx.session, ip)
-        if network is not None:
-            _plug_routers(ctx, network)
 
     def _named(self, ctx: Context) -> PublicIp:
         if self.ipaddress is None:
             raise BadParameter("Invalid parameter id: give the id of the address, or ipaddress.")
         found = select(PublicIp).where(
-            PublicIp.address == self.ipaddress, PublicIp.state == ALLOCATED, PublicIp.visible_to(ctx.caller)
+            PublicIp.address == self.ipaddress, PublicIp.state.in_(HELD), PublicIp.visible_to(ctx.caller)
         )
         rows = ctx.session.scalars(found).all()
         if len(rows) != 1:
@@ -174,7 +165,7 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
 
 def remove_addresses(session: Session, account: Account) -> list[Target]:
     """Give back what a removed account has beside its networks: addresses on shared networks, and reserved ones."""
-    theirs = select(PublicIp).where(PublicIp.account_id == account.id, PublicIp.state.in_((ALLOCATED, RESERVED)))
+    theirs = select(PublicIp).where(PublicIp.account_id == account.id, PublicIp.state.in_((*HELD, RESERVED)))
     touched: list[Target] = []
     for ip in session.scalars(theirs).all():
         touched += ip.targets(session)

@@ -76,6 +76,8 @@ def give_again(session: Session, network: Network, nic_id: int | None) -> list[T
 
     :return: the targets that are to have it, to be touched.
     """
+    from controlplane.network.public_nics import plug
+
     nic = session.get(Nic, nic_id) if nic_id is not None else None
     if nic is None or nic.vm_id is None or not network.offering.associates:
         return []
@@ -84,4 +86,4 @@ def give_again(session: Session, network: Network, nic_id: int | None) -> list[T
         return []
     associate(session, vm)
     session.flush()
-    return list(network.targets(session))
+    return [*network.targets(session, part_of_pod(nic.pod_id)), *plug(session, network)]

@@ -317,11 +317,23 @@ def clear_address(session: Session, ip: PublicIp) -> None:
     remove_rows(session, FirewallRule, TAGGABLE, FirewallRule.public_ip_id == ip.id)
 
 
+def carry(session: Session, ip: PublicIp, network: Network) -> bool:
+    """Take an address's rules along to the network that it moves to; they are removed where it has no firewall."""
+    if network.vpc_id is not None or "Firewall" not in services_of(network):
+        clear_address(session, ip)
+        return False
+    for rule in session.scalars(select(FirewallRule).where(FirewallRule.public_ip_id == ip.id)):
+        rule.network_id = network.id
+    return True
+
+
 def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.IngressRule, ...]:
     """Return what may come in on the network's public addresses."""
     addresses, known = addresses_of(session, network_id), Lists()
 
-    def fact(uuid: str, ip: int, protocol: str, sources: str, *ports: int | None) -> vocabulary.IngressRule:
+    def fact(uuid: str, ip: int, protocol: str, sources: str, *ports: int | None) -> vocabulary.IngressRule | None:
+        if ip not in addresses:
+            return None
         return vocabulary.IngressRule(uuid, addresses[ip], protocol, *span(*ports), known[sources])
 
     return _INGRESS.read(session, network_id, addresses, fact)

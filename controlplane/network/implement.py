@@ -259,8 +259,7 @@ def place(session: Session, router: Router, host: Host) -> None:
 
 def ensure_public_nics(session: Session, whole: Whole) -> None:
     """Give each router an interface on every VLAN that its public addresses are of, and on no other."""
-    mine = public_ips.used_by(whole), PublicIp.state == public_ips.ALLOCATED
-    used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(*mine)
+    used = select(PublicIp.vlan, func.min(PublicIp.range_id)).where(public_ips.answered_by(whole))
     outside = ipv6.outside_of(session, whole)
     vlans = {outside.vlan: outside.range_id} if outside else {}
     vlans |= {vlan: number for vlan, number in session.execute(used.group_by(PublicIp.vlan))}

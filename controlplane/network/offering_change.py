@@ -23,7 +23,7 @@ from controlplane.network.networks import Network, router_providers, services_of
 from controlplane.network.nics import Nic, take_address6
 from controlplane.network.physical_choice import objection
 from controlplane.network.port_forwarding import PortForward, remove_forwards
-from controlplane.network.public_ips import ALLOCATED, PublicIp
+from controlplane.network.public_ips import HELD, PublicIp
 from controlplane.network.routers import Router
 from controlplane.network.rules import remove_rows
 from controlplane.network.static_nat import end_static_nat
@@ -114,7 +114,7 @@ def _mixed(session: Session, network: Network) -> list[str]:
 def _lost(session: Session, network: Network, offering: NetworkOffering) -> dict[str, Sequence[str]]:
     """Return what the network has and the offering cannot serve: the kind of rule → ids or addresses, five at most."""
     gone = services_of(network).keys() - offering.services.keys()
-    mine = PublicIp.network_id == network.id, PublicIp.state == ALLOCATED
+    mine = PublicIp.network_id == network.id, PublicIp.state.in_(HELD)
     ingress = FirewallRule.network_id == network.id, FirewallRule.public_ip_id.is_not(None)
     egress = FirewallRule.network_id == network.id, FirewallRule.public_ip_id.is_(None)
     queries = {

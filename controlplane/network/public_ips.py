@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import cache
 from ipaddress import IPv4Network
-from typing import cast
 
 from sqlalchemy import (
     ColumnElement,
     ForeignKey,
     Index,
     String,
-    Table,
     UniqueConstraint,
-    Update,
-    bindparam,
-    exists,
     or_,
     select,
-    update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
@@ -31,18 +24,21 @@ from controlplane.db.configuration import define
 from controlplane.errors import BadParameter, NoAddress
 from controlplane.identity.accounts import Account
 from controlplane.identity.limits import give_back, take
-from controlplane.network import claims
+from controlplane.network import claims, quarantine
 from controlplane.network.networks import Network, Whole
 from controlplane.network.nics import Nic
+from controlplane.network.quarantine import closed_to
 from controlplane.network.rules import remove_tags
 from controlplane.network.vpcs import Vpc
 from controlplane.network.ways import Way, leads
-from controlplane.reconcile.sweep import duty
-from controlplane.reconcile.targets import Target, on_settled
+from controlplane.reconcile.targets import Target
 from controlplane.zone.zones import Zone
 from drivers import vocabulary
 
 FREE, ALLOCATED, RESERVED, RELEASING = "Free", "Allocated", "Reserved", "Releasing"
+ALLOCATING = "Allocating"
+HELD = (ALLOCATED, ALLOCATING)
+"""The states of an address that a network or a VPC has."""
 USE_COMMON = define(
     "use.system.public.ips",
     True,
@@ -61,6 +57,7 @@ class VlanRange(Created, Row):
     :ivar network_id: the Shared network whose guests get addresses of it, ``pod_id`` the only pod where they do.
     :ivar router_ip: the address that the network's router has in the range's subnet, ``router_ip6`` that of IPv6; one
         range of a subnet has it. It stays the same for as long as the range is there: guests ask it for names.
+    :ivar portable_range_id: it is what a portable range is in this zone; such a row is nobody's to see or change.
     """
 
     __tablename__ = "vlan_ranges"
@@ -83,23 +80,34 @@ class VlanRange(Created, Row):
     for_system_vms: Mapped[bool] = mapped_column(default=False)
     router_ip: Mapped[str] = mapped_column(String(40), default="")
     router_ip6: Mapped[str] = mapped_column(String(50), default="")
+    portable_range_id: Mapped[int | None] = mapped_column(ForeignKey("portable_ranges.id"), index=True)
     zone: Mapped[Zone] = relationship()
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """All but what portable ranges are in a zone."""
+        del caller
+        return cls.portable_range_id.is_(None)
 
 
 class PublicIp(Row):
     """One public address of a range.
 
     :ivar state: ``Free``, ``Reserved`` for an account, ``Allocated``, or ``Releasing``: nobody's any more, while the
-        router that had it may still answer for it.
+        router that had it may still answer for it; likewise ``Allocating``, when it moves to another network.
     :ivar account_id: who has it; None while it is free.
     :ivar vpc_id: the VPC that uses it; its ``network_id`` is then the tier that static NAT takes it for, if any.
     :ivar nic_address: with ``static_nat``: the guest's address that it stands for, on ``nic_id``.
     :ivar part: which of its network's appliances has it, as ``Router.part`` has it, till the address is free.
+    :ivar portable_range_id: the portable range that it is of; its zone and ``range_id`` are where it is at present.
+    :ivar left_network_id: while it is ``Allocating``: the network whose router may still answer for it, or
+        ``left_vpc_id`` the VPC.
     """
 
     __tablename__ = "public_ips"
     __table_args__ = (
         UniqueConstraint("zone_id", "address", "vlan"),
+        UniqueConstraint("portable_range_id", "number"),
         Index("ix_public_ips_free", "range_id", "state", "number"),
     )
 
@@ -122,8 +130,11 @@ class PublicIp(Row):
     nic_id: Mapped[int | None] = mapped_column(ForeignKey("nics.id"))
     nic_address: Mapped[str | None] = mapped_column(String(40))
     part: Mapped[str] = mapped_column(String(40), default="")
+    portable_range_id: Mapped[int | None] = mapped_column(ForeignKey("portable_ranges.id"))
+    left_network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"))
+    left_vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"))
     range: Mapped[VlanRange] = relationship()
-    network: Mapped[Network | None] = relationship()
+    network: Mapped[Network | None] = relationship(foreign_keys=[network_id])
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
@@ -134,7 +145,8 @@ class PublicIp(Row):
             & (VlanRange.domain_id.is_(None) | (VlanRange.domain_id == caller.domain_id)),
         )
         open_to_them = select(VlanRange.id).where(_for_tenants(), theirs)
-        return or_(owned_by(cls, caller), (cls.state == FREE) & cls.range_id.in_(open_to_them))
+        free = (cls.state == FREE) & cls.range_id.in_(open_to_them) & ~closed_to(cls.id, caller.account_id)
+        return or_(owned_by(cls, caller), free)
 
     def targets(self, session: Session) -> Sequence[Target]:
         """Return the targets of the VPC or network that uses it."""
@@ -143,6 +155,12 @@ class PublicIp(Row):
         if self.network_id is None:
             return []
         return session.get_one(Network, self.network_id).targets(session, self.part)
+
+
+def answered_by(whole: Whole) -> ColumnElement[bool]:
+    """Return the condition for the addresses that routers of a VPC or network have, are to have or still have."""
+    left = PublicIp.left_vpc_id if isinstance(whole, Vpc) else PublicIp.left_network_id
+    return (used_by(whole) & PublicIp.state.in_((*HELD, RELEASING))) | (left == whole.id)
 
 
 def used_by(whole: Whole) -> ColumnElement[bool]:
@@ -192,8 +210,17 @@ def acquire(
         if own is not None:
             return own
     ip = chosen(session, whole.zone, owner, address) if address else _lowest(session, whole.zone, owner)
+    return give(session, ip, whole, owner, source_nat=source_nat)
+
+
+def give(session: Session, ip: PublicIp, whole: Whole, owner: Account, *, source_nat: bool = False) -> PublicIp:
+    """Give a VPC, or a network that stands alone, this address, which is free or reserved for the owner.
+
+    :raises LimitReached: the owner may have no more.
+    """
     if ip.state == FREE:
         take(session, owner.id, "public_ip")
+    quarantine.end(session, ip, owner)
     ip.state, ip.account_id, ip.domain_id, ip.allocated = ALLOCATED, owner.id, owner.domain_id, now()
     ip.network_id, ip.vpc_id = (None, whole.id) if isinstance(whole, Vpc) else (whole.id, None)
     ip.source_nat = source_nat
@@ -203,7 +230,8 @@ def acquire(
 
 def _for_tenants() -> ColumnElement[bool]:
     """Return the condition for ranges of public addresses that accounts get addresses of."""
-    return VlanRange.network_id.is_(None) & VlanRange.pod_id.is_(None) & VlanRange.for_system_vms.is_(False)
+    common = VlanRange.network_id.is_(None) & VlanRange.pod_id.is_(None) & VlanRange.for_system_vms.is_(False)
+    return common & VlanRange.portable_range_id.is_(None)
 
 
 def open_ranges(session: Session, zone: Zone, owner: Account) -> list[list[int]]:
@@ -228,6 +256,7 @@ def _lowest(session: Session, zone: Zone, owner: Account) -> PublicIp:
     groups = open_ranges(session, zone, owner)
     for group in groups:
         free = select(PublicIp).where(PublicIp.range_id.in_(group), PublicIp.state == FREE)
+        free = free.where(~closed_to(PublicIp.id, owner.id))
         # two who ask at the same moment each lock another row; SQLite has one writer, and no need for it
         ip = session.scalar(free.order_by(PublicIp.number).limit(1).with_for_update(skip_locked=True))
         if ip is not None:
@@ -253,6 +282,7 @@ def chosen(session: Session, zone: Zone, owner: Account, address: str) -> Public
             f"zone {zone.name} that is open to account {owner.name}."
         )
     if ip.state == FREE or (ip.state == RESERVED and ip.account_id == owner.id):
+        quarantine.refuse_quarantined(session, ip, owner)
         return ip
     raise BadParameter(f"Invalid parameter ipaddress value={address}: it is {ip.state.lower()}; choose a free one.")
 
@@ -260,14 +290,18 @@ def chosen(session: Session, zone: Zone, owner: Account, address: str) -> Public
 def release(session: Session, ip: PublicIp) -> None:
     """Take an address from its network, with every rule on it.
 
-    Nobody gets it as long as a router may still answer for it: see :func:`free_released`.
+    Nobody gets it as long as a router may still answer for it: see :mod:`controlplane.network.letting_go`.
     """
     for clear in _address_clearers:
         clear(session, ip)
     claims.clear(session, ip.id)
     if ip.account_id is not None:
         give_back(session, ip.account_id, "public_ip")
+        if ip.state != RESERVED:
+            quarantine.begin(session, ip, ip.account_id)
     remove_tags(session, "PublicIpAddress", select(PublicIp.uuid).where(PublicIp.id == ip.id))
+    if ip.state == ALLOCATING:  # its new network never had it
+        ip.network_id, ip.vpc_id, ip.left_network_id, ip.left_vpc_id = ip.left_network_id, ip.left_vpc_id, None, None
     ip.state = RELEASING if ip.targets(session) else FREE
     if ip.state == FREE:
         ip.network_id, ip.vpc_id, ip.part = None, None, ""
@@ -294,43 +328,8 @@ def forget_network(session: Session, network: Network) -> None:
 
 def release_all(session: Session, whole: Whole) -> None:
     """Give back every public address of what goes, the source NAT one too."""
-    for ip in session.scalars(select(PublicIp).where(used_by(whole), PublicIp.state == ALLOCATED)):
+    for ip in session.scalars(select(PublicIp).where(used_by(whole), PublicIp.state.in_(HELD))):
         release(session, ip)
-
-
-@on_settled("router")
-def free_released(session: Session, target: Target) -> None:
-    """Free the addresses that a router has let go of, once it stands at its newest state."""
-    session.flush()
-    session.execute(_let_go(), {"target": target.id})
-
-
-@cache
-def _let_go() -> Update:
-    """Return the statement that frees what a ``target`` has let go of: it is run with every outcome of a router."""
-    from controlplane.network.routers import Router
-
-    ips = cast("Table", PublicIp.__table__)
-    routers = Router.target_id == bindparam("target"), Router.dark.is_(False)
-    mine = Router.network_id == ips.c.network_id, Router.part == ips.c.part
-    of_network = exists().where(*routers, *mine)
-    of_vpc = ips.c.vpc_id.in_(select(Router.vpc_id).where(*routers))
-    freed = update(ips).where(ips.c.state == RELEASING, of_network | of_vpc)
-    return freed.values(state=FREE, network_id=None, vpc_id=None, part="")
-
-
-@duty(30)
-def free_stranded(session: Session) -> None:
-    """Free the released addresses whose router is gone without having said so."""
-    from controlplane.network.routers import Router
-
-    there = Router.target_id.is_not(None)
-    held = exists().where(there, Router.network_id == PublicIp.network_id, Router.part == PublicIp.part)
-    vpcs = select(Router.vpc_id).where(there, Router.vpc_id.is_not(None))
-    alone = PublicIp.vpc_id.is_(None) & ~held
-    of_vpc = PublicIp.vpc_id.is_not(None) & PublicIp.vpc_id.not_in(vpcs)
-    stranded = update(PublicIp).where(PublicIp.state == RELEASING, alone | of_vpc)
-    session.execute(stranded.values(state=FREE, network_id=None, vpc_id=None, part=""))
 
 
 def forget_nic(session: Session, nic: Nic) -> list[Target]:

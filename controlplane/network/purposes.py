@@ -14,7 +14,7 @@ from controlplane.errors import BadParameter, RuleConflict
 from controlplane.network.claims import BALANCING, PORT_FORWARDING, WIREGUARD, PortClaim
 from controlplane.network.networks import Network, require_service
 from controlplane.network.nics import Nic
-from controlplane.network.public_ips import ALLOCATED, PublicIp
+from controlplane.network.public_ips import HELD, PublicIp
 
 _NETWORK = select(Network).where(Network.id == bindparam("network")).options(joinedload(Network.offering))
 STATIC_NAT = "static NAT"
@@ -28,9 +28,9 @@ def network_of(session: Session, ip: PublicIp, named: Network | None, parameter:
     :param named: the network that the caller says; None leaves it to the address.
     :raises BadParameter: the address is not in use, or by another network.
     """
-    if ip.state == ALLOCATED and ip.vpc_id is not None:
+    if ip.state in HELD and ip.vpc_id is not None:
         return _tier_of(session, ip, named)
-    if ip.state != ALLOCATED or ip.network_id is None:
+    if ip.state not in HELD or ip.network_id is None:
         raise BadParameter(
             f"Invalid parameter {parameter} value={ip.uuid}: {ip.address} is {ip.state.lower()}; "
             "associate it with a network first."

@@ -17,10 +17,10 @@ from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Created, Owned, Row, new_uuid
 from controlplane.errors import BadParameter, RuleConflict
 from controlplane.identity.ownership import OwnedListing
-from controlplane.network import rule_text
+from controlplane.network import portable_ips, rule_text
 from controlplane.network.claims import IP_FORWARDING, PortClaim, claim, give_up
 from controlplane.network.elastic_ips import give_again, is_elastic, lead
-from controlplane.network.firewall import FirewallRule, close_related, open_related
+from controlplane.network.firewall import FirewallRule, carry, close_related, open_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.port_forwarding import PROTOCOLS, ForwardResponse, guest_names
@@ -32,6 +32,7 @@ from controlplane.network.public_ips import (
     forget_static_nat,
     release,
 )
+from controlplane.network.public_nics import plug
 from controlplane.network.purposes import STATIC_NAT, must_take, network_of, tier_of_machine
 from controlplane.network.rules import guest_address, guest_nic, rows_by_id
 from controlplane.reconcile.targets import Target
@@ -74,11 +75,21 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
     def run(self, ctx: Context) -> None:
         """Check, and have the address stand for the guest; again for the same guest is fine."""
         ip, vm, session = self.ipaddressid, self.virtualmachineid, ctx.session
-        network = network_of(session, ip, self.networkid or tier_of_machine(session, ip, vm))
+        elsewhere = portable_ips.destination(session, ip, vm, self.networkid)
+        network = elsewhere or network_of(session, ip, self.networkid or tier_of_machine(session, ip, vm))
         must_take(session, ip, network, STATIC_NAT)
         assert ip.account_id is not None
         nic = guest_nic(session, vm, network, ip.account_id)
         address = guest_address(session, nic, self.vmguestip)
+        if elsewhere is not None:
+            self._refuse_second(ctx, network, nic, address)
+            ctx.touch(ip)
+            if ip.vm_id is not None:
+                _tell(ctx, session.get_one(VirtualMachine, ip.vm_id))
+            portable_ips.move(session, ip, network)
+            _carry_rules(session, ip, network)
+            ctx.touched += plug(session, network.whole)
+            ctx.note = f"portable address {ip.address} moves to network {network.name}"
         if ip.static_nat and (ip.nic_id, ip.nic_address) == (nic.id, address):
             return
         if ip.static_nat:
@@ -86,20 +97,26 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
                 f"Invalid parameter ipaddressid value={ip.uuid}: public address {ip.address} has static NAT to "
                 f"{ip.nic_address} already: disable it first."
             )
-        other = select(PublicIp).where(PublicIp.nic_id == nic.id, PublicIp.nic_address == address)
-        taken = session.scalar(other.limit(1))
-        if taken is not None and is_elastic(network):
-            ctx.touch(taken)
-            _make_room(session, taken)
-        elif taken is not None:
-            raise RuleConflict(
-                f"Invalid parameter virtualmachineid value={vm.uuid}: virtual machine {vm.name} has static NAT at "
-                f"{address} already, by {taken.address}; vmguestip can name another of its addresses."
-            )
+        self._refuse_second(ctx, network, nic, address)
         lead(ip, vm, nic, address)
         ctx.instance = ip
         ctx.touch(ip)
         _tell(ctx, vm)
+
+    def _refuse_second(self, ctx: Context, network: Network, nic: Nic, address: str) -> None:
+        """Refuse a second address for the same one of a guest; with elastic addresses the first one goes instead."""
+        vm, session = self.virtualmachineid, ctx.session
+        other = PublicIp.nic_id == nic.id, PublicIp.nic_address == address, PublicIp.id != self.ipaddressid.id
+        taken = session.scalar(select(PublicIp).where(*other).limit(1))
+        if taken is None:
+            return
+        if not is_elastic(network):
+            raise RuleConflict(
+                f"Invalid parameter virtualmachineid value={vm.uuid}: virtual machine {vm.name} has static NAT at "
+                f"{address} already, by {taken.address}; vmguestip can name another of its addresses."
+            )
+        ctx.touch(taken)
+        _make_room(session, taken)
 
 
 def _make_room(session: Session, ip: PublicIp) -> None:
@@ -162,6 +179,16 @@ def end_static_nat(session: Session, ip: PublicIp) -> None:
     """End static NAT, with the rules that only make sense with it and what they opened."""
     _remove(session, session.scalars(select(IpForward).where(IpForward.public_ip_id == ip.id)).all())
     forget_static_nat(ip)
+
+
+def _carry_rules(session: Session, ip: PublicIp, network: Network) -> None:
+    """Take what is open on an address along to its new network; a VPC's tier has ACLs instead."""
+    rules = session.scalars(select(IpForward).where(IpForward.public_ip_id == ip.id)).all()
+    if carry(session, ip, network):
+        for rule in rules:
+            rule.network_id = network.id
+    else:
+        _remove(session, rules)
 
 
 def _remove(session: Session, rules: Sequence[IpForward]) -> None:

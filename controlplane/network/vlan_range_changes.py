@@ -23,6 +23,7 @@ from controlplane.network.vlan_ranges import (
     UNTAGGED,
     Span,
     add_addresses,
+    public_network,
     refuse_clash,
     refuse_guest_vlan,
     vlan_of,
@@ -30,7 +31,7 @@ from controlplane.network.vlan_ranges import (
 )
 from controlplane.network.vlan_ranges6 import Span6, refuse_used6, routed_by
 from controlplane.zone import syntax
-from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType
+from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
 
@@ -120,24 +121,7 @@ class CreateVlanIpRange(
         return zone
 
     def _physical(self, ctx: Context, zone: Zone) -> PhysicalNetwork:
-        query = (
-            select(PhysicalNetwork)
-            .join(TrafficType)
-            .where(
-                PhysicalNetwork.zone_id == zone.id,
-                PhysicalNetwork.removed.is_(None),
-                TrafficType.traffic == "Public",
-            )
-        )
-        found = ctx.session.scalar(query)
-        given = self.physicalnetworkid
-        if found is None or (given is not None and given.id != found.id):
-            name = given.name if given else f"of zone {zone.name}"
-            raise BadParameter(
-                f"Invalid parameter physicalnetworkid: no physical network {name} carries Public traffic; "
-                "use addTrafficType."
-            )
-        return found
+        return public_network(ctx.session, zone, self.physicalnetworkid)
 
     def _vlan(self, physical: PhysicalNetwork) -> str:
         network = self.networkid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -21,9 +21,10 @@ from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
 from controlplane.network.networks import Network
+from controlplane.network.portable_ranges import PortableRange
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.zone import syntax, vnet_ranges
-from controlplane.zone.physical_networks import PhysicalNetwork
+from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
 
@@ -172,7 +173,7 @@ class Span:
             raise BadParameter(f"Invalid parameter endip value={end}: a range has at most {LARGEST} addresses.")
         return cls(subnet, gateway, first, last)
 
-    def write(self, row: VlanRange) -> None:
+    def write(self, row: VlanRange | PortableRange) -> None:
         """Put it into the row."""
         row.gateway, row.netmask = self.gateway, str(self.subnet.netmask)
         row.start_ip, row.end_ip = str(self.first), str(self.last)
@@ -182,17 +183,43 @@ class Span:
         return range(int(self.first), int(self.last) + 1)
 
 
-def refuse_clash(session: Session, row: VlanRange, span: Span) -> None:
-    """Refuse a range that shares addresses, or half a subnet, with another one of the zone.
+def public_network(session: Session, zone: Zone, given: PhysicalNetwork | None = None) -> PhysicalNetwork:
+    """Return the physical network of the zone that carries public traffic.
+
+    :param given: the one that it must be.
+    :raises BadParameter: there is none, or it is another one.
+    """
+    mine = PhysicalNetwork.zone_id == zone.id, PhysicalNetwork.removed.is_(None), TrafficType.traffic == "Public"
+    found = session.scalar(select(PhysicalNetwork).join(TrafficType).where(*mine))
+    if found is None or (given is not None and given.id != found.id):
+        name = given.name if given else f"of zone {zone.name}"
+        raise BadParameter(
+            f"Invalid parameter physicalnetworkid: no physical network {name} carries Public traffic; "
+            "use addTrafficType."
+        )
+    return found
+
+
+def _others(session: Session, row: VlanRange | PortableRange) -> Iterator[VlanRange | PortableRange]:
+    """Return the ranges that a range meets: of its zone, where it is not portable, and the portable ones."""
+    ranges = select(VlanRange).where(VlanRange.gateway != "", VlanRange.portable_range_id.is_(None))
+    if isinstance(row, VlanRange):
+        ranges = ranges.where(VlanRange.zone_id == row.zone_id)
+    yield from session.scalars(ranges)
+    yield from session.scalars(select(PortableRange))
+
+
+def refuse_clash(session: Session, row: VlanRange | PortableRange, span: Span) -> None:
+    """Refuse a range that shares addresses, or half a subnet, with another one of the zone, or a portable one.
 
     On one VLAN, ranges are of the same subnet and gateway or of subnets that do not overlap; on different VLANs
     subnets never overlap.
 
     :raises RuleConflict: names the other range.
     """
-    with_v4 = VlanRange.zone_id == row.zone_id, VlanRange.id != (row.id or 0), VlanRange.gateway != ""
-    query = select(VlanRange).where(*with_v4)
-    for other in session.scalars(query):
+    for other in _others(session, row):
+        if other is row:
+            continue
         its = Span.of(other.gateway, other.netmask, other.start_ip, other.end_ip)
         which = f"the range {other.start_ip}-{other.end_ip} ({other.uuid})"
         if not its.subnet.overlaps(span.subnet):

@@ -238,7 +238,7 @@ def _add_public(session: Session, amounts: Amounts) -> None:
     query = (
         select(PublicIp.zone_id, direct, func.count(), taken)
         .join(VlanRange, VlanRange.id == PublicIp.range_id)
-        .where(PublicIp.zone_id.in_(list(amounts)))
+        .where(PublicIp.zone_id.in_(list(amounts)), VlanRange.portable_range_id.is_(None))
         .group_by(PublicIp.zone_id, direct)
     )
     for number, is_direct, total, used in session.execute(query):

@@ -328,7 +328,11 @@ class DeleteZone(Command, name="deleteZone", answer=success(), event="ZONE.DELET
 
     def run(self, ctx: Context) -> None:
         """Refuse while anything is in it, and mark it removed."""
+        from controlplane.network.portable_ips import forget_free
+        from controlplane.network.public_ips import PublicIp
+
         zone, ctx.instance = self.id, self.id
+        forget_free(ctx.session, PublicIp.zone_id == zone.id)
         held = _held(ctx, zone)
         if held:
             raise InUse(f"Zone {zone.name} cannot be deleted: it still has {', '.join(held)}.")

@@ -16,25 +16,50 @@ _SAFE = re.compile(r'(?:[\w.:/@*+ -]++|"[^"\\{};\n]*+")++')
 _ALL_SAFE = re.compile(r'(?:[\w.:/@*+ -]++|"[^"\\{};\n]*+"|\n)++')
 _QUOTED = re.compile(r'"[^"]*"')
 _TABLE = re.compile(r"^[ \t]*table[ \t]+(?:(ip|ip6|inet|arp|bridge|netdev)[ \t]+)?([\w./-]+)", re.MULTILINE)
+_DECLARED = re.compile(
+    r"^[ \t]*(?:table[ \t]+(?:(?P<family>ip|ip6|inet|arp|bridge|netdev)[ \t]+)?(?P<table>[\w./-]+)"
+    r"|(?:set|map)[ \t]+(?P<set>\w+)[ \t\n]*\{)",
+    re.MULTILINE,
+)
 _FORBIDDEN = re.compile(r"^[ \t]*(?:include|flush|delete|add|define|reset|destroy)\b.*", re.MULTILINE)
 
 
-def table_of(skeleton: str) -> tuple[str, str]:
-    """Return the family and the name of the one table that a skeleton declares.
+Table = tuple[str, str]
+"""Family and name."""
 
-    :raises ValueError: it declares none or several, or does more than to declare: there is one writer to one table.
+
+def tables_of(skeleton: str) -> tuple[Table, ...]:
+    """Return the tables that a skeleton declares, sorted.
+
+    :raises ValueError: it declares none, or does more than to declare: there is one writer to a table.
     """
     tables = {(family or "ip", name) for family, name in _TABLE.findall(skeleton)}
-    if len(tables) != 1:
-        raise ValueError(f"It must declare exactly one table, not {len(tables)}.")
-    family, name = tables.pop()
-    own = f"delete table {family} {name}"  # makes the text repeatable with nft -f, and harmless here
+    if not tables:
+        raise ValueError("It must declare at least one table.")
+    own = {f"delete table {family} {name}" for family, name in tables}  # repeatable with nft -f, and harmless here
     for outside in _FORBIDDEN.finditer(skeleton):
-        if " ".join(outside[0].split()) == own:
+        if " ".join(outside[0].split()) in own:
             continue
         line = skeleton.count("\n", 0, outside.start()) + 1
-        raise ValueError(f"line {line}: {outside[0].strip()!r} is refused: a skeleton only declares its table.")
-    return family, name
+        raise ValueError(f"line {line}: {outside[0].strip()!r} is refused: a skeleton only declares its tables.")
+    return tuple(sorted(tables))
+
+
+def removing(tables: Iterable[Table]) -> str:
+    """Return the commands that remove tables, whether they are there or not."""
+    return "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in tables)
+
+
+def _owners(skeleton: str) -> dict[str, Table]:
+    """Return the table of each set and map; their names are unique in a skeleton."""
+    owners: dict[str, Table] = {}
+    table = ("", "")
+    for found in _DECLARED.finditer(skeleton):
+        if found["table"]:
+            table = (found["family"] or "ip", found["table"])
+        else:
+            owners[found["set"]] = table
+    return owners
 
 
 def declares(skeleton: str, name: str) -> bool:
@@ -75,26 +100,26 @@ def by_name(bundle: Bundle | None) -> Mapping[str, tuple[str, ...]]:
 
 
 def replacing(skeleton: str, elements: Iterable[Elements]) -> str:
-    """Return the transaction that makes the table anew, with everything in it, whatever was there."""
-    family, name = table_of(skeleton)
-    parts = [f"table {family} {name}\ndelete table {family} {name}\n{skeleton.rstrip()}\n"]
-    parts += [_add(family, name, entry.name, entry.items) for entry in elements if entry.items]
+    """Return the transaction that makes the tables anew, with everything in them, whatever was there."""
+    owners = _owners(skeleton)
+    parts = [f"{removing(tables_of(skeleton))}{skeleton.rstrip()}\n"]
+    parts += [_add(owners[entry.name], entry.name, entry.items) for entry in elements if entry.items]
     return "".join(parts)
 
 
 def changing(skeleton: str, old: Bundle, new: Bundle) -> str:
     """Return the transaction that changes the elements alone; empty where none differs."""
-    family, name = table_of(skeleton)
+    owners = _owners(skeleton)
     before, after = by_name(old), by_name(new)
     gone, fresh = [], []
     for which in sorted(before.keys() | after.keys()):
         keys, items = difference(before.get(which, ()), after.get(which, ()))
         if keys:
-            gone.append(f"delete element {family} {name} {which} {{ {', '.join(keys)} }}\n")
+            gone.append(f"delete element {' '.join(owners[which])} {which} {{ {', '.join(keys)} }}\n")
         if items:
-            fresh.append(_add(family, name, which, items))
+            fresh.append(_add(owners[which], which, items))
     return "".join(gone + fresh)
 
 
-def _add(family: str, table: str, which: str, items: Iterable[str]) -> str:
-    return f"add element {family} {table} {which} {{ {', '.join(items)} }}\n"
+def _add(table: Table, which: str, items: Iterable[str]) -> str:
+    return f"add element {' '.join(table)} {which} {{ {', '.join(items)} }}\n"

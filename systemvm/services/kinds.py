@@ -6,6 +6,7 @@ from systemvm.services import Service
 from systemvm.services.conntrackd import Conntrackd
 from systemvm.services.dnsmasq import Dnsmasq
 from systemvm.services.drives import Drives
+from systemvm.services.filters import Filters
 from systemvm.services.frr import Frr
 from systemvm.services.guests import Guests
 from systemvm.services.haproxy import Haproxy
@@ -20,7 +21,7 @@ from systemvm.services.wireguard import Wireguard
 from systemvm.services.xl2tpd import Xl2tpd
 
 KINDS: dict[str, tuple[Service, ...]] = {
-    "host": (Segments(), Shells(), Drives(), Guests()),
+    "host": (Segments(), Filters(), Shells(), Drives(), Guests()),
     "router": (
         Links(),
         Nft(),

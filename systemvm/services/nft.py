@@ -1,4 +1,4 @@
-"""nft: a target's one table. A changed skeleton replaces it whole, changed elements alone are handed over as such.
+"""nft: a target's tables. A changed skeleton replaces them whole, changed elements alone are handed over as such.
 
 Both are one transaction: a packet meets the old or the new table, never a part. The kernel raises a generation with
 every transaction of anyone, so what it holds is listed in full only when somebody else had a hand in it.
@@ -116,16 +116,14 @@ class Nft:
         return True
 
     def _replaced(self, kernel: _Kernel, before: File | None, after: File, new: Bundle) -> str:
-        table = elements.table_of(after.content)
-        former = elements.table_of(before.content) if before else table
+        tables = elements.tables_of(after.content)
+        former = elements.tables_of(before.content) if before else tables
         # A large table takes longer to list than to load: what was counted since it was last listed is let go then.
         if kernel.digest:
             kernel.tally.fold(counts_of(kernel.context, former) if kernel.cost < _CHEAP else None)
         kernel.look = None  # it would count what is gone
         text = elements.replacing(after.content, new.elements)
-        if former != table:
-            text = f"table {' '.join(former)}\ndelete table {' '.join(former)}\n{text}"
-        return text
+        return elements.removing(table for table in former if table not in tables) + text
 
     def ensure(self, place: Place, bundle: Bundle) -> list[str]:
         """Load the table again where somebody else changed or removed it."""
@@ -137,9 +135,9 @@ class Nft:
         held = kernel.digest == self._digest(bundle)
         if held and generation == kernel.generation:
             return []
-        table = elements.table_of(file.content)
+        tables = elements.tables_of(file.content)
         if held and kernel.imprint:
-            listed = listing(kernel.context, table)
+            listed = listing(kernel.context, tables)
             if listed and imprint_of(listed) == kernel.imprint:
                 kernel.generation = generation
                 self._note(place, kernel)
@@ -149,7 +147,8 @@ class Nft:
         kernel.context.run(elements.replacing(file.content, bundle.elements))
         kernel.digest, kernel.imprint, kernel.generation = self._digest(bundle), "", kernel.context.generation()
         self._note(place, kernel)
-        return [f"table {' '.join(table)} was not as it should be and was loaded again"]
+        names = " and ".join(" ".join(table) for table in tables)
+        return [f"table {names} was not as it should be and was loaded again"]
 
     def observe(self, place: Place, bundle: Bundle) -> Observation:
         """Return the named counters, and those of the elements summed by their comment (the rule's UUID).
@@ -162,11 +161,11 @@ class Nft:
             return Observation(bundle.target)
         kernel = self._kernel(place)
         if kernel.look is None and time.monotonic() - kernel.listed >= kernel.cost * _SHARE:
-            table, wanted = elements.table_of(file.content), not kernel.imprint
+            tables, wanted = elements.tables_of(file.content), not kernel.imprint
             if sum(len(entry.items) for entry in bundle.elements) > _PROBE:
-                kernel.look = self._looks.submit(read_apart, place.namespace, table, imprint=wanted)
+                kernel.look = self._looks.submit(read_apart, place.namespace, tables, imprint=wanted)
             else:
-                self._adopt(place, kernel, read(kernel.context, table, imprint=wanted))
+                self._adopt(place, kernel, read(kernel.context, tables, imprint=wanted))
         if kernel.look and kernel.look.done():
             look, kernel.look = kernel.look, None
             self._adopt(place, kernel, look.result())
@@ -187,20 +186,19 @@ class Nft:
             kernel.context.close()
         (place.folder / "run" / "nft.json").unlink(missing_ok=True)
         file = place.current / "nftables.nft"
-        if file.exists() and netns.exists(place.namespace):
+        if file.exists() and (not place.namespace or netns.exists(place.namespace)):
             self._drop(place, File("nftables.nft", file.read_text(encoding="utf-8"), "nft"))
 
     def _drop(self, place: Place, skeleton: File | None) -> None:
         if skeleton is not None:
-            family, name = elements.table_of(skeleton.content)
             context = Context(place.namespace)
-            context.run(f"table {family} {name}\ndelete table {family} {name}\n")
+            context.run(elements.removing(elements.tables_of(skeleton.content)))
             context.close()
 
     def _wrong(self, place: Place, file: File, bundle: Bundle) -> str:
         """Return what is wrong with the text alone, empty where nothing is; what was found safe is not read again."""
         try:
-            elements.table_of(file.content)
+            elements.tables_of(file.content)
         except ValueError as error:
             return str(error)
         known = self._safe.setdefault(place.namespace, {})
@@ -250,7 +248,8 @@ class Nft:
 
 
 def _skeleton(bundle: Bundle | None) -> File | None:
-    return next((file for file in bundle.files if file.service == "nft"), None) if bundle else None
+    files = bundle.files if bundle else ()
+    return next((file for file in files if file.service == "nft" and file.path.endswith(".nft")), None)
 
 
 def _in_force(place: Place, file: File) -> bool:

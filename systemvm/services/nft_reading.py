@@ -6,11 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from systemvm import netns
 from systemvm.libnftables import Context, NftError
+from systemvm.services.elements import Table
 from systemvm.tally import Count
 
 
@@ -30,17 +32,21 @@ class Reading:
     seconds: float
 
 
-def read(context: Context, table: tuple[str, str], *, imprint: bool) -> Reading:
-    """Read a table back; an imprint takes as long again as the listing."""
-    return _reading(context, lambda: listing(context, table), imprint=imprint)
+def read(context: Context, tables: Sequence[Table], *, imprint: bool) -> Reading:
+    """Read tables back; an imprint takes as long again as the listing."""
+    return _reading(context, lambda: listing(context, tables), imprint=imprint)
 
 
-def read_apart(namespace: str, table: tuple[str, str], *, imprint: bool) -> Reading:
-    """Read a large table back while others go on with theirs: a process of its own lists it."""
-    command = ["nft", "--json", "list", "table", *table]
+def read_apart(namespace: str, tables: Sequence[Table], *, imprint: bool) -> Reading:
+    """Read large tables back while others go on with theirs: a process of its own lists them."""
+
+    def look() -> list[dict[str, Any]]:
+        texts = (netns.run(namespace, ["nft", "--json", "list", "table", *table]) for table in tables)
+        return [entry for text in texts for entry in json.loads(text)["nftables"]]
+
     context = Context(namespace)
     try:
-        return _reading(context, lambda: json.loads(netns.run(namespace, command))["nftables"], imprint=imprint)
+        return _reading(context, look, imprint=imprint)
     finally:
         context.close()
 
@@ -52,17 +58,18 @@ def _reading(context: Context, look: Callable[[], list[dict[str, Any]]], *, impr
     return Reading(_counts(listed), imprint_of(listed) if steady else "", before, time.monotonic() - began)
 
 
-def counts_of(context: Context, table: tuple[str, str]) -> Mapping[str, Count]:
+def counts_of(context: Context, tables: Sequence[Table]) -> Mapping[str, Count]:
     """Return the counts alone."""
-    return _counts(listing(context, table))
+    return _counts(listing(context, tables))
 
 
-def listing(context: Context, table: tuple[str, str]) -> list[dict[str, Any]]:
-    """List a table; empty where it is not there."""
-    try:
-        return context.listing(f"table {' '.join(table)}")
-    except NftError:
-        return []
+def listing(context: Context, tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """List tables, those that are there."""
+    found = []
+    for table in tables:
+        with suppress(NftError):
+            found += context.listing(f"table {' '.join(table)}")
+    return found
 
 
 def _counts(listed: Sequence[Mapping[str, Any]]) -> dict[str, Count]:

@@ -49,6 +49,7 @@ class Segment:
     uplink: str
     mtu: int
     members: tuple[str, ...] = ()
+    zone: int = 0
 
     @property
     def far_end(self) -> str:

@@ -67,7 +67,10 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
 }
 """(command, field; * is any command) that CloudStack's answer does not have, or with another type, and why ours does."""
 _FIREWALL = "a firewall rule's fields, as createFirewallRule's; the facts have those of port forwarding"
+_AUTHORIZED = "the group with its new rules, as the protocol answers; the facts have the fields of one rule"
 OUR_ANSWERS: dict[str, str] = {
+    "authorizeSecurityGroupIngress": _AUTHORIZED,
+    "authorizeSecurityGroupEgress": _AUTHORIZED,
     "createIpv6FirewallRule": _FIREWALL,
     "createRoutingFirewallRule": _FIREWALL,
     "listRoutingFirewallRules": _FIREWALL,

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from drivers.hypervisor.namespace import Namespace
+from drivers.security import GroupMembers, PortFilter, SecurityGroup
 from drivers.vocabulary import Guest, HostFacts, Nic, Segment, Shell
 from systemvm import enter, guest_image, netns
 from systemvm.bundle import Bundle, Failure
 from systemvm.fabric import Fabric
 from systemvm.services import Place
 from systemvm.services.drives import Drives
+from systemvm.services.filters import Filters
 from systemvm.services.guests import Guests
 from systemvm.services.segments import Segments
 from systemvm.services.shells import Shells
@@ -22,6 +24,8 @@ from systemvm.services.shells import Shells
 NET = Segment("net-1", "vxlan://5001", "Guest")
 OTHER = Segment("net-2", "vxlan://5002", "Guest")
 PUBLIC = Segment("public", "vlan://untagged", "Public")
+
+Thing = Segment | Guest | Shell | PortFilter | SecurityGroup | GroupMembers
 
 
 def until(true: Callable[[], object], seconds: float = 10) -> object:
@@ -50,7 +54,7 @@ class Zone:
         guest_image.pack(self.image)
         self.generation = 0
         self.bundles: dict[str, Bundle] = {}
-        self.services = (Segments(), Shells(), Drives(), Guests())
+        self.services = (Segments(), Filters(), Shells(), Drives(), Guests())
 
     def guest(self, number: int, *nics: Nic, **more) -> Guest:
         plain = Guest(
@@ -71,11 +75,20 @@ class Zone:
             host, self.fabric.namespace(host), self.state / host, self.fabric.settings(host, self.state / host)
         )
 
-    def apply(self, host: str, *things: Segment | Guest | Shell) -> list[Failure]:
-        """Apply what the host is to hold, in the agent's order; return the failures."""
-        kinds = [tuple(thing for thing in things if isinstance(thing, kind)) for kind in (Segment, Guest, Shell)]
+    def apply(self, host: str, *things: Thing) -> list[Failure]:
+        """Apply what the host is to hold, in the agent's order; return the failures.
+
+        A guest's port of which no filter is given is held to its MAC, as on an L2 network.
+        """
+        segments, guests, shells, given, groups, members = (
+            tuple(thing for thing in things if isinstance(thing, kind))
+            for kind in (Segment, Guest, Shell, PortFilter, SecurityGroup, GroupMembers)
+        )
+        plain = [PortFilter(nic.id, nic.segment, nic.mac, None) for guest in guests for nic in guest.nics]
+        filters = tuple(({each.nic: each for each in plain} | {each.nic: each for each in given}).values())
+        facts = HostFacts(host, host, segments, guests, shells, (), filters, groups, members)
         driver = Namespace()
-        files, elements = driver.render(driver.plan(HostFacts(host, host, *kinds)))
+        files, elements = driver.render(driver.plan(facts))
         self.generation += 1
         old, new = self.bundles.get(host), Bundle(host, host, "host", self.generation, files, elements)
         place = self.place(host)

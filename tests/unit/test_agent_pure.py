@@ -107,25 +107,41 @@ def test_items_that_are_more_than_one_element_are_found() -> None:
     "text",
     [
         "",
-        "table ip a {\n}\ntable ip b {\n}\n",
+        "# no table\n",
+        "table ip a {\n}\ndelete table ip b\n",
         "flush ruleset\ntable ip a {\n}\n",
         'table ip a {\n}\ninclude "/etc/passwd"\n',
     ],
 )
-def test_a_skeleton_declares_one_table_and_does_nothing_else(text: str) -> None:
-    with pytest.raises(ValueError, match=r"refused|exactly one table"):
-        elements.table_of(text)
+def test_a_skeleton_declares_tables_and_does_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError, match=r"refused|at least one table"):
+        elements.tables_of(text)
 
 
 def test_a_skeletons_table() -> None:
     repeatable = "table inet a\ndelete table inet a\n\ntable inet a {\n}\n"
-    assert elements.table_of(repeatable) == ("inet", "a")
-    with pytest.raises(ValueError, match=r"line 2|exactly one"):
-        elements.table_of(repeatable.replace("delete table inet a", "delete table inet b"))
-    assert elements.table_of("# x\ntable inet a {\n}\n") == ("inet", "a")
-    assert elements.table_of("table a {\n  chain c { }\n}\n") == ("ip", "a")
+    assert elements.tables_of(repeatable) == (("inet", "a"),)
+    with pytest.raises(ValueError, match="line 2"):
+        elements.tables_of(repeatable.replace("delete table inet a", "delete table inet b"))
+    assert elements.tables_of("# x\ntable inet a {\n}\n") == (("inet", "a"),)
+    assert elements.tables_of("table a {\n  chain c { }\n}\n") == (("ip", "a"),)
     skeleton = "table ip a {\n  set s {\n }\n  map m { type ipv4_addr : ipv4_addr; }\n}\n"
     assert [elements.declares(skeleton, name) for name in ("s", "m", "n", "a")] == [True, True, False, False]
+
+
+def test_elements_go_to_the_table_that_declares_their_set() -> None:
+    skeleton = "table bridge b {\n set s { typeof iifname; }\n}\ntable inet a {\n map m { type mark : mark; }\n}\n"
+    sets = (Elements("m", ("1 : 2",)), Elements("s", ("vif1",)))
+    text = elements.replacing(skeleton, sets)
+    assert text.startswith("table bridge b\ndelete table bridge b\ntable inet a\ndelete table inet a\ntable bridge b {")
+    assert text.endswith("add element inet a m { 1 : 2 }\nadd element bridge b s { vif1 }\n")
+    old = Bundle("t", "t", "host", 1, elements=sets)
+    new = Bundle("t", "t", "host", 2, elements=(Elements("m", ("1 : 3",)), Elements("s", ())))
+    assert elements.changing(skeleton, old, new).splitlines() == [
+        "delete element inet a m { 1 }",
+        "delete element bridge b s { vif1 }",
+        "add element inet a m { 1 : 3 }",
+    ]
 
 
 PORTS = st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: (min(pair), max(pair)))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drivers.intervals import disjoint
 from drivers.network.virtual_router import VirtualRouter, filters
 from drivers.network.virtual_router.filters import rectangles
-from drivers.network.virtual_router.intervals import disjoint
 from drivers.vocabulary import EgressRule, IngressRule, PortForward
 from tests.golden.router.cases import ANY, FIRST, SECOND, appliance, network, rules, uid
 

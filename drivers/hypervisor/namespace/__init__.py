@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from drivers.config_drive import ConfigDrive
+from drivers.hypervisor.namespace import filters
 from drivers.hypervisor.namespace.config import (
     APPLIANCES,
     DriveConfig,
@@ -23,7 +27,7 @@ from drivers.hypervisor.namespace.config import (
 )
 from drivers.protocol import Rendered
 from drivers.vocabulary import Guest, HostFacts, Nic, Shell
-from systemvm.bundle import File
+from systemvm.bundle import Elements, File
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
@@ -40,21 +44,34 @@ class Namespace:
         :raises ValueError: a segment's isolation is not one that such a host has, a NIC is on a segment that is not
             among the facts, or a name would not do as a file's.
         """
-        members = _members(facts)
-        segments = tuple(SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments))
+        members, zones = _members(facts), filters.zones(facts.filters)
+        segments = tuple(
+            replace(SegmentConfig.of(segment, members.get(segment.id, ())), zone=zones.get(segment.id, 0))
+            for segment in sorted(facts.segments)
+        )
         carried = {segment.id for segment in segments}
         shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
         guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
         drives = tuple(_drive(drive) for drive in sorted(facts.drives, key=lambda drive: drive.vm))
-        return HostConfig(segments, shells, guests, drives)
+        return HostConfig(segments, shells, guests, filters.plan(facts, segments), drives)
 
     def render(self, config: HostConfig) -> Rendered:
-        """Write one JSON file per shell, guest and drive, and one of all segments."""
+        """Write one JSON file per shell, guest and drive, one of all segments, and the packet filter's skeleton."""
         files = [File("segments.json", _json([asdict(segment) for segment in config.segments]), "segments")]
+        files += [File("nftables.nft", _filter().render(part=config.filters), "nft")]
+        if config.filters.refused:
+            files += [File("refused.json", _json(config.filters.refused), "nft")]
         files += [File(f"shells/{shell.name}.json", _json(asdict(shell)), "shells") for shell in config.shells]
         files += [File(f"guests/{guest.id}.json", _json(asdict(guest)), "guests") for guest in config.guests]
         files += [File(f"drives/{d.vm}.json", _json(asdict(d)), "drives", secret=True) for d in config.drives]
-        return tuple(files), ()
+        return tuple(files), tuple(Elements(name, items) for name, items in sorted(config.filters.elements.items()))
+
+
+@cache
+def _filter() -> Template:
+    loader = PackageLoader("templates", "host")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - no web page; what goes in was checked
+    return environment.get_template("nftables.nft.j2")
 
 
 def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drivers.config_drive import ConfigDrive, files
@@ -25,9 +26,13 @@ _LAST_VNI = 2**24 - 1
 _LAST_VLAN = 4094
 
 
-def port_name(nic: str) -> str:
-    """Return the name of the host's end of a NIC's virtual cable: ``vif`` and 12 hex digits, of the NIC's UUID."""
-    return f"vif{_short(nic, 6)}"
+def port_name(nic: str, shell: str = "") -> str:
+    """Return the name of the host's end of a NIC's virtual cable: ``vif`` and 12 hex digits, of the NIC's UUID.
+
+    :param shell: the target whose shell it leads into: such a cable is called ``vir…``. So a filter knows a guest by
+        the name alone, and holds it before it was told anything of it.
+    """
+    return f"{'vir' if shell else 'vif'}{_short(nic + shell, 6)}"
 
 
 def _short(text: str, size: int) -> str:
@@ -44,6 +49,7 @@ class SegmentConfig:
     :param uplink: the host's device or bridge by name; empty means the one that the host was given for ``traffic``.
     :param mtu: of the guests' frames, in bytes.
     :param members: of a ``vs`` segment: the MACs on this host that are sent frames from elsewhere, each ``/mask``.
+    :param zone: of its connections, where security groups guard a port of it; else 0.
     """
 
     id: str
@@ -55,6 +61,7 @@ class SegmentConfig:
     uplink: str
     mtu: int
     members: tuple[str, ...] = ()
+    zone: int = 0
 
     @classmethod
     def of(cls, segment: Segment, members: tuple[str, ...] = ()) -> SegmentConfig:
@@ -111,9 +118,10 @@ class PortConfig:
     def of(cls, nic: Nic, owner: str = "") -> PortConfig:
         """Keep of a NIC what the host has to do with.
 
-        :param owner: of one that two shells have while one takes over from the other: each has a cable of its own.
+        :param owner: the target of the shell that has it, empty for a guest: while one shell takes over from another,
+            both have the NIC, and each has a cable of its own.
         """
-        return cls(nic.id, port_name(nic.id + owner), f"eth{nic.device}", nic.mac, nic.segment, nic.mtu, nic.rate)
+        return cls(nic.id, port_name(nic.id, owner), f"eth{nic.device}", nic.mac, nic.segment, nic.mtu, nic.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,20 @@ class GuestConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterConfig:
+    """The packet filter of a host's guests.
+
+    :param guarded: a port has security groups: connections are tracked.
+    :param elements: of each set and map of the template.
+    :param refused: what was left out, by the id of its rule, group or NIC, and why.
+    """
+
+    guarded: bool
+    elements: Mapping[str, tuple[str, ...]]
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DriveConfig:
     """What is on a guest's drive: paths, and the files' contents as base64, in the order of the paths."""
 
@@ -174,4 +196,5 @@ class HostConfig:
     segments: tuple[SegmentConfig, ...]
     shells: tuple[ShellConfig, ...]
     guests: tuple[GuestConfig, ...]
+    filters: FilterConfig
     drives: tuple[DriveConfig, ...] = ()

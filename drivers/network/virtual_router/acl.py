@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from drivers.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.filters import Elements, icmp, rectangles
-from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.syntax import (
     EVERYONE,
     EVERYONE6,

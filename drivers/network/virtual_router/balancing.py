@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from drivers.balancing import Certificate, HealthCheck, LoadBalancer, Member
+from drivers.intervals import disjoint
 from drivers.network.virtual_router import stickiness
 from drivers.network.virtual_router.config import Check, Haproxy, Listener, Server
 from drivers.network.virtual_router.filters import Elements
-from drivers.network.virtual_router.intervals import disjoint
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, matched, number, ports
 from drivers.vocabulary import ApplianceFacts, Network
 

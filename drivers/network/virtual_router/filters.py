@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
+from drivers.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.singles import REMEMBERED, Single, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
 from drivers.routing import RoutedRule

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drivers.intervals import Interval, Piece, disjoint
 from drivers.network.virtual_router.config import Prefix
 from drivers.network.virtual_router.filter_config import GuestSide6
 from drivers.network.virtual_router.filters import Elements, service, written
-from drivers.network.virtual_router.intervals import Interval, Piece, disjoint
 from drivers.network.virtual_router.syntax import (
     EVERYONE6,
     address6,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from drivers.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.filters import Elements
-from drivers.network.virtual_router.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.singles import REMEMBERED, Single, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, number, ports
 from drivers.vocabulary import Network, PortForward

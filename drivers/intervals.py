@@ -59,9 +59,7 @@ def _cluster(boxes: list[Piece], steps: list[int]) -> list[Piece]:
     before: list[Piece] = []
     start = end = -1
     for segment, active in _segments(boxes):
-        steps[0] -= len(active)
-        if steps[0] < 0:
-            raise ValueError("The rules overlap in too many ways to be told apart: use fewer, or less nested, ranges.")
+        _count(steps, len(active))
         inner = (
             _disjoint(sorted((box[1:], rank) for box, rank in active), steps)
             if len(active) > 1
@@ -111,3 +109,29 @@ def _line(boxes: Sequence[Piece]) -> list[Piece]:
                 start = pieces.pop()[0][0][0]  # noqa: PLW2901
             pieces.append((((start, after - 1),), rank))
     return pieces
+
+
+def layered(boxes: Sequence[Piece]) -> list[tuple[Box, frozenset[int]]]:
+    """Cut the boxes of one key into disjoint ones that cover the same, each with all the ranks that covered it.
+
+    :raises ValueError: they cut each other into too many pieces.
+    """
+    return _layered(sorted(set(boxes)), [LIMIT])
+
+
+def _layered(boxes: Sequence[Piece], steps: list[int]) -> list[tuple[Box, frozenset[int]]]:
+    pieces: list[tuple[Box, frozenset[int]]] = []
+    for segment, active in _segments(boxes):
+        _count(steps, len(active))
+        if len(active[0][0]) == 1:
+            inner: list[tuple[Box, frozenset[int]]] = [((), frozenset(rank for _, rank in active))]
+        else:
+            inner = _layered(sorted({(box[1:], rank) for box, rank in active}), steps)
+        pieces += [((segment, *box), ranks) for box, ranks in inner]
+    return pieces
+
+
+def _count(steps: list[int], spent: int) -> None:
+    steps[0] -= spent
+    if steps[0] < 0:
+        raise ValueError("The rules overlap in too many ways to be told apart: use fewer, or less nested, ranges.")
