@@ -161,7 +161,11 @@ def subnet_facts(ranges: Sequence[VlanRange]) -> tuple[GuestSubnet, ...]:
         for row in rows
         if row.router_ip
     ]
-    found += [GuestSubnet(row.cidr6 or "", row.gateway6 or "", row.router_ip6) for row in ranges if row.router_ip6]
+    found += [
+        GuestSubnet(row.cidr6 or "", row.gateway6 or "", row.router_ip6, slaac=not row.start_ip6)
+        for row in ranges
+        if row.router_ip6
+    ]
     return tuple(found)
 
 
