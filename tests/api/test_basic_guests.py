@@ -201,10 +201,12 @@ def test_every_guest_has_a_public_address_from_start_to_stop(elastic, cloud):
         alice("disassociateIpAddress", id=row["id"])
     elastic.job(alice("stopVirtualMachine", id=vm["id"]))
     assert public(alice, vm) is None
+    settled(cloud)
     assert free(cloud) == 31
     elastic.job(alice("startVirtualMachine", id=vm["id"]))
     assert public(alice, vm)
     elastic.job(alice("destroyVirtualMachine", id=vm["id"]))
+    settled(cloud)
     assert free(cloud) == 31
 
 

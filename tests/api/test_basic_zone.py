@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
 
 from controlplane.errors import BadParameter, InUse, RuleConflict
-from controlplane.network.nics import NetworkAddress, Nic
-from tests.api.zone_steps import DNS, add_host, enable_router, job
-from tests.api.zone_steps import Zone as Place
+from tests.api.zone_steps import DNS, enable_router, job
 
 SG = "DefaultSharedNetworkOfferingWithSGService"
 MASK = "255.255.255.0"
@@ -101,9 +98,9 @@ def test_a_pods_range_lies_in_the_pod_and_in_no_other(cloud):
     assert guest_range(cloud, zone, second, **apart)["podname"] == "pod-2"
     with pytest.raises(RuleConflict, match=r"10.4.0.0/24 overlaps 10.4.0.0/24 of pod pod-2"):
         pod(cloud, zone, "pod-3", 4)
-    with pytest.raises(RuleConflict, match="overlap the range 10.1.0.10-10.1.0.20 of the pod's guests"):
+    with pytest.raises(RuleConflict, match=r"overlap the range 10\.1\.0\.10-10\.1\.0\.20 of the pod's guests"):
         cloud("updatePod", id=first, endip="10.1.0.12")
-    with pytest.raises(InUse, match="its guests have the range 10.1.0.10-10.1.0.20"):
+    with pytest.raises(InUse, match=r"its guests have the range 10\.1\.0\.10"):
         cloud("deletePod", id=first)
     assert {row["id"] for row in cloud("listVlanIpRanges", podid=first)["vlaniprange"]} == {made["id"]}
 
