@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
-from controlplane.network.security_facts import group_facts, groups_on, guarding_offerings
+from controlplane.network.security_facts import group_facts, groups_on, guarding_offerings, servers_on
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.zone.hosts import Host
 from drivers.security import GroupMembers, PortFilter, SecurityGroup
@@ -24,6 +24,7 @@ _PORT = (
     Nic.mac,
     Nic.id,
     Nic.vm_id,
+    Nic.network_id,
     Nic.address,
     Nic.address6,
     Network.cidr,
@@ -58,6 +59,8 @@ def port_facts(session: Session, host: Host) -> PortFacts:
     offerings = guarding_offerings(session)
     guarded = {port.vm_id for port in ports if port.offering_id in offerings}
     memberships = groups_on(session, here) if guarded else {}
+    shared = {port.network_id for port in ports if port.offering_id in offerings}
+    servers = servers_on(session, shared) if shared else {}
     filters = tuple(
         PortFilter(
             port.uuid,
@@ -66,6 +69,7 @@ def port_facts(session: Session, host: Host) -> PortFacts:
             _addresses(port.address, port.address6, *further.get(port.id, ())) if port.cidr or port.cidr6 else None,
             memberships.get(port.vm_id, ((), ()))[0] if port.offering_id in offerings else None,
             port.offering_id in forging,
+            servers.get(port.network_id, ()),
         )
         for port in ports
     )

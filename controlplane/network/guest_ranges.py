@@ -43,6 +43,12 @@ def subnet_of(row: VlanRange) -> IPv4Network:
     return IPv4Network(f"{row.gateway}/{row.netmask}", strict=False)
 
 
+def subnets_of(row: VlanRange) -> list[IPv4Network | IPv6Network]:
+    """Return the subnets of a range, of either family."""
+    six: list[IPv4Network | IPv6Network] = [IPv6Network(row.cidr6)] if row.cidr6 else []
+    return [subnet_of(row), *six] if row.gateway else six
+
+
 def spans(network: Network, ranges: Sequence[VlanRange]) -> Spans:
     """Return the first and last addresses that guests may get, reserved ones left out.
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session, aliased
 
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
+from controlplane.network.guest_ranges import subnets_of
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
-from controlplane.network.rule_text import WITH_TYPES
+from controlplane.network.public_ips import VlanRange
 from controlplane.network.security_groups import INGRESS, SecurityGroup, SecurityGroupMember, SecurityGroupRule
-from controlplane.network.security_rules import ICMP
 from controlplane.offering.network_offerings import NetworkOffering
 from drivers import security
 from drivers.security import GroupMembers, GroupRule
@@ -37,6 +37,15 @@ def guarding_offerings(session: Session) -> set[int]:
 def guarded_networks(offerings: Collection[int]) -> Select[Any]:
     """Return the query for the numbers of the networks with these offerings."""
     return select(Network.id).where(Network.offering_id.in_(offerings))
+
+
+def servers_on(session: Session, networks: Collection[int]) -> dict[int, tuple[str, ...]]:
+    """Return the addresses, sorted, that the routers of each of these networks serve at, by its number."""
+    found: dict[int, list[str]] = defaultdict(list)
+    columns = VlanRange.network_id, VlanRange.router_ip, VlanRange.router_ip6
+    for network, *addresses in session.execute(select(*columns).where(VlanRange.network_id.in_(networks))):
+        found[network or 0] += filter(None, addresses)
+    return {network: tuple(sorted(set(addresses))) for network, addresses in found.items()}
 
 
 def groups_on(session: Session, here: ColumnElement[bool]) -> dict[int, tuple[tuple[str, ...], tuple[int, ...]]]:
@@ -92,15 +101,9 @@ def _rules(session: Session, groups: Collection[int]) -> tuple[dict[int, _LISTS]
         cidrs, group = ((row.peer,), "") if row.allowed_id is None else ((), row.allowed)
         if row.allowed_id is not None:
             named[row.allowed_id] = row.allowed
-        for protocol in _families(row.protocol, group):
-            fact = GroupRule(row.uuid, protocol, row.start, row.end, cidrs, group)
-            found[row.group_id][row.direction != INGRESS].append(fact)
+        fact = GroupRule(row.uuid, row.protocol, row.start, row.end, cidrs, group)
+        found[row.group_id][row.direction != INGRESS].append(fact)
     return {number: (tuple(inward), tuple(outward)) for number, (inward, outward) in found.items()}, named
-
-
-def _families(protocol: str, group: str) -> tuple[str, ...]:
-    """Return what a protocol is called: the ICMP of a group's members is that of either family, as in CloudStack."""
-    return WITH_TYPES if group and protocol == ICMP else (protocol,)
 
 
 def _members(
@@ -154,8 +157,8 @@ def _foreign(session: Session, pairs: Iterable[tuple[int, str]], guarded: Select
     pairs = list(pairs)
     if not pairs:
         return
-    blocks = session.execute(select(Network.cidr, Network.cidr6).where(Network.id.in_(guarded)))
-    own = [ip_network(block) for row in blocks for block in row if block]
+    ranges = select(VlanRange).where(VlanRange.network_id.in_(guarded))
+    own: list[Any] = [subnet for row in session.scalars(ranges) for subnet in subnets_of(row)]
     for group, address in pairs:
         if not any(ip_address(address) in block for block in own):
             yield group, address

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from sqlalchemy import func, select
@@ -38,7 +38,7 @@ MOST_RULES = define(
     within=(-1, None),
 )
 _ICMP6 = ("58", "icmpv6", "icmp6")
-ICMP, ICMP6 = "icmp", "icmpv6"
+ICMP6 = "icmpv6"
 
 
 class _Authorize(Packets):
@@ -54,7 +54,7 @@ class _Authorize(Packets):
     account: str | None = optional(description="with securitygroupname: whose group it is; the caller's by default")
     domainid: Domain | None = optional()
     projectid: Uuid | None = optional()
-    protocol: str | None = optional("all", description="tcp, udp, icmp, icmpv6, all, or a protocol's number")
+    protocol: str | None = optional("all", description="tcp, udp, icmp (of either family), icmpv6, all, or a number")
     cidrlist: list[str] | None = optional(description="IPv4 and IPv6 CIDRs; each is a rule of its own")
     usersecuritygrouplist: Records | None = optional(description="groups, as account and group; each is a rule")
 
@@ -67,13 +67,15 @@ class _Authorize(Packets):
             raise BadParameter("Invalid parameter cidrlist: give it, or usersecuritygrouplist: a rule is for somebody.")
         call = new_uuid()
         protocol, start, end = self._traffic()
+        if protocol == ICMP6:
+            _must_be_ipv6(peer for peer, allowed in meant if allowed is None)
         rules = [
             SecurityGroupRule(
                 group_id=group.id,
                 account_id=group.account_id,
                 domain_id=group.domain_id,
                 direction=self.direction,
-                protocol=protocol_for(protocol, peer) if allowed is None else protocol,
+                protocol=protocol,
                 start=start,
                 end=end,
                 peer=peer,
@@ -105,16 +107,12 @@ class _Authorize(Packets):
         return [(cidr, None) for cidr in cidrs] + [(str(number), number) for number in named]
 
 
-def protocol_for(protocol: str, cidr: str) -> str:
-    """Return the protocol as it is called in the CIDR's family: ``icmp`` means ICMPv6 for IPv6, as in CloudStack.
-
-    :raises BadParameter: ICMPv6 is asked for with an IPv4 CIDR.
-    """
-    if protocol == ICMP and ":" in cidr:
-        return ICMP6
-    if protocol == ICMP6 and ":" not in cidr:
-        raise BadParameter(f"Invalid parameter cidrlist value={cidr}: icmpv6 is for IPv6 CIDRs; icmp is for this one.")
-    return protocol
+def _must_be_ipv6(cidrs: Iterable[str]) -> None:
+    for cidr in cidrs:
+        if ":" not in cidr:
+            raise BadParameter(
+                f"Invalid parameter cidrlist value={cidr}: icmpv6 is for IPv6 CIDRs; icmp is for either family."
+            )
 
 
 def _group_named(ctx: Context, group: SecurityGroup, record: dict[str, str]) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
+from controlplane.compute.holding_hosts import hosts_of_guests
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
@@ -79,6 +80,7 @@ class CreateVlanIpRange(
             row = add_range(ctx.session, network, addresses, self.podid)
             address_router(ctx.session, network)
             ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
             return row
         physical = self._physical(ctx, zone)
         account, domain = self._owner(ctx, zone)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from controlplane.compute.host_facts import host_facts
 from controlplane.identity.accounts import Account
 from controlplane.network.networks import Network
+from controlplane.network.public_ips import VlanRange
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile.targets import Target
 from controlplane.zone.hosts import Host
@@ -65,7 +66,7 @@ def offering_of(session: Any, **more: Any) -> NetworkOffering:
 
 
 def guarded_network(session: Any, owner: str, offering: NetworkOffering, block: str) -> Network:
-    """A guarded network of the account; its number is its VNI's last part."""
+    """A guarded network of the account; guests get .10 to .99 of its block."""
     account = session.scalars(select(Account).where(Account.name == owner)).one()
     first = session.scalars(select(Network).order_by(Network.id)).first()
     network = Network(
@@ -74,6 +75,10 @@ def guarded_network(session: Any, owner: str, offering: NetworkOffering, block: 
         cidr=f"{block}.0/24", gateway=f"{block}.1", network_domain="example.test",
     )  # fmt: skip
     session.add(network)
+    session.flush()
+    span = {"gateway": f"{block}.1", "netmask": "255.255.255.0", "start_ip": f"{block}.10", "end_ip": f"{block}.99"}
+    where = {"zone_id": first.zone_id, "physical_network_id": first.physical_network_id, "network_id": network.id}
+    session.add(VlanRange(**where, **span))
     session.flush()
     return network
 

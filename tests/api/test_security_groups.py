@@ -286,8 +286,7 @@ def test_a_host_is_told_the_groups_of_its_guests_and_whom_their_rules_mean(here)
         GroupRule(rules[0], "tcp", 80, 81, ("192.0.2.0/24",)),
         GroupRule(rules[1], "udp", 1, 65535, (), clients),
         GroupRule(rules[2], "icmp", -1, -1, (), clients),
-        GroupRule(rules[2], "icmpv6", -1, -1, (), clients),
-        GroupRule(rules[3], "icmpv6", -1, -1, ("2001:db8::/32",)),
+        GroupRule(rules[3], "icmp", -1, -1, ("2001:db8::/32",)),
         GroupRule(rules[4], "50", -1, -1, ("0.0.0.0/0",)),
     )
     assert group.egress == (GroupRule(out, "all", -1, -1, ("0.0.0.0/0",)),)
