@@ -84,6 +84,14 @@ class Flow:
             raise error
         return result  # type: ignore[return-value]
 
+    def note(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Run ``function(session, *arguments)`` in a transaction that is no step: it says how far the work has come.
+
+        It runs again when the workflow does, and the next step overtakes it.
+        """
+        with self._database.write() as session:
+            function(session, *arguments)
+
     def wait(self, targets: Sequence[Sequence[int]], seconds: float = 60.0) -> None:
         """Wait until each (target number, generation) has an outcome; the next step reads what it was.
 
