@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from controlplane.compute.take_down import stopped
 from controlplane.compute.virtual_machines import GONE, MachineKeyPair, SshKeyPair, VirtualMachine
 from controlplane.network.addressing import link_local
+from controlplane.network.guest_ranges import SHARED, range_with, ranges_in, subnet_of
 from controlplane.network.ipv6_prefixes import SUBNET
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
@@ -56,6 +57,8 @@ _PORT = (
     Nic.rate,
     Nic.default,
     Network.uuid.label("network"),
+    Network.id.label("number"),
+    Network.guest_type,
     Network.cidr,
     Network.gateway,
     Network.mtu,
@@ -241,12 +244,15 @@ def _nics(session: Session, host: Host) -> dict[int, list[vocabulary.Nic]]:
         .join(Network, Nic.network_id == Network.id)
         .where(VirtualMachine.host_id == host.id, Network.vnet.is_not(None))
         .order_by(Nic.vm_id, Nic.device)
-    )
+    ).all()
+    shared = ranges_in(session, {row.number for row in rows if row.guest_type == SHARED})
     found: dict[int, list[vocabulary.Nic]] = defaultdict(list)
     prefixes: dict[str, int] = {}
     for row in rows:
-        if row.cidr and row.cidr not in prefixes:
-            prefixes[row.cidr] = ipaddress.IPv4Network(row.cidr).prefixlen
+        within = range_with(shared.get(row.number, ()), row.address)
+        gateway, cidr = (within.gateway, str(subnet_of(within))) if within else (row.gateway, row.cidr)
+        if cidr and cidr not in prefixes:
+            prefixes[cidr] = ipaddress.IPv4Network(cidr).prefixlen
         found[row.vm_id].append(
             vocabulary.Nic(
                 id=row.uuid,
@@ -254,8 +260,8 @@ def _nics(session: Session, host: Host) -> dict[int, list[vocabulary.Nic]]:
                 segment=row.network,
                 traffic=row.traffic,
                 address=row.address,
-                prefix=prefixes.get(row.cidr or "", 0),
-                gateway=row.gateway or "",
+                prefix=prefixes.get(cidr or "", 0),
+                gateway=gateway or "",
                 device=row.device,
                 network=row.network,
                 rate=row.rate,

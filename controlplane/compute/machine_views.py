@@ -311,9 +311,8 @@ def nic_views(
     ranges = ranges_by_network(ctx.session, {nic.network for nic in nics if nic.network is not None})
     views = [_nic(ctx, nic, machines[nic.vm_id or 0], public.get(nic.id)) for nic in nics]
     for view, nic in zip(views, nics, strict=True):
-        row = range_with(ranges.get(nic.network_id or 0, ()), nic.address)
-        if row is not None:  # of several subnets of a Shared network
-            view.netmask, view.gateway = row.netmask, row.gateway
+        if (within := range_with(ranges.get(nic.network_id or 0, ()), nic.address)) is not None:
+            view.netmask, view.gateway = within.netmask, within.gateway
     return views
 
 

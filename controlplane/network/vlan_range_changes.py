@@ -10,16 +10,15 @@ from sqlalchemy.orm import Session
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
-from controlplane.compute.holding_hosts import hosts_of_guests
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
-from controlplane.network.guest_ranges import address_router
+from controlplane.network.guest_range_changes import change_range, remove_range
 from controlplane.network.networks import Network
 from controlplane.network.pod_ranges import complete, refuse_outside
 from controlplane.network.public_ips import PublicIp, VlanRange
-from controlplane.network.shared_networks import Addresses, add_range
+from controlplane.network.shared_networks import Addresses, add_range, machines_on
 from controlplane.network.vlan_ranges import (
     UNTAGGED,
     Span,
@@ -78,9 +77,7 @@ class CreateVlanIpRange(
             self._owner(ctx, zone)
             self._vlan(network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
-            address_router(ctx.session, network)
-            ctx.touch(network)
-            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
+            ctx.touch(network, *machines_on(ctx.session, network))
             return row
         physical = self._physical(ctx, zone)
         account, domain = self._owner(ctx, zone)
@@ -178,6 +175,12 @@ class UpdateVlanIpRange(
     def run(self, ctx: Context) -> VlanRange:
         """Check the whole as it will be, and make and remove the rows of addresses."""
         row = self.id
+        if row.network_id is not None:
+            if self.forsystemvms:
+                raise BadParameter("Invalid parameter forsystemvms value=true: it is a guest network's range.")
+            network = change_range(ctx.session, row, self)
+            ctx.touch(network, *machines_on(ctx.session, network))
+            return row
         used = used_of(ctx.session, row)
         self._change6(ctx)
         wanted = (self.gateway, self.netmask, self.startip, self.endip)
@@ -247,6 +250,9 @@ class DeleteVlanIpRange(
         from controlplane.network.nics import Nic
 
         row, ctx.instance = self.id, self.id
+        if row.network_id is not None:
+            ctx.touch(remove_range(ctx.session, row))
+            return
         used = used_of(ctx.session, row)
         if used:
             raise InUse(

@@ -103,6 +103,11 @@ def test_a_pods_range_lies_in_the_pod_and_in_no_other(cloud):
     with pytest.raises(InUse, match=r"its guests have the range 10\.1\.0\.10"):
         cloud("deletePod", id=first)
     assert {row["id"] for row in cloud("listVlanIpRanges", podid=first)["vlaniprange"]} == {made["id"]}
+    with pytest.raises(RuleConflict, match="which pod pod-1 has for system VMs"):
+        cloud("updateVlanIpRange", id=made["id"], startip="10.1.0.9")
+    assert cloud("updateVlanIpRange", id=made["id"], endip="10.1.0.99")["vlan"]["endip"] == "10.1.0.99"
+    cloud("deleteVlanIpRange", id=made["id"])
+    cloud("deletePod", id=first)
 
 
 def root(cloud):
