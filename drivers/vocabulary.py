@@ -48,6 +48,8 @@ class Segment(NamedTuple):
     :param traffic: which kind of traffic it carries.
     :param label: the host's bridge or device for this traffic type (its traffic label); empty means the default.
     :param mtu: of the guests' frames, in bytes.
+    :param secondaries: of the promiscuous side of a private VLAN (``pvlan://900-p900``): the VLANs below it.
+    :param hub: each guest sees all frames on the host's part of it (``promiscuousMode``).
     """
 
     id: str
@@ -55,6 +57,8 @@ class Segment(NamedTuple):
     traffic: str
     label: str = ""
     mtu: int = 1500
+    secondaries: tuple[int, ...] = ()
+    hub: bool = False
 
 
 class Nic(NamedTuple):

@@ -19,6 +19,7 @@ from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.bgp_peers import BgpPeer
 from controlplane.network.guest_ranges import SHARED
+from controlplane.network.l2 import L2, LACKS
 from controlplane.network.network_changes import mtu
 from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network, network_views, services_of
@@ -247,13 +248,12 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         strange = {
             "Isolated": ("ip6gateway", "ip6cidr", "startipv6", "endipv6", "routeripv6"),
             "Shared": ("sourcenatipaddress",),
-            "L2": ("gateway", "netmask", "startip", "endip", "routerip", "ip6gateway", "ip6cidr", "startipv6",
-                   "endipv6", "routeripv6", "sourcenatipaddress"),
+            L2: LACKS,
         }[offering.guest_type]  # fmt: skip
         if offering.guest_type == "Isolated" and self.bypassvlanoverlapcheck:
             raise BadParameter("Invalid parameter bypassvlanoverlapcheck value=true: an isolated network is alone.")
         for name in strange:
-            if getattr(self, name) is not None:
+            if getattr(self, name, None) is not None:
                 raise BadParameter(
                     f"Invalid parameter {name} value={getattr(self, name)}: networks of offering {offering.name} are "
                     f"{offering.guest_type}, and have none to be named; leave it out."

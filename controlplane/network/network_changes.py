@@ -14,6 +14,7 @@ from controlplane.errors import BadParameter, InUse
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.network import implement, ipv6, public_ips
+from controlplane.network.l2 import refuse_changes
 from controlplane.network.network_permissions import ACCOUNT, NetworkPermission
 from controlplane.network.networks import Network, Whole, network_views
 from controlplane.network.nics import NetworkAddress, Nic
@@ -75,6 +76,7 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
         """Change what is given; routers learn of it without a restart."""
         network = self.id
         self._check_tier(network)
+        refuse_changes(network, self)
         if self.guestvmcidr is not None:
             reserve(ctx.session, network, self.guestvmcidr)
         if self.networkofferingid is not None:

@@ -115,12 +115,17 @@ def allocate(
     if network.cidr and (address or not by_pods(network)):
         nic.address = take_address(session, network, address, nic)
     elif address:
-        raise BadParameter(f"Invalid parameter ipaddress value={address}: network {network.name} has no IPv4.")
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
     if network.cidr6:
         nic.address6 = take_address6(session, network, nic, address6)
     elif address6:
-        raise BadParameter(f"Invalid parameter ip6address value={address6}: network {network.name} has no IPv6.")
+        raise BadParameter(f"Invalid parameter ip6address value={address6}: {_without(network, 'IPv6')}")
     return nic
+
+
+def _without(network: Network, family: str) -> str:
+    own = "it is L2, and its guests choose their own" if network.guest_type == "L2" else f"it has no {family}"
+    return f"network {network.name} gives no {family} addresses: {own}; leave it out."
 
 
 def plug_server(session: Session, network: Network, router: Router, device: int) -> Nic:
@@ -147,6 +152,8 @@ def take_address(session: Session, network: Network, address: str, nic: Nic) -> 
     from controlplane.network.guest_ranges import SHARED, lowest_free, ranges_of, spans, taken_of
     from controlplane.network.pod_networks import must_be_placed, of_pod
 
+    if not network.cidr:
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
     must_be_placed(network, nic)
     taken = taken_of(session, network)
     within = spans(network, of_pod(ranges_of(session, network), nic.pod_id) if network.guest_type == SHARED else ())

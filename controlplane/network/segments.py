@@ -12,6 +12,7 @@ from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
+from controlplane.offering import port_policies
 from controlplane.zone.hosts import Host
 from controlplane.zone.physical_networks import PhysicalNetwork
 from drivers.redundancy import shared_mac
@@ -73,7 +74,8 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
 def _guest_segment(network: Network, hypervisor: str) -> Segment:
     physical = network.physical_network
     label = _label(physical, "Guest", hypervisor)
-    return Segment(network.uuid, uri_of(network), "Guest", label, network.mtu)
+    hub = port_policies.allows(network.offering.details, port_policies.PROMISCUOUS)
+    return Segment(network.uuid, uri_of(network), "Guest", label, network.mtu, hub=hub)
 
 
 def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:
