@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from controlplane.api.caller import Role
 from controlplane.api.context import Context
-from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.errors import BadParameter, Forbidden
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
@@ -213,12 +212,6 @@ def settle(session: Session, network: Network, wanted: Mapping[str, str | None] 
         nic.address = nic.address if nic.address in kept - {""} else first
         nic.address6 = nic.address6 if nic.address6 in kept - {""} else first6
     session.flush()
-
-
-def machines_on(session: Session, network: Network) -> Sequence[VirtualMachine]:
-    """Return the machines with an interface on the network, whose hosts know its addresses."""
-    query = select(VirtualMachine).join(Nic, Nic.vm_id == VirtualMachine.id)
-    return session.scalars(query.where(Nic.network_id == network.id)).all()
 
 
 def _show_first(network: Network, ranges: Sequence[VlanRange]) -> None:

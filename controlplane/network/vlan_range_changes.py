@@ -18,7 +18,7 @@ from controlplane.network.guest_range_changes import change_range, remove_range
 from controlplane.network.networks import Network
 from controlplane.network.pod_ranges import complete, refuse_outside
 from controlplane.network.public_ips import PublicIp, VlanRange
-from controlplane.network.shared_networks import Addresses, add_range, machines_on
+from controlplane.network.shared_networks import Addresses, add_range
 from controlplane.network.vlan_ranges import (
     UNTAGGED,
     Span,
@@ -77,7 +77,8 @@ class CreateVlanIpRange(
             self._owner(ctx, zone)
             self._vlan(network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
-            ctx.touch(network, *machines_on(ctx.session, network))
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
             return row
         physical = self._physical(ctx, zone)
         account, domain = self._owner(ctx, zone)
@@ -179,7 +180,8 @@ class UpdateVlanIpRange(
             if self.forsystemvms:
                 raise BadParameter("Invalid parameter forsystemvms value=true: it is a guest network's range.")
             network = change_range(ctx.session, row, self)
-            ctx.touch(network, *machines_on(ctx.session, network))
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
             return row
         used = used_of(ctx.session, row)
         self._change6(ctx)
@@ -251,7 +253,9 @@ class DeleteVlanIpRange(
 
         row, ctx.instance = self.id, self.id
         if row.network_id is not None:
-            ctx.touch(remove_range(ctx.session, row))
+            network = remove_range(ctx.session, row)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
             return
         used = used_of(ctx.session, row)
         if used:
