@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
+from controlplane.compute.holding_hosts import hosts_of_guests
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
