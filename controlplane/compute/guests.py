@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.orm import Session
 
 from controlplane.compute.take_down import stopped
@@ -67,8 +67,11 @@ _PORT = (
 )
 
 
-def lease_facts(session: Session, network: Network) -> tuple[Lease, ...]:
-    """Return the address of each guest on the network, stopped ones included, by address."""
+def lease_facts(session: Session, network: Network, pod_id: int | None = None) -> tuple[Lease, ...]:
+    """Return the address of each guest on the network, stopped ones included, by address.
+
+    :param pod_id: only those with addresses of this pod.
+    """
     rows = session.execute(
         select(
             VirtualMachine.uuid,
@@ -80,7 +83,7 @@ def lease_facts(session: Session, network: Network) -> tuple[Lease, ...]:
             Nic.address6,
         )
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
-        .where(Nic.network_id == network.id, _ADDRESSED, *_THERE)
+        .where(Nic.network_id == network.id, _in_pod(pod_id), _ADDRESSED, *_THERE)
         .order_by(Nic.address, Nic.address6)
     )
     mine = network.uuid
@@ -94,13 +97,20 @@ _ADDRESSED = (Nic.address != "") | (Nic.address6 != "")
 _THERE = VirtualMachine.removed.is_(None), VirtualMachine.state.not_in(GONE)
 
 
+def _in_pod(pod_id: int | None) -> ColumnElement[bool]:
+    return Nic.pod_id == pod_id if pod_id is not None else true()
+
+
 def _options(chosen: dict[str, str]) -> tuple[tuple[int, str], ...]:
     return tuple(sorted((int(number), value) for number, value in chosen.items()))
 
 
-def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
-    """Return what each guest may read about itself on the network, by address."""
-    return described(session, network, _ADDRESSED)
+def metadata_facts(session: Session, network: Network, pod_id: int | None = None) -> tuple[Metadata, ...]:
+    """Return what each guest may read about itself on the network, by address.
+
+    :param pod_id: only those with addresses of this pod.
+    """
+    return described(session, network, _ADDRESSED, _in_pod(pod_id))
 
 
 def described(session: Session, network: Network, *which: ColumnElement[bool]) -> tuple[Metadata, ...]:

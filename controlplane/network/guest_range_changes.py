@@ -15,9 +15,12 @@ from controlplane.network.guest_ranges import ranges_of, subnet_of
 from controlplane.network.ipv6 import ends_of
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic
+from controlplane.network.pod_networks import by_pods
+from controlplane.network.pod_ranges import refuse_outside
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.shared_networks import Addresses, check6, settle
 from controlplane.network.vlan_ranges import Span
+from controlplane.zone.pods import Pod
 
 _COLUMNS = {
     "gateway": "gateway",
@@ -63,7 +66,7 @@ def remove_range(session: Session, row: VlanRange) -> Network:
     if guests := guests_in(session, row):
         raise InUse(f"{what} {_named(guests)}.")
     others = [other for other in ranges_of(session, network) if other.id != row.id]
-    if not others:
+    if not others and not by_pods(network):
         raise InUse(f"{what} it is the network's only one; delete the network.")
     if row.router_ip:
         heirs = (other for other in others if other.gateway and other.pod_id == row.pod_id)
@@ -90,6 +93,7 @@ def change_range(session: Session, row: VlanRange, asked: Any) -> Network:
     addresses = Addresses.of(SimpleNamespace(**merged))
     if addresses.span6 is not None:
         check6(network, addresses.span6, replaces=bool(row.cidr6))
+    refuse_outside(session, session.get(Pod, row.pod_id) if row.pod_id is not None else None, addresses.span)
     keeps = not row.router_ip or (addresses.span is not None and _fits(row.router_ip, addresses.span))
     addresses.write(session, row)
     lost = {address: name for address, name in guests.items() if not holds(row, address)}

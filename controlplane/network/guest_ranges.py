@@ -193,3 +193,9 @@ def refuse_router_address(span: IPv4Network | IPv6Network, gateway: str, address
             f"Invalid parameter {parameter} value={address}: it must be a host's address in {span}, and not the "
             f"gateway's, {gateway}."
         )
+
+
+def subnet_at(session: Session, network: Network, address: str) -> IPv4Network:
+    """Return the subnet of the network that an address of it is in."""
+    row = range_with(ranges_of(session, network), address) if network.guest_type == SHARED else None
+    return subnet_of(row) if row is not None else IPv4Network(network.cidr or f"{address}/32")

@@ -25,6 +25,7 @@ from controlplane.network.network_changes import default_domain
 from controlplane.network.network_permissions import ACCOUNT, DOMAIN
 from controlplane.network.networks import Network, router_providers
 from controlplane.network.nics import Nic, take_address, take_address6
+from controlplane.network.pod_networks import by_pods
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.vlan_ranges import UNTAGGED, Span, refuse_clash
 from controlplane.network.vlan_ranges6 import Span6
@@ -192,7 +193,7 @@ def add_range(
     addresses.write(session, row)
     settle(session, network, wanted)
     for nic in session.scalars(select(Nic).where(Nic.network_id == network.id, Nic.vm_id.is_not(None))).all():
-        if addresses.span is not None and not nic.address:
+        if addresses.span is not None and not nic.address and not by_pods(network):
             nic.address = take_address(session, network, "", nic)
         if span6 is not None and not nic.address6:
             nic.address6 = take_address6(session, network, nic, "")

@@ -17,6 +17,7 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
 from controlplane.network.guest_range_changes import change_range, remove_range
 from controlplane.network.networks import Network
+from controlplane.network.pod_ranges import complete, refuse_outside
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.network.shared_networks import Addresses, add_range
 from controlplane.network.vlan_ranges import (
@@ -50,7 +51,9 @@ class CreateVlanIpRange(
     zoneid: Zone | None = optional()
     physicalnetworkid: PhysicalNetwork | None = optional()
     networkid: Network | None = optional()
-    podid: Pod | None = optional()
+    podid: Pod | None = optional(
+        description="of a Basic zone: whose guests get addresses of it; gateway and netmask are its"
+    )
     forvirtualnetwork: bool | None = optional(description="true: public addresses")
     vlan: str | None = optional(description="untagged, or the VLAN; a shared network's own VLAN is not repeated")
     gateway: str | None = optional(check=syntax.ipv4)
@@ -67,9 +70,11 @@ class CreateVlanIpRange(
 
     def run(self, ctx: Context) -> VlanRange:
         """Check subnet, range and VLAN, and write the range with a row for each address."""
+        complete(ctx.session, self)
         zone, network = self._zone(), self.networkid
         addresses = Addresses.of(self)
         if network is not None:
+            refuse_outside(ctx.session, self.podid, addresses.span)
             self._owner(ctx, zone)
             self._vlan(network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
