@@ -48,6 +48,8 @@ class Segment(NamedTuple):
     :param traffic: which kind of traffic it carries.
     :param label: the host's bridge or device for this traffic type (its traffic label); empty means the default.
     :param mtu: of the guests' frames, in bytes.
+    :param secondaries: of the promiscuous side of a private VLAN (``pvlan://900-p900``): the VLANs below it.
+    :param hub: each guest sees all frames on the host's part of it (``promiscuousMode``).
     """
 
     id: str
@@ -55,6 +57,8 @@ class Segment(NamedTuple):
     traffic: str
     label: str = ""
     mtu: int = 1500
+    secondaries: tuple[int, ...] = ()
+    hub: bool = False
 
 
 class Nic(NamedTuple):
@@ -208,6 +212,17 @@ class Metadata:
     sources6: tuple[str, ...] = ()
 
 
+class GuestSubnet(NamedTuple):
+    """A subnet of a network whose gateways are somebody else's (Shared), IPv4 or IPv6.
+
+    :param gateway: what guests leave by; ``address`` is the router's own, which serves there.
+    """
+
+    cidr: str
+    gateway: str
+    address: str
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What one guest network wants of one provider.
@@ -221,6 +236,8 @@ class Network:
     :param ingress6: what may come in over IPv6, ``egress6`` what may leave, by its default (``egress_allow``) or not.
     :param acl: the rules of a VPC's tier; None lets everything through.
     :param routed: IPv4 is not translated: guests are reached by their own addresses, as ``ingress4`` says.
+    :param subnets: of a Shared network: all of them, ``cidr`` and ``cidr6`` among them. Its router has no gateway's
+        address and forwards nothing; ``gateway`` is the first subnet's. Empty where the router is the gateway.
     :param elastic: on a shared network: its guests have public addresses, or are balanced, without leaving it.
     """
 
@@ -247,6 +264,7 @@ class Network:
     egress6: tuple[Ipv6Rule, ...] = ()
     routed: bool = False
     ingress4: tuple[RoutedRule, ...] = ()
+    subnets: tuple[GuestSubnet, ...] = ()
     elastic: Elastic | None = None
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 
 from controlplane import catalogue, demo_zone, rooms, run
 from controlplane.api.caller import Caller
@@ -57,6 +57,11 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+DIALECT = create_engine("sqlite://").dialect
+COMPILED: dict[Any, Any] = {}
+"""Each test has a database of its own, and all of one process share what SQLAlchemy has compiled for any of them."""
+
+
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the key and a database that holds the standard catalogue; the workflow engine is up for all tests."""
@@ -81,6 +86,8 @@ def cloud(seeded: Path, tmp_path: Path) -> Iterator[Cloud]:
     secrets.load_key(seeded / "key")
     shutil.copy(seeded / "netspine.db", tmp_path / "netspine.db")
     database = Database(f"sqlite:///{tmp_path / 'netspine.db'}")
+    database.engine.dialect = DIALECT
+    database.engine.update_execution_options(compiled_cache=COMPILED)
     workflows.work_on(database)
     with database.read() as session:
         caller = caller_of(session, session.scalars(select(User.id).where(User.username == "admin")).one())

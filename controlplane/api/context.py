@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import Caller, Role
 from controlplane.api.visit import Visit
 from controlplane.db.base import Base, Owned, Row, now
-from controlplane.errors import ApiError, BadParameter
+from controlplane.errors import ApiError, BadParameter, Forbidden
 from controlplane.reconcile.targets import Target
 
 SomeRow = TypeVar("SomeRow", bound=Row)
@@ -77,6 +77,18 @@ class Context:
                 f"Invalid parameter {parameter} value={uuid}: "
                 f"no {entity_name(table)} with this id exists, or it is not yours to use."
             )
+        return row
+
+    def find_own(self, table: type[Row], uuid: str, parameter: str = "id") -> Row:
+        """Return the row as :meth:`find` does, to be changed: so it must be in the caller's realm.
+
+        :raises Forbidden: it is somebody else's, and the caller may only use it.
+        """
+        row = self.find(table, uuid, parameter)
+        if getattr(table, "used_by_others", False):
+            owned = select(table.id).where(table.id == row.id, owned_by(table, self.caller))
+            if self.session.scalar(owned) is None:
+                raise Forbidden(f"Invalid parameter {parameter} value={uuid}: it belongs to somebody else.")
         return row
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from controlplane.api.caller import Caller
 from controlplane.api.command import REGISTRY, Command
 from controlplane.api.context import Context, entity_name
-from controlplane.api.parameters import Parameter, Records, as_pairs, read_maps
+from controlplane.api.parameters import Find, Parameter, Records, as_pairs, read_maps
 from controlplane.api.responses import Response
 from controlplane.api.visit import Visit
 from controlplane.db.base import Row
@@ -136,7 +136,8 @@ def fill(command: Command, ctx: Context, plain: Mapping[str, str], maps: Mapping
             raise MissingParameter(f"Unable to execute API command {lowered} due to missing parameter {parameter.name}")
     for parameter in parameters.values():
         key = parameter.name.lower()
-        setattr(command, parameter.name, _value(parameter, ctx, plain.get(key), maps.get(key)))
+        find = ctx.find_own if command.writes and not parameter.declared.uses else ctx.find
+        setattr(command, parameter.name, _value(parameter, ctx, find, plain.get(key), maps.get(key)))
 
 
 def check_paging(plain: Mapping[str, str]) -> None:
@@ -155,7 +156,9 @@ def named(raw: Mapping[str, str], wanted: str) -> str:
     return next((value for name, value in raw.items() if name.lower() == wanted), "")
 
 
-def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[dict[str, str]] | None) -> Any:
+def _value(
+    parameter: Parameter, ctx: Context, find: Find, text: str | None, records: list[dict[str, str]] | None
+) -> Any:
     declared = parameter.declared
     if parameter.type == "map":
         if records is None:
@@ -167,7 +170,7 @@ def _value(parameter: Parameter, ctx: Context, text: str | None, records: list[d
         return declared.default
     if declared.admin and not ctx.caller.is_admin:
         raise BadParameter(f"Parameter {parameter.name} may only be given by a root admin.")
-    return parameter.convert(text, ctx.find)
+    return parameter.convert(text, find)
 
 
 def _run(command: Command, ctx: Context) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Declared:
     :param check: raises ValueError with the end of a sentence when the value will not do.
     :param admin: only a root admin may give it.
     :param matches: the column that a list command compares with it.
+    :param uses: what the row is must not change: the caller need not own it, where others may use such rows.
     """
 
     required: bool = False
@@ -58,6 +59,7 @@ class Declared:
     description: str = ""
     admin: bool = False
     matches: Any = None
+    uses: bool = False
     since: str = ""
 
 
@@ -67,9 +69,10 @@ def required(
     choices: tuple[str, ...] = (),
     check: Callable[[Any], Any] | None = None,
     description: str = "",
+    uses: bool = False,
 ) -> Any:
     """Declare a parameter that must be given."""
-    return Declared(required=True, length=length, choices=choices, check=check, description=description)
+    return Declared(required=True, length=length, choices=choices, check=check, description=description, uses=uses)
 
 
 def optional(
@@ -80,9 +83,10 @@ def optional(
     check: Callable[[Any], Any] | None = None,
     description: str = "",
     admin: bool = False,
+    uses: bool = False,
 ) -> Any:
     """Declare a parameter that may be left out, and what it then is."""
-    return Declared(default=default, length=length, choices=choices, check=check, description=description, admin=admin)
+    return Declared(False, default, length, choices, check, description, admin, uses=uses)
 
 
 def matching(column: Any, *, choices: tuple[str, ...] = (), description: str = "", admin: bool = False) -> Any:

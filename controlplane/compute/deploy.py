@@ -10,7 +10,7 @@ from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, one
 from controlplane.api.context import Context
 from controlplane.api.parameters import Long, Records, Uuid, optional, required
-from controlplane.compute import guest_networks, sizes, ssh_keypairs, user_data
+from controlplane.compute import guarding, guest_networks, sizes, ssh_keypairs, user_data
 from controlplane.compute.choice import PLANNERS
 from controlplane.compute.counting import count, count_stopped, count_volume
 from controlplane.compute.guest_networks import Wish
@@ -25,6 +25,7 @@ from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
 from controlplane.network import nics
 from controlplane.network.networks import Network
+from controlplane.network.security_groups import SecurityGroup
 from controlplane.offering.disk_offerings import DiskOffering
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.storage.templates import Template
@@ -40,10 +41,9 @@ NOT_HERE = (
     "affinitygroupids", "affinitygroupnames", "bootintosetup", "bootmode", "boottype", "copyimagetags",
     "datadiskofferinglist", "datadisksdetails", "diskofferingid", "externaldetails", "extraconfig", "iodriverpolicy",
     "iothreadsenabled", "keyboard", "leaseduration", "leaseexpiryaction", "nicmultiqueuenumber",
-    "nicnetworklist", "nicpackedvirtqueuesenabled", "properties", "securitygroupids", "securitygroupnames", "size",
-    "snapshotid", "volumeid",
+    "nicnetworklist", "nicpackedvirtqueuesenabled", "properties", "size", "snapshotid", "volumeid",
 )  # fmt: skip
-"""Parameters of features that no part of this cloud has: data disks, firmware, OVF properties, security groups …"""
+"""Parameters of features that no part of this cloud has: data disks, firmware, OVF properties …"""
 
 
 class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("virtualmachine", told_views), job=True,
@@ -63,7 +63,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
     projectid: Uuid | None = optional()
     group: str | None = optional()
     hypervisor: str | None = optional()
-    networkids: list[Network] | None = optional()
+    networkids: list[Network] | None = optional(uses=True)
     iptonetworklist: Records | None = optional()
     ipaddress: str | None = optional(check=guest_networks.ipv4)
     ip6address: str | None = optional(check=guest_networks.ipv6)
@@ -79,6 +79,8 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
     userdata: str | None = optional(length=2 << 20)
     userdataid: UserData | None = optional()
     userdatadetails: dict[str, str] | None = optional()
+    securitygroupids: list[SecurityGroup] | None = optional()
+    securitygroupnames: list[str] | None = optional()
     startvm: bool | None = optional(True)
     hostid: Host | None = optional(admin=True)
     podid: Pod | None = optional(admin=True)
@@ -90,11 +92,11 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
         owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
         template = self._template(ctx, owner)
         wishes = self._wishes(ctx, owner)
+        networks = [wish.network for wish in wishes]
+        groups = guarding.chosen(ctx, owner, networks, self.securitygroupids, self.securitygroupnames)
         vm = self._machine(ctx, owner, template)
-        guest_networks.check_name(ctx, vm.hostname, [wish.network for wish in wishes])
-        vm.dhcp_options = guest_networks.dhcp_options(
-            self.dhcpoptionsnetworklist or (), [wish.network for wish in wishes]
-        )
+        guest_networks.check_name(ctx, vm.hostname, networks)
+        vm.dhcp_options = guest_networks.dhcp_options(self.dhcpoptionsnetworklist or (), networks)
         ctx.session.add(vm)
         ctx.session.flush()
         vm.instance_name = f"i-{owner.id}-{vm.id}-VM"
@@ -106,7 +108,8 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
             )  # fmt: skip
         self._secrets(ctx, vm, template)
         (count if self.startvm else count_stopped)(ctx.session, vm)
-        ctx.touch(*(wish.network for wish in wishes))
+        ctx.touch(*networks)
+        ctx.touched.extend(guarding.guard_new(ctx.session, vm, groups))
         ctx.instance = vm
         if self.startvm:
             vm.state = "Starting"
@@ -146,7 +149,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
             networks = self.networkids or [guest_networks.own_network(ctx, self.zoneid, owner)]
             first = Wish(networks[0], self.ipaddress or "", self.macaddress or "", self.ip6address or "")
             wishes = [first, *(Wish(network) for network in networks[1:])]
-        guest_networks.check_wishes(wishes, self.zoneid, owner)
+        guest_networks.check_wishes(ctx.session, wishes, self.zoneid, owner)
         return wishes
 
     def _machine(self, ctx: Context, owner: Account, template: Template) -> VirtualMachine:

@@ -14,6 +14,7 @@ from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import now
 from controlplane.db.configuration import define
 from controlplane.errors import BadParameter, Forbidden
+from controlplane.network.security_groups import hosts_meaning
 from controlplane.storage.volumes import Volume
 
 USERS_MAY = define(
@@ -89,6 +90,7 @@ class RecoverVirtualMachine(Command, name="recoverVirtualMachine", answer=one("v
         vm.state, vm.updated = "Stopped", now()
         count_stopped(ctx.session, vm)
         ctx.touch(*networks)
+        ctx.touched.extend(hosts_meaning(ctx.session, vm.id))
         return vm
 
 

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from controlplane.api.context import Context, visible
 from controlplane.compute.dhcp_options import option_numbers
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
-from controlplane.errors import BadParameter, Forbidden
+from controlplane.errors import BadParameter
 from controlplane.identity.accounts import Account
+from controlplane.network.network_permissions import require_use
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.offering.network_offerings import NetworkOffering
@@ -100,11 +101,11 @@ def _checked(field: str, record: dict[str, str], check: object) -> str:
         raise BadParameter(f"Invalid parameter iptonetworklist.{field} value={text}: {error}.") from None
 
 
-def check_wishes(wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
+def check_wishes(session: Session, wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
     """Make sure that the owner may put a machine of this zone on these networks.
 
     :raises BadParameter: a network is twice in the list, in another zone, or being removed.
-    :raises Forbidden: a network is another account's.
+    :raises Forbidden: a network is neither the account's, nor its domain's, nor was it permitted to use it.
     """
     seen: set[int] = set()
     for network in (wish.network for wish in wishes):
@@ -115,8 +116,7 @@ def check_wishes(wishes: Sequence[Wish], zone: Zone, owner: Account) -> None:
             raise BadParameter(f"Invalid parameter networkids: network {network.name} is not in zone {zone.name}.")
         if network.state in ("Destroy", "Shutdown"):
             raise BadParameter(f"Invalid parameter networkids: network {network.name} is being shut down.")
-        if network.acl_type == "Account" and network.account_id != owner.id:
-            raise Forbidden(f"Network {network.name} does not belong to account {owner.name}.")
+        require_use(session, network, owner)
 
 
 def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: VirtualMachine | None = None) -> None:
@@ -176,7 +176,7 @@ def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
 
 
 def _new_network(ctx: Context, zone: Zone, owner: Account) -> Network:
-    from controlplane.network.network_changes import make_network
+    from controlplane.network.create_network import make_network
 
     query = select(NetworkOffering).where(
         NetworkOffering.availability == "Required",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.compute.drive_facts import drive_facts
 from controlplane.compute.guests import guest_facts, see_guests
-from controlplane.compute.port_facts import port_filters
+from controlplane.compute.port_facts import port_facts
 from controlplane.network.segments import segment_facts
 from controlplane.network.shells import shell_facts
 from controlplane.reconcile.hosted import reached_at
@@ -30,7 +30,7 @@ def host_facts(session: Session, target: Target) -> HostFacts:
         guests=guest_facts(session, host),
         shells=shell_facts(session, host),
         settings=tuple(sorted(host.details.items())),
-        filters=port_filters(session, host),
+        **port_facts(session, host)._asdict(),
         drives=drive_facts(session, host),
     )
 

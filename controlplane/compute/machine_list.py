@@ -24,6 +24,7 @@ from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.users import User
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
+from controlplane.network.security_groups import SecurityGroup, SecurityGroupMember
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.storage.templates import Template
 from controlplane.storage.volumes import StoragePool, Volume
@@ -38,7 +39,7 @@ USERS_SEE_DESTROYED = define(
 VIRTUAL = ("Isolated", "L2")
 NOT_HERE = (
     "affinitygroupid", "autoscalevmgroupid", "backupofferingid", "extensionid", "gpuenabled", "isvnf", "leased",
-    "securitygroupid", "showicon", "vpcid",
+    "showicon", "vpcid",
 )  # fmt: skip
 
 
@@ -69,6 +70,7 @@ class ListVirtualMachines(OwnedListing, name="listVirtualMachines", answer=many(
     podid: Pod | None = optional(admin=True)
     storageid: StoragePool | None = optional(admin=True)
     networkid: Network | None = optional()
+    securitygroupid: SecurityGroup | None = optional()
     forvirtualnetwork: bool | None = optional()
     keypair: str | None = optional()
     arch: str | None = optional()
@@ -117,6 +119,9 @@ class ListVirtualMachines(OwnedListing, name="listVirtualMachines", answer=many(
         if self.forvirtualnetwork is not None:
             virtual = VirtualMachine.id.in_(on_networks.where(Network.guest_type.in_(VIRTUAL)))
             found.append(virtual if self.forvirtualnetwork else ~virtual)
+        if self.securitygroupid is not None:
+            members = select(SecurityGroupMember.vm_id).where(SecurityGroupMember.group_id == self.securitygroupid.id)
+            found.append(VirtualMachine.id.in_(members))
         if self.keypair is not None:
             having = select(MachineKeyPair.vm_id).join(SshKeyPair).where(SshKeyPair.name == self.keypair)
             found.append(VirtualMachine.id.in_(having))

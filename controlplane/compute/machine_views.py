@@ -17,9 +17,10 @@ from controlplane.compute.virtual_machines import HOLDING, InstanceGroup, UserDa
 from controlplane.identity.ownership import owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.identity.users import User
-from controlplane.network.networks import WITH_SCHEME, scheme_of
+from controlplane.network.networks import WITH_SCHEME, uri_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
+from controlplane.network.security_groups import SecurityGroupResponse, groups_of_machines
 from controlplane.storage.templates import OsType, Template
 from controlplane.zone.hosts import Host
 from controlplane.zone.zones import Zone
@@ -120,7 +121,7 @@ class VirtualMachineResponse(Response):
     vmtype: str = "User"
     details: dict[str, str] | None = None
     nic: list[NicResponse] = field(default_factory=list)
-    securitygroup: list[Any] = field(default_factory=list)
+    securitygroup: list[SecurityGroupResponse] = field(default_factory=list)
     affinitygroup: list[Any] = field(default_factory=list)
     tags: list[TagResponse] = field(default_factory=list)
 
@@ -153,6 +154,7 @@ class _Around:
     groups: dict[int, InstanceGroup]
     os_types: dict[int, OsType]
     user_data: dict[int, UserData]
+    guards: dict[int, list[SecurityGroupResponse]]
 
     @classmethod
     def of(cls, ctx: Context, rows: Sequence[VirtualMachine]) -> _Around:
@@ -175,6 +177,7 @@ class _Around:
             _by_id(ctx, InstanceGroup, {vm.group_id for vm in rows}),
             _by_id(ctx, OsType, guest_os),
             _by_id(ctx, UserData, {vm.user_data_id for vm in rows}),
+            groups_of_machines(ctx, [vm.id for vm in rows]),
         )
 
 
@@ -223,6 +226,7 @@ def _view(ctx: Context, vm: VirtualMachine, around: _Around) -> VirtualMachineRe
         publicipid=first.publicipid if first else None,
         details=_shown_details(vm),
         nic=nics,
+        securitygroup=around.guards[vm.id],
         tags=around.tags[vm.id],
         **_related(vm, around),
         **(_admin_fields(vm, around) if ctx.caller.is_admin else {}),
@@ -309,9 +313,7 @@ def nic_views(
 def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) -> NicResponse:
     network = nic.network
     assert network is not None
-    uri = None
-    if network.vnet is not None and ctx.caller.is_admin:
-        uri = f"{scheme_of(network)}://{network.vnet}"
+    uri = (uri_of(network) or None) if ctx.caller.is_admin else None
     return NicResponse(
         id=nic.uuid,
         networkid=network.uuid,

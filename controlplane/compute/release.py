@@ -12,6 +12,7 @@ from controlplane.identity.tags import ResourceTag
 from controlplane.network import nics, public_ips
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
+from controlplane.network.security_groups import SecurityGroupMember, hosts_meaning
 from controlplane.reconcile.targets import Target
 from controlplane.storage.volumes import Volume
 
@@ -23,8 +24,11 @@ def root_volume(session: Session, vm: VirtualMachine) -> Volume | None:
 
 
 def forget_rules(session: Session, vm: VirtualMachine) -> list[Target]:
-    """Remove every rule that leads to the machine, and return the targets of its networks."""
-    touched: list[Target] = []
+    """Remove every rule that leads to the machine, and return the targets that know it.
+
+    These are those of its networks, and of the hosts where a rule of a security group means it.
+    """
+    touched = hosts_meaning(session, vm.id)
     for nic in _nics(session, vm):
         touched += public_ips.forget_nic(session, nic)
         touched += session.get_one(Network, nic.network_id).targets(session)
@@ -41,6 +45,7 @@ def let_go(session: Session, vm: VirtualMachine) -> list[Target]:
         volume.state, volume.removed = "Expunged", now()
     uncount(session, vm)
     session.execute(delete(MachineKeyPair).where(MachineKeyPair.vm_id == vm.id))
+    session.execute(delete(SecurityGroupMember).where(SecurityGroupMember.vm_id == vm.id))
     mine = ResourceTag.resource_type == "UserVm", ResourceTag.resource_uuid == vm.uuid
     session.execute(delete(ResourceTag).where(*mine))
     vm.password = vm.told_password = None

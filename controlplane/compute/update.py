@@ -10,7 +10,7 @@ from controlplane.api.caller import EVERYONE
 from controlplane.api.command import Command, one
 from controlplane.api.context import Context
 from controlplane.api.parameters import Records, optional, required
-from controlplane.compute import guest_networks, sizes, user_data
+from controlplane.compute import guarding, guest_networks, sizes, user_data
 from controlplane.compute.config_drives import tell
 from controlplane.compute.deploy import custom_id, display_name
 from controlplane.compute.instance_groups import group_named
@@ -21,16 +21,19 @@ from controlplane.db.base import now
 from controlplane.errors import BadParameter
 from controlplane.identity.accounts import Account
 from controlplane.identity.tags import move_tags
+from controlplane.network.security_groups import SecurityGroup
 from controlplane.storage.templates import OsType
 
-NOT_HERE = ("extraconfig", "instancename", "leaseduration", "leaseexpiryaction", "securitygroupids",
-            "securitygroupnames")  # fmt: skip
+NOT_HERE = "extraconfig", "instancename", "leaseduration", "leaseexpiryaction"
 
 
 class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("virtualmachine", machine_views),
                            roles=EVERYONE, instance="VirtualMachine", event="VM.UPDATE",
                            unsupported=NOT_HERE):  # fmt: skip
-    """Change a machine. Its name, user data and DHCP options reach its networks at once; the guest reads them anew."""
+    """Change a machine. Its name, user data and DHCP options reach its networks at once; the guest reads them anew.
+
+    Its security groups change while it runs, too: from then on its host lets in what the new ones say.
+    """
 
     id: VirtualMachine = required()
     name: str | None = optional(check=guest_networks.host_name)
@@ -48,6 +51,8 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
     userdata: str | None = optional(length=2 << 20)
     userdataid: UserData | None = optional()
     userdatadetails: dict[str, str] | None = optional()
+    securitygroupids: list[SecurityGroup] | None = optional(description="the only groups that it is in from now on")
+    securitygroupnames: list[str] | None = optional(description="instead of securitygroupids: the same by name")
 
     def run(self, ctx: Context) -> VirtualMachine:
         """Change what is given."""
@@ -63,8 +68,16 @@ class UpdateVirtualMachine(Command, name="updateVirtualMachine", answer=one("vir
             options = guest_networks.dhcp_options(self.dhcpoptionsnetworklist, networks_of(ctx.session, vm))
             vm.dhcp_options = vm.dhcp_options | options
             ctx.touch(*networks_of(ctx.session, vm))
+        self._groups(ctx, vm)
         vm.updated = now()
         return vm
+
+    def _groups(self, ctx: Context, vm: VirtualMachine) -> None:
+        owner, networks = ctx.session.get_one(Account, vm.account_id), networks_of(ctx.session, vm)
+        groups = guarding.chosen(ctx, owner, networks, self.securitygroupids, self.securitygroupnames)
+        if groups is not None:
+            ctx.touched.extend(guarding.put_in(ctx.session, vm, groups))
+            ctx.touch(vm)
 
     def _names(self, ctx: Context, vm: VirtualMachine) -> None:
         if self.name is not None and self.name != vm.name:

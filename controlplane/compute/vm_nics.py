@@ -19,6 +19,7 @@ from controlplane.api.responses import Response
 from controlplane.compute import guest_networks
 from controlplane.compute.bring_up import settle
 from controlplane.compute.dhcp_options import option_numbers
+from controlplane.compute.guarding import guard_new
 from controlplane.compute.machine_views import machine_views, nic_views
 from controlplane.compute.outcomes import Waits, latest, machine, standing, trouble
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -31,6 +32,7 @@ from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic, SecondaryAddress
 from controlplane.network.port_forwarding import PortForward
 from controlplane.network.public_ips import PublicIp
+from controlplane.network.security_groups import hosts_meaning
 from controlplane.reconcile.targets import touch
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone.zones import Zone
@@ -75,7 +77,7 @@ class AddNicToVirtualMachine(Command, name="addNicToVirtualMachine", answer=one(
     """Put a machine on one more network, at once when it is running."""
 
     virtualmachineid: VirtualMachine = required()
-    networkid: Network = required()
+    networkid: Network = required(uses=True)
     ipaddress: str | None = optional(check=guest_networks.ipv4)
     macaddress: str | None = optional(check=guest_networks.mac)
     dhcpoptions: Records | None = optional()
@@ -85,7 +87,7 @@ class AddNicToVirtualMachine(Command, name="addNicToVirtualMachine", answer=one(
         vm, network = self.virtualmachineid, self.networkid
         _must_be_steady(vm)
         owner, zone = ctx.session.get_one(Account, vm.account_id), ctx.session.get_one(Zone, vm.zone_id)
-        guest_networks.check_wishes([guest_networks.Wish(network)], zone, owner)
+        guest_networks.check_wishes(ctx.session, [guest_networks.Wish(network)], zone, owner)
         present = ctx.session.execute(select(Nic.network_id, Nic.device).where(Nic.vm_id == vm.id)).all()
         if network.id in {number for number, _ in present}:
             raise BadParameter(f"Invalid parameter networkid: instance {vm.name} is on network {network.name} already.")
@@ -100,6 +102,7 @@ class AddNicToVirtualMachine(Command, name="addNicToVirtualMachine", answer=one(
             options = {name: value for record in self.dhcpoptions for name, value in record.items()}
             vm.dhcp_options = vm.dhcp_options | {network.uuid: option_numbers(options)}
         ctx.touch(network)
+        ctx.touched.extend(guard_new(ctx.session, vm, None))
         if vm.state == "Running":
             ctx.go_on("plugNic", vm, nic=nic.id)
         return vm
@@ -230,7 +233,7 @@ class UpdateVmNicIp(Command, name="updateVmNicIp", answer=one("virtualmachine", 
             old = nic.address
             nic.address = nics.take_address(ctx.session, network, self.ipaddress or "", nic)
             _free(ctx.session, network, old)
-        ctx.touch(network, vm)
+        _touch_all(ctx, nic)
         return vm
 
 
@@ -252,7 +255,7 @@ class AddIpToNic(Command, name="addIpToNic", answer=one("nicsecondaryip", second
         row.address = nics.take_address(ctx.session, network, self.ipaddress or "", nic)
         ctx.session.add(row)
         ctx.session.flush()
-        ctx.touch(network, ctx.session.get_one(VirtualMachine, nic.vm_id))
+        _touch_all(ctx, nic)
         return row
 
 
@@ -274,7 +277,7 @@ class RemoveIpFromNic(Command, name="removeIpFromNic", answer=success(), job=Tru
         _free(ctx.session, network, row.address)
         ctx.instance = row
         ctx.session.delete(row)
-        ctx.touch(network, ctx.session.get_one(VirtualMachine, nic.vm_id))
+        _touch_all(ctx, nic)
 
 
 class ListNics(ListCommand, name="listNics", answer=many("nic", nic_views), roles=EVERYONE):
@@ -315,6 +318,13 @@ def _nic(ctx: Context, uuid: str, vm: VirtualMachine | None = None, parameter: s
     return nic
 
 
+def _touch_all(ctx: Context, nic: Nic) -> None:
+    """Say that the NIC's addresses are others: its network, its host, and the hosts whose rules mean it know them."""
+    vm = ctx.session.get_one(VirtualMachine, nic.vm_id)
+    ctx.touch(session_network(ctx.session, nic), vm)
+    ctx.touched.extend(hosts_meaning(ctx.session, vm.id))
+
+
 def _must_be_steady(vm: VirtualMachine) -> None:
     if vm.state not in ("Running", "Stopped"):
         raise BadParameter(
@@ -346,7 +356,7 @@ def _free(session: Session, network: Network, address: str) -> None:
 
 def _remove(session: Session, nic: Nic) -> list[Any]:
     network = session_network(session, nic)
-    touched = [*public_ips.forget_nic(session, nic), *network.targets(session)]
+    touched = [*public_ips.forget_nic(session, nic), *network.targets(session), *hosts_meaning(session, nic.vm_id or 0)]
     nics.release(session, nic)
     return touched
 

@@ -18,6 +18,7 @@ from controlplane.api.listing import Paged
 from controlplane.api.parameters import Uuid, optional
 from controlplane.api.responses import Response
 from controlplane.db.configuration import GLOBAL, SETTINGS, ConfigurationValue
+from controlplane.zone.zones import Zone
 
 
 @dataclass(kw_only=True)
@@ -85,7 +86,7 @@ class CapabilitiesResponse(Response):
     """What the cloud can do, as clients ask before they offer it."""
 
     cloudstackversion: str = VERSION
-    securitygroupsenabled: bool = False
+    securitygroupsenabled: bool
     dynamicrolesenabled: bool = True
     userpublictemplateenabled: bool
     supportELB: str = "false"  # noqa: N815 - CloudStack's own spelling
@@ -127,8 +128,10 @@ def capability_views(ctx: Context, rows: Sequence[None]) -> list[CapabilitiesRes
         return int(values.get(name, default))
 
     limited = flag(throttle.ENABLED.name, default=False)
+    guarded = select(Zone.id).where(Zone.security_groups, Zone.removed.is_(None))
     return [
         CapabilitiesResponse(
+            securitygroupsenabled=ctx.session.scalar(guarded.limit(1)) is not None,
             userpublictemplateenabled=flag("allow.public.user.templates", default=True),
             projectinviterequired=flag("project.invite.required", default=False),
             allowusercreateprojects=flag("allow.user.create.projects", default=True),

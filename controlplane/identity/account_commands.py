@@ -72,6 +72,7 @@ class CreateAccount(
         ctx.session.add(row)
         ctx.session.flush()
         self.user_of(ctx.session, row)
+        ownership.equip(ctx.session, row)
         return row
 
     def _role(self, ctx: Context) -> RoleRow:

@@ -152,13 +152,31 @@ def take(session: Session, account_id: int, kind: str, amount: int = 1) -> None:
     for holder in holders:
         allowed, row = most[holder], rows[holder]
         if allowed != UNLIMITED and row.count + amount > allowed:
-            raise LimitReached(
-                f"Maximum amount of resources of Type = '{kind}' for {holder.owner} {holder.name} is {allowed}: "
-                f"it has {row.count}, and {amount} more were asked for."
-            )
+            raise LimitReached(_exceeded(session, holder, kind, (allowed, row.count, amount)))
     for row in rows.values():
         row.count += amount
     session.flush()
+
+
+def _exceeded(session: Session, holder: Holder, kind: str, figures: tuple[int, int, int]) -> str:
+    """Return the sentence that says whose limit is reached; CloudStack's words, which clients look into."""
+    allowed, current, requested = (_legible(kind, amount) for amount in figures)
+    if holder.owner == DOMAIN:
+        uuid = session.get_one(Domain, holder.number).uuid
+        whose = f"domain resource limits of Type '{kind}' for Domain Id = {uuid}"
+    else:
+        uuid = session.get_one(Account, holder.number).domain.uuid
+        whose = f"amount of resources of Type = '{kind}' for Account Name = {holder.name} in Domain Id = {uuid}"
+    return (
+        f"Maximum {whose} is exceeded: {holder.owner} Resource Limit = {allowed}, Current {holder.owner} Resource "
+        f"Amount = {current}, Requested Resource Amount = {requested}. Remove what {holder.name} no longer needs, or "
+        "have an admin raise the limit (updateResourceLimit)."
+    )
+
+
+def _legible(kind: str, amount: int) -> str:
+    """Return an amount as a number; of storage, which is counted in bytes, with what it is in GiB before it."""
+    return f"({amount / GIB:.2f} GB) {amount}" if kind.endswith("storage") else str(amount)
 
 
 def give_back(session: Session, account_id: int, kind: str, amount: int = 1) -> None:

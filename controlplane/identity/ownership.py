@@ -141,7 +141,19 @@ Objection = Callable[[Session, Account], Sequence[str]]
 """Returns the reasons why an account cannot be removed now, as ends of a sentence; none is fine."""
 REMOVERS: dict[str, list[Remover]] = {stage: [] for stage in STAGES}
 STOPPERS: list[Remover] = []
+MAKERS: list[Callable[[Session, Account], object]] = []
 OBJECTIONS: list[Objection] = []
+
+
+def on_account_made(maker: Callable[[Session, Account], object]) -> None:
+    """Have a room make what every account has from its beginning."""
+    MAKERS.append(maker)
+
+
+def equip(session: Session, account: Account) -> None:
+    """Have every room make what the new account has from its beginning."""
+    for maker in MAKERS:
+        maker(session, account)
 
 
 def on_account_removed(remover: Remover, stage: str = REST) -> None:

@@ -18,7 +18,7 @@ from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
 from controlplane.identity.ownership import OwnedListing
 from controlplane.identity.tags import TagResponse, tags_of
-from controlplane.network import acl_rules
+from controlplane.network import acl_rules, rule_text
 from controlplane.network.acl_lists import ITEM, must_be_changeable, new_list
 from controlplane.network.acl_rules import ALLOW, DENY, Given
 from controlplane.network.acl_trial import must_be_possible
@@ -60,7 +60,7 @@ def acl_item_views(ctx: Context, rows: Sequence[AclItem]) -> list[AclItemRespons
     tags = tags_of(ctx, ITEM, rows)
     found = []
     for row in rows:
-        icmp, ports = row.protocol == "icmp", row.protocol in acl_rules.WITH_PORTS and row.start != -1
+        icmp, ports = row.protocol == "icmp", row.protocol in rule_text.WITH_PORTS and row.start != -1
         found.append(
             AclItemResponse(
                 id=row.uuid,
@@ -259,7 +259,7 @@ class UpdateNetworkAclItem(Command, name="updateNetworkACLItem", answer=one("net
             value = getattr(self, name)
             if value is not None:
                 named[name] = value
-        if self.protocol is not None and acl_rules.protocol(self.protocol) != item.protocol:
+        if self.protocol is not None and rule_text.any_protocol(self.protocol) != item.protocol:
             now = replace(now, startport=None, endport=None, icmptype=None, icmpcode=None)
         elif self.startport is not None and self.endport is None:
             now = replace(now, endport=None)

@@ -11,8 +11,6 @@ from controlplane.network import rule_text
 from controlplane.network.acls import EGRESS, INGRESS, AclItem
 
 ALLOW, DENY = "Allow", "Deny"
-WITH_PORTS = ("tcp", "udp")
-LARGEST_PROTOCOL = 255
 HIGHEST = 1_000_000
 """The largest number that a rule may have."""
 LONGEST_REASON = 2500
@@ -53,50 +51,12 @@ def write(item: AclItem, given: Given) -> None:
 
     :raises BadParameter: it cannot be a rule; the sentence says what would be right.
     """
-    item.protocol = protocol(given.protocol)
+    item.protocol = rule_text.any_protocol(given.protocol)
     item.traffic = _one_of("traffictype", given.traffictype or INGRESS, (INGRESS, EGRESS))
     item.allow = _one_of("action", given.action or ALLOW, (ALLOW, DENY)) == ALLOW
     item.cidrs = rule_text.cidr_list_any("cidrlist", given.cidrlist or []) or [rule_text.EVERYONE]
     item.reason = _reason(given.reason or "")
-    item.start, item.end = _span(item.protocol, given)
-
-
-def protocol(text: str) -> str:
-    """Return the protocol: ``tcp``, ``udp``, ``icmp``, ``all`` or a number (IANA); 1, 6 and 17 get their names.
-
-    :raises BadParameter: it is none.
-    """
-    spelled = text.strip().lower()
-    if spelled.isascii() and spelled.isdigit() and int(spelled) <= LARGEST_PROTOCOL:
-        return rule_text.NUMBERS.get(str(int(spelled)), str(int(spelled)))
-    if spelled in (*WITH_PORTS, "icmp", "all"):
-        return spelled
-    raise BadParameter(
-        f"Invalid parameter protocol value={text}: it must be tcp, udp, icmp, all or a protocol's number, 0 to "
-        f"{LARGEST_PROTOCOL}."
-    )
-
-
-def _span(name: str, given: Given) -> tuple[int, int]:
-    """Return the ports, or the ICMP type and code; -1 for both is any."""
-    if name not in WITH_PORTS:
-        _refuse(name, given, ("startport", "endport"))
-    if name != "icmp":
-        _refuse(name, given, ("icmptype", "icmpcode"))
-    if name == "icmp":
-        return rule_text.icmp(given.icmptype, given.icmpcode)
-    if given.startport is None:
-        _refuse(f"{name} without startport", given, ("endport",))
-        return -1, -1
-    return rule_text.port_range("startport", given.startport, "endport", given.endport)
-
-
-def _refuse(what: str, given: Given, names: Sequence[str]) -> None:
-    for name in names:
-        if getattr(given, name) is not None:
-            raise BadParameter(
-                f"Invalid parameter {name} value={getattr(given, name)}: protocol {what} has none; leave it out."
-            )
+    item.start, item.end = rule_text.span(item.protocol, given)
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from controlplane.network import redundancy
 from controlplane.network.acls import acl_facts
 from controlplane.network.bgp_peers import bgp_facts
 from controlplane.network.firewall import egress_facts, ingress_facts
+from controlplane.network.guest_ranges import SHARED, ranges_of, subnet_facts
 from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
 from controlplane.network.networks import Network, Whole, router_providers, services_of
@@ -132,6 +133,8 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
     providers = {part.provider} if network.vpc_id is None else set(router_providers(network))
     services = frozenset(name for name, who in services_of(network).items() if providers.intersection(who))
     rate, routed = network.offering.network_rate, network.offering.routed
+    subnets = subnet_facts(ranges_of(session, network)) if network.guest_type == SHARED else ()
+    own6 = next((subnet.address for subnet in subnets if ":" in subnet.cidr), network.gateway6)
     return vocabulary.Network(
         id=network.uuid,
         cidr=network.cidr or "",
@@ -153,7 +156,8 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
         routed=routed,
         ingress4=routed_ingress_facts(session, network) if routed else (),
         cidr6=network.cidr6 or "",
-        gateway6=network.gateway6 or "",
+        gateway6=own6 or "",
+        subnets=subnets,
         ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),
         egress6=rule_facts6(session, network.id, "Egress") if network.cidr6 else (),
     )

@@ -331,7 +331,9 @@ def ingress_facts(session: Session, network_id: int) -> tuple[vocabulary.Ingress
     """Return what may come in on the network's public addresses."""
     addresses, known = addresses_of(session, network_id), Lists()
 
-    def fact(uuid: str, ip: int, protocol: str, sources: str, *ports: int | None) -> vocabulary.IngressRule:
+    def fact(uuid: str, ip: int, protocol: str, sources: str, *ports: int | None) -> vocabulary.IngressRule | None:
+        if ip not in addresses:
+            return None
         return vocabulary.IngressRule(uuid, addresses[ip], protocol, *span(*ports), known[sources])
 
     return _INGRESS.read(session, network_id, addresses, fact)

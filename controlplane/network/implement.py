@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.compute import placement
@@ -21,21 +21,20 @@ from controlplane.errors import NoCapacity
 from controlplane.events.alerts import ROUTER, clear_alert, raise_alert
 from controlplane.identity.accounts import Account
 from controlplane.network import ipv6, nics, public_ips, redundancy, routing
-from controlplane.network.addressing import lowest_number
+from controlplane.network.guest_ranges import SHARED
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import gateways_of
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
+from controlplane.network.vnets import free_vnet, take_vnet
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.reconcile import targets
 from controlplane.reconcile.observations import inherit
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Found, Target
-from controlplane.zone.dedicated_vnets import ranges_for
 from controlplane.zone.hosts import Host
-from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
 from drivers import registry
 
 GC_WAIT = define("network.gc.wait", 600, "Seconds that a network on which nothing runs keeps its router",
@@ -72,24 +71,6 @@ def ensure_implemented(session: Session, network: Network) -> list[tuple[int, in
         network.state = "Implemented"
     session.flush()
     return targets.touch(session, touched)
-
-
-def take_vnet(session: Session, network: Network, wanted: int | None = None) -> None:
-    """Give the network a VLAN or VNI: the wanted one, or the lowest free one, those of its account alone first.
-
-    :raises NoCapacity: all are taken.
-    """
-    physical = session.get_one(PhysicalNetwork, network.physical_network_id, with_for_update=True)
-    taken = set(session.scalars(select(Vnet.number).where(Vnet.physical_network_id == physical.id)))
-    number = wanted
-    if number is None:
-        choices = (lowest_number(ranges, taken) for ranges in ranges_for(session, physical, network.account_id))
-        number = next((choice for choice in choices if choice is not None), None)
-    if number is None:
-        raise NoCapacity(f"Physical network {physical.name} has no free VLAN or VNI left: widen its range.")
-    session.add(Vnet(physical_network_id=physical.id, number=number, network_id=network.id))
-    network.vnet = number
-    session.flush()
 
 
 def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
@@ -196,6 +177,9 @@ def _plug(session: Session, router: Router, network: Network) -> None:
     if network.id in {nic.network_id for nic in present}:
         return
     device = GUEST_DEVICE if router.vpc_id is None else _free_device({nic.device for nic in present})
+    if network.guest_type == SHARED:
+        nics.plug_server(session, network, router, device)
+        return
     if redundancy.share(session, router, network, device):
         return
     own, own6 = network.gateway or "", network.gateway6 or ""
@@ -320,17 +304,6 @@ def unplug(session: Session, network: Network) -> list[Target]:
         _remember_traffic(session, network, router.target_id)
         nics.release(session, nic)
     return found
-
-
-def free_vnet(session: Session, network: Network) -> None:
-    """Give the network's VLAN or VNI back, unless its offering fixes it."""
-    if not network.offering.specify_vlan or network.removed is not None:
-        session.execute(delete(Vnet).where(Vnet.network_id == network.id))
-        network.vnet = None
-    if network.removed is not None:
-        routing.give_back(session, network)
-    if network.state == "Shutdown":
-        network.state = "Allocated"
 
 
 def is_idle(session: Session, network: Network) -> bool:

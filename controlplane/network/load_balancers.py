@@ -22,7 +22,7 @@ from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import close_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
-from controlplane.network.public_ips import PublicIp, clears_address, clears_network, clears_nic
+from controlplane.network.public_ips import ALLOCATING, PublicIp, clears_address, clears_network, clears_nic
 from controlplane.network.rule_text import limiting
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
@@ -247,7 +247,8 @@ def balancer_facts(session: Session, network_id: int, rule_id: int | None = None
     if rule_id is not None:
         query = query.where(LoadBalancer.id == rule_id)
     parts = joinedload(LoadBalancer.public_ip), joinedload(LoadBalancer.stickiness), joinedload(LoadBalancer.health)
-    rules = session.scalars(query.options(*parts, joinedload(LoadBalancer.certificate))).all()
+    all_of_it = session.scalars(query.options(*parts, joinedload(LoadBalancer.certificate)))
+    rules = [rule for rule in all_of_it if rule.public_ip is None or rule.public_ip.state != ALLOCATING]
     if not rules:
         return ()
     columns = LoadBalancerMember.load_balancer_id, VirtualMachine.uuid, LoadBalancerMember.address

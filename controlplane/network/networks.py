@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from ipaddress import IPv4Network
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ForeignKey, Select, String, bindparam, select
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Select, String, bindparam, or_, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from controlplane.api import dispatch
-from controlplane.api.caller import EVERYONE
-from controlplane.api.command import many
-from controlplane.api.context import Context
-from controlplane.api.parameters import matching, optional
+from controlplane.api.caller import Caller
+from controlplane.api.context import Context, owned_by
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Removable, Row
 from controlplane.errors import Unsupported
-from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import reserved
@@ -38,7 +35,9 @@ class Network(Created, Removable, Owned, Row):
     :ivar state: ``Allocated`` (no VNI, no router), ``Implementing``, ``Implemented``, ``Shutdown``, ``Destroy``.
     :ivar vpc_id: the VPC that it is a tier of, ``acl_id`` the ACL list that says who may talk to it.
     :ivar cidr6: its own /64, and ``gateway6`` the router's address in it; None without IPv6, as ``cidr`` without IPv4.
-    :ivar vnet: its VLAN or VNI while it is implemented.
+    :ivar vnet: its VLAN or VNI while it is implemented; 0 is untagged.
+    :ivar acl_type: ``Account``: its owner uses it; ``Domain``: every account of ``domain_id`` does, and with
+        ``subdomain_access`` those of the domains below; it is a Shared network of the system account then.
     :ivar guest_cidr: the part of ``cidr`` that guests get addresses of; None is all of it.
     :ivar start_ip: first address that guests may get, ``end_ip`` the last; None is the network's first and last.
     :ivar dns: the resolvers its guests are told, instead of the router; empty is the router.
@@ -50,6 +49,8 @@ class Network(Created, Removable, Owned, Row):
     """
 
     __tablename__ = "networks"
+    used_by_others: ClassVar[bool] = True
+    """Whoever may see one may use it; only those in whose realm it is may change it."""
 
     name: Mapped[str] = mapped_column(String(255), index=True)
     display_text: Mapped[str] = mapped_column(String(255), default="")
@@ -74,6 +75,7 @@ class Network(Created, Removable, Owned, Row):
     mtu: Mapped[int] = mapped_column(default=1500)
     public_mtu: Mapped[int] = mapped_column(default=1500)
     acl_type: Mapped[str] = mapped_column(String(20), default="Account")
+    subdomain_access: Mapped[bool] = mapped_column(default=False)
     display: Mapped[bool] = mapped_column(default=True)
     restart_required: Mapped[bool] = mapped_column(default=False)
     redundant: Mapped[bool] = mapped_column(default=False)
@@ -86,6 +88,13 @@ class Network(Created, Removable, Owned, Row):
     offering: Mapped[NetworkOffering] = relationship()
     vpc: Mapped[Vpc | None] = relationship()
     acl: Mapped[AclList | None] = relationship()
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """The networks of the caller's realm, and those that others have and it may use."""
+        from controlplane.network.network_permissions import usable_by
+
+        return or_(owned_by(cls, caller), usable_by((caller.account_id, *caller.projects), caller.domain_path))
 
     @property
     def whole(self) -> Network | Vpc:
@@ -129,6 +138,13 @@ def scheme_of(network: Network) -> str:
         if provider in installed:
             return installed[provider].capabilities["Connectivity"]["BroadcastScheme"]
     return network.physical_network.isolation.lower()
+
+
+def uri_of(network: Network) -> str:
+    """Return the network's broadcast URI; empty while it has none."""
+    if network.vnet is None:
+        return ""
+    return f"{scheme_of(network)}://{network.vnet}" if network.vnet else "vlan://untagged"
 
 
 def router_providers(network: Network) -> list[str]:
@@ -227,10 +243,11 @@ class NetworkResponse(Response):
     aclname: str | None = None
     vpcid: str | None = None
     vpcname: str | None = None
-    account: str
+    account: str | None = None
     domain: str
     domainid: str
     domainpath: str
+    subdomainaccess: bool | None = None
     isdefault: bool = False
     service: list[ServiceResponse]
     networkdomain: str | None = None
@@ -238,7 +255,7 @@ class NetworkResponse(Response):
     restartrequired: bool
     specifyipranges: bool
     specifyvlan: bool
-    canusefordeploy: bool = True
+    canusefordeploy: bool
     ispersistent: bool
     tags: list[TagResponse]
     details: dict[str, str] | None = None
@@ -258,19 +275,23 @@ class NetworkResponse(Response):
 def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse]:
     """Show networks; the VLAN or VNI is the root admin's to see."""
     from controlplane.network import ipv6, routing
+    from controlplane.network.guest_ranges import without_addresses
+    from controlplane.network.network_permissions import scopes_of
 
     numbers = [row.id for row in rows]
     parts = Network.zone, Network.physical_network, Network.offering, Network.vpc, Network.acl
     eager = [joinedload(part) for part in parts]
     ctx.session.scalars(select(Network).where(Network.id.in_(numbers)).options(*eager)).all()
-    owners, tags, traffic = owner_fields(ctx, rows), tags_of(ctx, "Network", rows), traffic_of(ctx.session, rows)
+    owners, tags, traffic = scopes_of(ctx, rows), tags_of(ctx, "Network", rows), traffic_of(ctx.session, rows)
     routes, ways = ipv6.routes_of(ctx.session, rows), routing.shown(ctx.session, rows)
+    full = without_addresses(ctx.session, rows)
     return [
         _view(
             ctx,
             row,
-            owners[row.account_id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | _ipv4(ways.get(row.uuid, {})),
+            owners[row.id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | _ipv4(ways.get(row.uuid, {})),
             tags[row.id],
+            usable=row.id not in full,
         )
         for row in rows
     ]
@@ -301,7 +322,9 @@ def counted(counters: dict[str, Any], uuid: str) -> tuple[int, int]:
     return received, sent
 
 
-def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagResponse]) -> NetworkResponse:
+def _view(
+    ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagResponse], *, usable: bool
+) -> NetworkResponse:
     offering, admin = row.offering, ctx.caller.is_admin
     scheme = scheme_of(row)
     dns = [*row.dns, row.zone.dns1, row.zone.dns2 or ""]
@@ -325,8 +348,8 @@ def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagRespo
         networkofferingavailability=offering.availability,
         state=row.state,
         related=row.uuid,
-        broadcasturi=f"{scheme}://{row.vnet}" if admin and row.vnet is not None else None,
-        vlan=str(row.vnet) if admin and row.vnet is not None else None,
+        broadcasturi=(uri_of(row) or None) if admin else None,
+        vlan=(uri_of(row).partition("://")[2] or None) if admin else None,
         dns1=dns[0],
         dns2=dns[1] or None,
         type=row.guest_type,
@@ -341,6 +364,7 @@ def _view(ctx: Context, row: Network, owner: dict[str, Any], tags: list[TagRespo
         restartrequired=row.restart_required,
         specifyipranges=offering.specify_ip_ranges,
         specifyvlan=offering.specify_vlan,
+        canusefordeploy=usable,
         redundantrouter=row.redundant or offering.redundant_router,
         ispersistent=offering.persistent,
         tags=tags,
@@ -381,53 +405,6 @@ def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]])
         capability=[CapabilityResponse(name=key, value=value) for key, value in (known | chosen.get(name, {})).items()],
         provider=[ProviderResponse(name=provider) for provider in providers],
     )
-
-
-class ListNetworks(OwnedListing, name="listNetworks", answer=many("network", network_views), roles=EVERYONE,
-                   unsupported=("associatednetworkid", "showicon", "networkfilter")):  # fmt: skip
-    """List guest networks."""
-
-    table = Network
-    keywords = (Network.name, Network.display_text)
-    taggable = "Network"
-
-    id: Network | None = matching(Network.id)
-    name: str | None = matching(Network.name)
-    zoneid: Zone | None = matching(Network.zone_id)
-    physicalnetworkid: PhysicalNetwork | None = matching(Network.physical_network_id)
-    networkofferingid: NetworkOffering | None = matching(Network.offering_id)
-    type: str | None = matching(Network.guest_type, choices=("Isolated", "Shared", "L2"))
-    acltype: str | None = matching(Network.acl_type, choices=("Account", "Domain"))
-    restartrequired: bool | None = matching(Network.restart_required)
-    vpcid: Vpc | None = matching(Network.vpc_id)
-    displaynetwork: bool | None = matching(Network.display, admin=True)
-    traffictype: str | None = optional(choices=("Guest", "Public", "Management", "Storage", "Control"))
-    issystem: bool | None = optional()
-    forvpc: bool | None = optional()
-    vlan: str | None = optional(admin=True)
-    specifyipranges: bool | None = optional()
-    canusefordeploy: bool | None = optional()
-    supportedservices: list[str] | None = optional()
-    retrieveonlyresourcecount: bool | None = optional()
-
-    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
-        """Keep what the offering and the traffic type let through."""
-        if self.traffictype not in (None, "Guest") or self.issystem or self.canusefordeploy is False:
-            return query.where(Network.id.is_(None))
-        if self.vlan is not None:
-            query = query.where(Network.vnet == int(self.vlan) if self.vlan.isdigit() else Network.id.is_(None))
-        wanted = []
-        if self.forvpc is not None:
-            wanted.append(Network.vpc_id.is_not(None) == self.forvpc)
-        if self.specifyipranges is not None:
-            wanted.append(NetworkOffering.specify_ip_ranges == self.specifyipranges)
-        if self.supportedservices:
-            asked = set(self.supportedservices)
-            offerings = ctx.session.execute(select(NetworkOffering.id, NetworkOffering.services))
-            wanted.append(NetworkOffering.id.in_([number for number, services in offerings if asked <= set(services)]))
-        if wanted:
-            query = query.join(NetworkOffering).where(*wanted)
-        return query
 
 
 dispatch.JOB_TABLES["Network"] = Network

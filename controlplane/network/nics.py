@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from controlplane.db.base import Base, Created, Row
 from controlplane.errors import BadParameter, NoAddress
-from controlplane.network.addressing import first_free, guest_range, mac_of, own_address
+from controlplane.network.addressing import guest_range, mac_of
 from controlplane.network.networks import Network
 from controlplane.network.private_gateways import PrivateGateway
 
@@ -109,11 +109,29 @@ def allocate(
     if network.cidr:
         nic.address = take_address(session, network, address, nic)
     elif address:
-        raise BadParameter(f"Invalid parameter ipaddress value={address}: network {network.name} has no IPv4.")
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
     if network.cidr6:
         nic.address6 = take_address6(session, network, nic, address6)
     elif address6:
-        raise BadParameter(f"Invalid parameter ip6address value={address6}: network {network.name} has no IPv6.")
+        raise BadParameter(f"Invalid parameter ip6address value={address6}: {_without(network, 'IPv6')}")
+    return nic
+
+
+def _without(network: Network, family: str) -> str:
+    own = "it is L2, and its guests choose their own" if network.guest_type == "L2" else f"it has no {family}"
+    return f"network {network.name} gives no {family} addresses: {own}; leave it out."
+
+
+def plug_server(session: Session, network: Network, router: Router, device: int) -> Nic:
+    """Give the router of a Shared network its interface, with the addresses that it keeps there."""
+    from controlplane.network.guest_ranges import address_router
+
+    ranges = address_router(session, network)
+    nic = Nic(router_id=router.id, network_id=network.id, mac=new_mac(), device=device)
+    nic.address = next((row.router_ip for row in ranges if row.router_ip), "")
+    nic.address6 = next((row.router_ip6 for row in ranges if row.router_ip6), "")
+    session.add(nic)
+    session.flush()
     return nic
 
 
@@ -123,29 +141,34 @@ def take_address(session: Session, network: Network, address: str, nic: Nic) -> 
     :raises BadParameter: the wanted address is outside the network or taken.
     :raises NoAddress: the network has none left.
     """
-    taken = set(session.scalars(select(NetworkAddress.address).where(NetworkAddress.network_id == network.id)))
-    assert network.cidr is not None
-    first, last = guest_range(network.cidr, network.start_ip, network.end_ip)
-    if network.guest_cidr:
-        part = IPv4Network(network.guest_cidr)
-        first, last = max(first, part.network_address + 1), min(last, part.broadcast_address - 1)
-    chosen = address or first_free(first, last, taken | {network.gateway or ""})
+    from controlplane.network.guest_ranges import SHARED, lowest_free, ranges_of, spans, taken_of
+
+    if not network.cidr:
+        raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
+    taken = taken_of(session, network)
+    within = spans(network, ranges_of(session, network) if network.guest_type == SHARED else ())
+    chosen = address or lowest_free(network, within, taken)
     if chosen is None:
-        raise NoAddress(f"Network {network.name} has no free address left in {first}-{last}.")
+        texts = ", ".join(f"{first}-{last}" for first, last in within)
+        raise NoAddress(f"Network {network.name} has no free address left in {texts}.")
     if address:
         _must_be_free(network, address, taken)
         if nic.router_id is None:
             _must_not_be_reserved(network, address)
+        if network.guest_type == SHARED and not any(first <= IPv4Address(address) <= last for first, last in within):
+            texts = ", ".join(f"{first}-{last}" for first, last in within)
+            raise BadParameter(f"Invalid parameter ipaddress value={address}: guests of {network.name} have {texts}.")
     session.add(NetworkAddress(network_id=network.id, address=chosen, nic_id=nic.id))
     session.flush()
     return chosen
 
 
 def _must_be_free(network: Network, address: str, taken: set[str]) -> None:
-    try:
-        guest_range(network.cidr or "", address, address)
-    except ValueError:
-        raise BadParameter(f"Invalid parameter ipaddress value={address}: it must lie in {network.cidr}.") from None
+    if network.guest_type == "Isolated":
+        try:
+            guest_range(network.cidr or "", address, address)
+        except ValueError:
+            raise BadParameter(f"Invalid parameter ipaddress value={address}: it must lie in {network.cidr}.") from None
     if address in taken:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: it is taken on network {network.name}.")
 
@@ -155,9 +178,11 @@ def take_address6(session: Session, network: Network, nic: Nic, wanted: str) -> 
 
     :raises BadParameter: the wanted address is outside the /64, the router's, or taken.
     """
+    from controlplane.network.guest_ranges import address6_of
+
     assert network.cidr6 is not None
     block = IPv6Network(network.cidr6)
-    address = str(IPv6Address(wanted)) if wanted else own_address(block, nic.mac)
+    address = str(IPv6Address(wanted)) if wanted else address6_of(session, network, nic.mac)
     mine = NetworkAddress.network_id == network.id, NetworkAddress.address == address
     if IPv6Address(address) not in block or IPv6Address(address) == block.network_address:
         raise BadParameter(f"Invalid parameter ip6address value={wanted}: it must lie in {block}.")

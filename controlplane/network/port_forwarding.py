@@ -320,7 +320,9 @@ def forward_facts(session: Session, network_id: int) -> tuple[vocabulary.PortFor
     """Return the network's port forwarding rules."""
     addresses, known = addresses_of(session, network_id), Lists(limiting=True)
 
-    def fact(uuid: str, ip: int, protocol: str, sources: str, *leads: Any) -> vocabulary.PortForward:
+    def fact(uuid: str, ip: int, protocol: str, sources: str, *leads: Any) -> vocabulary.PortForward | None:
+        if ip not in addresses:
+            return None
         first, last, guest, start, end = leads
         return vocabulary.PortForward(uuid, addresses[ip], protocol, first, last, guest, start, end, known[sources])
 

@@ -48,12 +48,15 @@ USE_COMMON = define(
 
 
 class VlanRange(Created, Row):
-    """A range of addresses on a VLAN (createVlanIpRange).
+    """A range of addresses on a VLAN (createVlanIpRange): public ones, or those of a Shared network's guests.
 
     :ivar vlan: ``untagged``, or the VLAN's number.
     :ivar account_id: the account it is dedicated to, ``domain_id`` the domain.
     :ivar gateway: IPv4, as the three after it; all are empty in a range of IPv6 alone.
     :ivar cidr6: IPv6: routers get public addresses of it, from ``start_ip6`` to ``end_ip6`` where these are given.
+    :ivar network_id: the Shared network whose guests get addresses of it, ``pod_id`` the only pod where they do.
+    :ivar router_ip: the address that the network's router has in the range's subnet, ``router_ip6`` that of IPv6; one
+        range of a subnet has it. It stays the same for as long as the range is there: guests ask it for names.
     :ivar portable_range_id: it is what a portable range is in this zone; such a row is nobody's to see or change.
     """
 
@@ -75,6 +78,8 @@ class VlanRange(Created, Row):
     account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id"))
     domain_id: Mapped[int | None] = mapped_column(ForeignKey("domains.id"))
     for_system_vms: Mapped[bool] = mapped_column(default=False)
+    router_ip: Mapped[str] = mapped_column(String(40), default="")
+    router_ip6: Mapped[str] = mapped_column(String(50), default="")
     portable_range_id: Mapped[int | None] = mapped_column(ForeignKey("portable_ranges.id"), index=True)
     zone: Mapped[Zone] = relationship()
 

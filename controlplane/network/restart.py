@@ -42,10 +42,17 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
-        if self.makeredundant and (self.id.vpc_id is not None or "SourceNat" not in services_of(self.id)):
+        if not router_providers(self.id):
+            raise BadParameter(
+                f"Invalid parameter id value={self.id.uuid}: network {self.id.name} has no router that could be "
+                f"restarted: its offering {self.id.offering.name} has no service of one."
+            )
+        outward = self.id.offering.routed or "SourceNat" in services_of(self.id)
+        if self.makeredundant and (self.id.vpc_id is not None or not outward):
             raise BadParameter(
                 f"Invalid parameter makeredundant value=true: network {self.id.name} has no router of its own with "
-                "source NAT, which another could stand in for; for a VPC's tier it is restartVPC that takes this."
+                "source NAT or routes, which another could stand in for; for a VPC's tier it is restartVPC that takes "
+                "this."
             )
         self.id.redundant = self.id.redundant or bool(self.makeredundant)
         lacks_one = router_providers(self.id) and not self.id.targets(ctx.session)

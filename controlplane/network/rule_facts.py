@@ -9,7 +9,7 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 from controlplane.network.networks import Network
-from controlplane.network.public_ips import PublicIp
+from controlplane.network.public_ips import ALLOCATING, PublicIp
 from controlplane.network.rule_text import limiting as only_limiting
 
 
@@ -36,7 +36,8 @@ def stored(column: ColumnElement[list[str]]) -> ColumnElement[str]:
 
 
 def addresses_of(session: Session, network_id: int) -> dict[int, str]:
-    """Return the public addresses by number that the network, or its VPC, uses."""
+    """Return the public addresses by number that the network, or its VPC, uses: not those that it is yet to get."""
     vpc = select(Network.vpc_id).where(Network.id == network_id).scalar_subquery()
     query = select(PublicIp.id, PublicIp.address).where((PublicIp.network_id == network_id) | (PublicIp.vpc_id == vpc))
+    query = query.where(PublicIp.state != ALLOCATING)
     return {number: address for number, address in session.execute(query)}

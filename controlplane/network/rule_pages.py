@@ -52,12 +52,13 @@ class Pages(Generic[Fact]):
         self._lock = Lock()
 
     def read(
-        self, session: Session, network: int, addresses: Mapping[int, str], fact: Callable[..., Fact]
+        self, session: Session, network: int, addresses: Mapping[int, str], fact: Callable[..., Fact | None]
     ) -> tuple[Fact, ...]:
         """Return the facts of a network's rules, in the order of their rows.
 
         :param addresses: the network's public addresses by number.
-        :param fact: makes a fact of the columns' values; it may look at the addresses, and at nothing else.
+        :param fact: makes a fact of the columns' values, or None where the rule is to be left out; it may look at the
+            addresses, and at nothing else.
         """
         sums = {page: (count, total) for page, count, total in session.execute(self._sums, {"network": network})}
         known = self._known(session, network, addresses)
@@ -67,8 +68,9 @@ class Pages(Generic[Fact]):
             few = len(fresh) <= FEW
             given = {"network": network} | ({"pages": list(fresh)} if few else {})
             for page, *values in session.execute(self._some if few else self._all, given):
-                if page in fresh:
-                    fresh[page].append(fact(*values))
+                made = fact(*values) if page in fresh else None
+                if made is not None:
+                    fresh[page].append(made)
         pages = {page: (total, tuple(fresh[page])) if page in fresh else known[page] for page, total in sums.items()}
         self._keep(session, network, (addresses, pages))
         return tuple(chain.from_iterable(facts for _, facts in pages.values()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from controlplane.errors import BadParameter
 
@@ -16,7 +17,10 @@ FIRST_PORT, LAST_PORT = 1, 65535
 ANY = -1
 """An ICMP type or code that is any of them, as CloudStack writes it."""
 LONGEST_LIST = 500
-_LARGEST_ICMP = 255
+_LARGEST_ICMP = _LARGEST_PROTOCOL = 255
+WITH_PORTS, WITH_TYPES = ("tcp", "udp"), ("icmp", "icmpv6")
+"""The protocols whose rules name ports, and those whose rules name ICMP types and codes."""
+_PORTS, _TYPES = ("startport", "endport"), ("icmptype", "icmpcode")
 _CIDR = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}/\d{1,2}", re.ASCII)
 EVERYONE6 = "::/0"
 NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp"}
@@ -157,6 +161,42 @@ def icmp(kind: int | None, code: int | None) -> tuple[int, int]:
 def limiting(sources: Sequence[str]) -> tuple[str, ...]:
     """Return the sources that a rule is for; none where they are everyone."""
     return () if EVERYONE in sources else tuple(sources)
+
+
+def any_protocol(text: str) -> str:
+    """Return the protocol: ``tcp``, ``udp``, ``icmp``, ``all`` or a number (IANA); 1, 6 and 17 get their names.
+
+    :raises BadParameter: it is none.
+    """
+    spelled = text.strip().lower()
+    if spelled.isascii() and spelled.isdigit() and int(spelled) <= _LARGEST_PROTOCOL:
+        return NUMBERS.get(str(int(spelled)), str(int(spelled)))
+    if spelled in (*WITH_PORTS, "icmp", "all"):
+        return spelled
+    raise BadParameter(
+        f"Invalid parameter protocol value={text}: it must be tcp, udp, icmp, all or a protocol's number, 0 to "
+        f"{_LARGEST_PROTOCOL}."
+    )
+
+
+def span(name: str, given: Any) -> tuple[int, int]:
+    """Return the first and the last port of a protocol that has them, or the type and code of ICMP; -1 is any.
+
+    :param given: has ``startport``, ``endport``, ``icmptype`` and ``icmpcode``, each None where it was left out.
+    :raises BadParameter: they contradict the protocol or each other.
+    """
+    of_icmp = name in WITH_TYPES
+    foreign = (() if name in WITH_PORTS else _PORTS) + (() if of_icmp else _TYPES)
+    for parameter in foreign:
+        if (value := getattr(given, parameter)) is not None:
+            raise BadParameter(f"Invalid parameter {parameter} value={value}: protocol {name} has none; leave it out.")
+    if of_icmp:
+        return icmp(given.icmptype, given.icmpcode)
+    if given.startport is not None:
+        return port_range("startport", given.startport, "endport", given.endport)
+    if given.endport is not None:
+        raise BadParameter(f"Invalid parameter endport value={given.endport}: it needs a startport.")
+    return ANY, ANY
 
 
 def ports_text(first: int, last: int) -> str:

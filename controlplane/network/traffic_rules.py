@@ -12,7 +12,6 @@ from controlplane.api.command import Command
 from controlplane.api.parameters import optional
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned
-from controlplane.errors import BadParameter
 from controlplane.identity.tags import TagResponse
 from controlplane.network import rule_text
 from controlplane.network.networks import Network
@@ -84,20 +83,13 @@ class Packets(Command):
         :param protocol: ``tcp``, ``udp``, ``icmp`` or ``all``.
         :raises BadParameter: the parameters contradict each other.
         """
-        ports = {"startport": self.startport, "endport": self.endport}
-        kinds = {"icmptype": self.icmptype, "icmpcode": self.icmpcode}
-        absent = (ports if protocol in ("icmp", "all") else {}) | (kinds if protocol != "icmp" else {})
-        for name, value in absent.items():
-            if value is not None:
-                raise BadParameter(f"Invalid parameter {name} value={value}: protocol {protocol} has none.")
         rule.protocol = protocol
         rule.start = rule.end = rule.icmp_type = rule.icmp_code = None
+        found = rule_text.span(protocol, self)
         if protocol == "icmp":
-            rule.icmp_type, rule.icmp_code = rule_text.icmp(self.icmptype, self.icmpcode)
-        elif self.startport is not None:
-            rule.start, rule.end = rule_text.port_range("startport", self.startport, "endport", self.endport)
-        elif self.endport is not None:
-            raise BadParameter(f"Invalid parameter endport value={self.endport}: it needs a startport.")
+            rule.icmp_type, rule.icmp_code = found
+        elif found != (rule_text.ANY, rule_text.ANY):
+            rule.start, rule.end = found
 
 
 def span(start: int | None, end: int | None, kind: int | None, code: int | None) -> tuple[int, int]:

@@ -10,12 +10,15 @@ from sqlalchemy.orm import Session
 from controlplane.api.command import Command, one, success
 from controlplane.api.context import Context
 from controlplane.api.parameters import optional, required
+from controlplane.compute.holding_hosts import hosts_of_guests
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
+from controlplane.network.guest_ranges import address_router
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, VlanRange
+from controlplane.network.shared_networks import Addresses, add_range
 from controlplane.network.vlan_ranges import (
     UNTAGGED,
     Span,
@@ -65,49 +68,30 @@ class CreateVlanIpRange(
     def run(self, ctx: Context) -> VlanRange:
         """Check subnet, range and VLAN, and write the range with a row for each address."""
         zone, network = self._zone(), self.networkid
+        addresses = Addresses.of(self)
+        if network is not None:
+            self._owner(ctx, zone)
+            self._vlan(network.physical_network)
+            row = add_range(ctx.session, network, addresses, self.podid)
+            address_router(ctx.session, network)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
+            return row
         physical = self._physical(ctx, zone)
-        span, span6 = self._spans()
         account, domain = self._owner(ctx, zone)
         row = VlanRange(
             zone=zone,
             zone_id=zone.id,
             physical_network_id=physical.id,
-            network_id=network.id if network else None,
             pod_id=self.podid.id if self.podid else None,
             vlan=self._vlan(physical),
             account_id=account.id if account else None,
             domain_id=domain.id if domain else None,
             for_system_vms=bool(self.forsystemvms),
         )
-        ctx.session.refresh(zone, with_for_update=True)  # two overlapping ones at once wait for each other
-        if span is not None:
-            span.write(row)
-            refuse_clash(ctx.session, row, span)
-        if span6 is not None:
-            span6.write(row)
-            span6.refuse_clash(ctx.session, row)
-        ctx.session.add(row)
-        ctx.session.flush()
-        add_addresses(ctx.session, row, span.numbers() if span else ())
-        if network is not None:
-            ctx.touch(network)
+        addresses.write(ctx.session, row)
+        add_addresses(ctx.session, row, addresses.span.numbers() if addresses.span else ())
         return row
-
-    def _spans(self) -> tuple[Span | None, Span6 | None]:
-        """Return what is given of IPv4 and of IPv6: each whole or not at all, and one of them at least."""
-        given, given6 = (self.gateway, self.netmask, self.startip), (self.ip6gateway, self.ip6cidr)
-        if not all(given) and (any(given) or self.endip or not any(given6)):
-            raise BadParameter(
-                "Invalid parameter startip: gateway, netmask and startip must be given, or ip6gateway and ip6cidr."
-            )
-        span = span6 = None
-        if self.gateway and self.netmask and self.startip:
-            span = Span.of(self.gateway, self.netmask, self.startip, self.endip or self.startip)
-        if any(given6) or self.startipv6 or self.endipv6:
-            if self.networkid is not None:
-                raise BadParameter("Invalid parameter ip6cidr: only public ranges have IPv6; leave networkid out.")
-            span6 = Span6.of(self.ip6gateway, self.ip6cidr, self.startipv6, self.endipv6)
-        return span, span6
 
     def _zone(self) -> Zone:
         network = self.networkid
@@ -134,8 +118,6 @@ class CreateVlanIpRange(
         return zone
 
     def _physical(self, ctx: Context, zone: Zone) -> PhysicalNetwork:
-        if self.networkid is not None:
-            return self.networkid.physical_network
         return public_network(ctx.session, zone, self.physicalnetworkid)
 
     def _vlan(self, physical: PhysicalNetwork) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -29,6 +29,8 @@ _CHECKSUM = re.compile(r"(?:\{([A-Za-z0-9-]+)\})?([0-9A-Fa-f]+)")
 
 Address = IPv4Address | IPv6Address
 Sites = Sequence[IPv4Network | IPv6Network]
+Tell = Callable[[int], None]
+"""Is told how much of the content is there, in percent, as far as the server says how long it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,10 @@ def checksum_of(text: str) -> tuple[str, str]:
     raise ValueError("it must be the hexadecimal digits of MD5, SHA-1, SHA-256 or SHA-512, as {SHA-256}…")
 
 
-def fetch(wanted: Wanted, file: Path) -> int:
+def fetch(wanted: Wanted, file: Path, tell: Tell | None = None) -> int:
     """Bring the content into the file and return its number of bytes.
 
+    :param tell: called after each block that was received.
     :raises ValueError: the URL is refused, does not answer, is too large, or has another checksum.
     """
     part = file.with_name(f"{file.name}.part")
@@ -74,7 +77,7 @@ def fetch(wanted: Wanted, file: Path) -> int:
         if urlsplit(wanted.url).scheme == "file":
             _copy(local_path(wanted.url, wanted.folder), part, wanted)
         else:
-            _download(wanted, part)
+            _download(wanted, part, tell)
         part.replace(file)
     except OSError as error:
         raise ValueError(f"{wanted.url} cannot be fetched: {error}") from None
@@ -117,7 +120,7 @@ def _compare(checksum: str, blocks: Iterable[bytes]) -> None:
         raise ValueError(f"its {algorithm} checksum is {digest.hexdigest()}, and {digits} was expected")
 
 
-def _download(wanted: Wanted, part: Path) -> None:
+def _download(wanted: Wanted, part: Path, tell: Tell | None) -> None:
     """Receive the content of an HTTP URL.
 
     :raises OSError: it cannot be received.
@@ -127,7 +130,7 @@ def _download(wanted: Wanted, part: Path) -> None:
     try:
         patience = httpx.Timeout(PATIENCE, connect=PATIENCE / 2)
         with httpx.Client(follow_redirects=False, timeout=patience, trust_env=False) as client:
-            _follow(client, wanted, part)
+            _follow(client, wanted, part, tell)
     except httpx.HTTPError as error:
         raise OSError(str(error)) from error
     if wanted.checksum:
@@ -135,33 +138,33 @@ def _download(wanted: Wanted, part: Path) -> None:
             _compare(wanted.checksum, iter(lambda: stream.read(BLOCK), b""))
 
 
-def _follow(client: httpx.Client, wanted: Wanted, part: Path) -> None:
+def _follow(client: httpx.Client, wanted: Wanted, part: Path, tell: Tell | None) -> None:
     url = wanted.url
     internal = tuple(ip_network(site) for site in wanted.internal)
     for _ in range(REDIRECTS + 1):
         with closing(client.send(_request(client, url, internal), stream=True)) as response:
             if not response.is_redirect:
                 response.raise_for_status()
-                _receive(response, part, wanted)
+                _receive(response, part, wanted.most, tell)
                 break
             url = urljoin(url, response.headers["location"])
     else:
         raise ValueError(f"it leads from one URL to the next more than {REDIRECTS} times")
 
 
-def _receive(response: httpx.Response, part: Path, wanted: Wanted) -> None:
+def _receive(response: httpx.Response, part: Path, most: int, tell: Tell | None) -> None:
     announced = response.headers.get("content-length", "")
-    size = int(announced) if announced.isdecimal() else 0
+    total, size = int(announced) if announced.isdecimal() else 0, 0
     with part.open("wb") as out:
-        if size <= wanted.most:
-            size = 0
-            for block in response.iter_raw(BLOCK):
-                size += len(block)
-                if size > wanted.most:
-                    break
-                out.write(block)
-    if size > wanted.most:
-        raise ValueError(f"it has more than the {wanted.most} bytes that are allowed")
+        for block in response.iter_raw(BLOCK) if total <= most else ():
+            size += len(block)
+            if size > most:
+                break
+            out.write(block)
+            if tell is not None and total:
+                tell(min(100 * size // total, 100))
+    if max(size, total) > most:
+        raise ValueError(f"it has more than the {most} bytes that are allowed")
 
 
 def _request(client: httpx.Client, url: str, internal: Sites) -> httpx.Request:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
@@ -51,6 +53,8 @@ MAY_PUBLISH = define(
     "allow.public.user.templates", True, "Whether users may make their templates public", category="Account Defaults"
 )
 ALL_ZONES = "-1"
+FETCHED = 100
+"""Percent: what is left to do is to check the content."""
 
 
 def checksum(value: str) -> str:
@@ -242,7 +246,9 @@ def download(flow: Flow) -> None:
     file = Path(plan["file"])
     try:
         wanted = fetch.Wanted(plan["url"], plan["checksum"], plan["most"], tuple(plan["internal"]), plan["folder"])
-        size = fetch.fetch(wanted, file)
+        progress = Progress(lambda percent: flow.note(note_progress, flow.subject, percent))
+        size = fetch.fetch(wanted, file, progress.tell)
+        flow.note(note_progress, flow.subject, FETCHED)
         virtual = formats.check(file, plan["format"], plan["most"])
     except ValueError as error:
         problem = f"The image was refused: {error}."
@@ -258,7 +264,7 @@ def begin_download(session: Session, uuid: str) -> dict[str, Any] | None:
     if row is None:
         return None
     store = store_for(session, row.zone_id)
-    row.state, row.error = "Downloading", ""
+    row.state, row.error, row.progress = "Downloading", "", 0
     row.path = str(image_path(store, row))
     return {
         "url": row.url,
@@ -269,6 +275,29 @@ def begin_download(session: Session, uuid: str) -> dict[str, Any] | None:
         "internal": [site.strip() for site in INTERNAL.text(session).split(",") if site.strip()],
         "folder": FOLDER.text(session),
     }
+
+
+class Progress:
+    """Passes a percentage on when it has changed, and not more often than it may be looked at."""
+
+    EVERY = 1.0
+    """Seconds between two notes: each is a transaction."""
+
+    def __init__(self, note: Callable[[int], None]) -> None:
+        self._note = note
+        self._told, self._next = 0, time.monotonic()
+
+    def tell(self, percent: int) -> None:
+        """Hear that this much is there."""
+        if percent != self._told and time.monotonic() >= self._next:
+            self._note(percent)
+            self._told, self._next = percent, time.monotonic() + self.EVERY
+
+
+def note_progress(session: Session, uuid: str, percent: int) -> None:
+    """Take note of how much of a template's content is there."""
+    still = Template.uuid == uuid, Template.state == "Downloading"
+    session.execute(update(Template).where(*still).values(progress=percent))
 
 
 def image_path(store: ImageStore, row: Template) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, Select, String, and_, or_, select, true
@@ -18,11 +19,19 @@ from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
 from controlplane.identity.ownership import OwnedListing, account_named, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
+from controlplane.storage.image_stores import ImageStore
 from controlplane.storage.templates import OsCategory, OsType, Template
 from controlplane.zone.zones import Zone
 
 FILTERS = ("featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all")
-STATUS = {"Ready": "Download Complete", "NotDownloaded": "Not Downloaded", "Downloading": "Downloading"}
+DOWNLOAD_STATES = {
+    "Ready": "DOWNLOADED",
+    "NotDownloaded": "NOT_DOWNLOADED",
+    "Downloading": "DOWNLOAD_IN_PROGRESS",
+    "Error": "DOWNLOAD_ERROR",
+    "Inactive": "ABANDONED",
+}
+FETCHED = 100
 
 dispatch.JOB_TABLES["Template"] = Template
 dispatch.JOB_TABLES["Iso"] = Template
@@ -79,7 +88,7 @@ def template_views(ctx: Context, rows: Sequence[Template]) -> list[TemplateRespo
     """Return the responses of these templates; where they came from is for admins and owners."""
     owners, zones, types = owner_fields(ctx, rows), _zones(ctx, rows), _os_types(ctx, rows)
     tags = tags_of(ctx, "Template", rows) if rows and rows[0].format != "ISO" else tags_of(ctx, "ISO", rows)
-    responses = []
+    responses, stores = [], _stores(ctx)
     for row in rows:
         response = _view(row, owners[row.account_id], tags[row.id])
         zone, kind = zones.get(row.zone_id or 0), types.get(row.os_type_id or 0)
@@ -90,8 +99,7 @@ def template_views(ctx: Context, rows: Sequence[Template]) -> list[TemplateRespo
         if ctx.caller.is_admin or row.account_id == ctx.caller.account_id:
             response.url, response.checksum = row.url or None, row.checksum or None
             response.details, response.templatetag = row.details or None, row.tag
-            progress = "100%" if row.state == "Ready" else "0%"
-            response.downloaddetails = [{"downloadState": row.state.upper(), "downloadPercent": progress}]
+            response.downloaddetails = [_download_of(row, stores)]
         responses.append(response)
     return responses
 
@@ -107,7 +115,7 @@ def _view(row: Template, owner: dict[str, Any], tags: list[TagResponse]) -> Temp
         isdynamicallyscalable=row.is_dynamically_scalable,
         crossZones=row.zone_id is None,
         isready=row.state == "Ready",
-        status=row.error or STATUS.get(row.state, row.state),
+        status=_status(row),
         format=row.format,
         hypervisor=row.hypervisor or None,
         templatetype=row.type,
@@ -126,6 +134,29 @@ def _view(row: Template, owner: dict[str, Any], tags: list[TagResponse]) -> Temp
         tags=tags,
         **owner,
     )
+
+
+def _status(row: Template) -> str:
+    """Return how far an image is, in CloudStack's words, which its clients show and wait for."""
+    iso = row.format == "ISO"
+    if row.state == "Ready":
+        return "Successfully Installed" if iso else "Download Complete"
+    if row.state == "Downloading":
+        installing = "Installing ISO" if iso else "Installing Template"
+        return installing if row.progress >= FETCHED else f"{row.progress}% Downloaded"
+    return row.error or "Processing"
+
+
+def _stores(ctx: Context) -> list[tuple[Path, str]]:
+    return [(Path(path), name) for path, name in ctx.session.execute(select(ImageStore.path, ImageStore.name))]
+
+
+def _download_of(row: Template, stores: Sequence[tuple[Path, str]]) -> dict[str, str]:
+    """Return how far the download into an image's store is; it has none before it begins."""
+    percent = FETCHED if row.state == "Ready" else row.progress
+    details = {"downloadState": DOWNLOAD_STATES[row.state], "downloadPercent": str(percent)}
+    named = next((name for path, name in stores if row.path and Path(row.path).is_relative_to(path)), "")
+    return details | ({"datastore": named} if named else {})
 
 
 def _zones(ctx: Context, rows: Sequence[Template]) -> dict[int, tuple[str, str]]:

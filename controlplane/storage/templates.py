@@ -37,6 +37,7 @@ class Template(Created, Removable, Owned, Row):
     :ivar zone_id: None means every zone.
     :ivar path: where the checked content lies once it is Ready; empty before.
     :ivar state: ``NotDownloaded``, ``Downloading``, ``Ready`` or ``Error`` with ``error`` the reason.
+    :ivar progress: percent of the content that is there.
     :ivar checksum: as given: ``{SHA-256}…`` or plain hexadecimal digits.
     """
 

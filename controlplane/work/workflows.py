@@ -84,6 +84,14 @@ class Flow:
             raise error
         return result  # type: ignore[return-value]
 
+    def note(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Run ``function(session, *arguments)`` in a transaction that is no step: it says how far the work has come.
+
+        It runs again when the workflow does, and the next step overtakes it.
+        """
+        with self._database.write() as session:
+            function(session, *arguments)
+
     def wait(self, targets: Sequence[Sequence[int]], seconds: float = 60.0) -> None:
         """Wait until each (target number, generation) has an outcome; the next step reads what it was.
 
@@ -96,6 +104,15 @@ class Flow:
 
         if not signals.wait([f"target/{number}" for number, _ in targets], ready, seconds):
             raise Unavailable(f"No agent has applied the change within {seconds:.0f} s: is the host connected?")
+
+    def wait_for_job(self, uuid: str, seconds: float) -> bool:
+        """Wait until another job has ended, well or not; False when the time ran out first."""
+
+        def ended() -> bool:
+            with self._database.read() as session:
+                return session.scalar(select(Job.status).where(Job.uuid == uuid)) != PENDING
+
+        return signals.wait([f"job/{uuid}"], ended, seconds)
 
 
 def start_after_commit(session: Session, job: Job) -> None:

@@ -1,6 +1,8 @@
 """FRR's bgpd: what a router announces. A change is told to the running daemon, so that no session is reset by it.
 
-It speaks for itself, without zebra: it puts no routes into the kernel. See bgpd(8) and FRR's user guide, "BGP".
+It speaks for itself, without zebra: it puts no routes into the kernel. Its peers keep its prefixes for 30 s when it
+falls silent (graceful restart, RFC 4724), as it does when another router takes this one's place; when it goes for
+good, it says so (RFC 8538, a hard reset). See bgpd(8) and FRR's user guide, "BGP".
 """
 
 from __future__ import annotations
@@ -8,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.daemon import Daemon
-from systemvm.services import Place, bgp_changes
+from systemvm.services import Place, bgp_changes, redundancy
 
 CONF = "frr/bgpd.conf"
 _PROGRAM = "/usr/lib/frr/bgpd"
@@ -45,7 +49,7 @@ class Frr:
         """Start it, tell it what is different, or stop it."""
         daemon, before, text = _daemon(place), _text(old), _text(new)
         if text is None:
-            daemon.stop()
+            take_leave(place)
             return []
         if daemon.pid() is None or before is None:
             return self._start(place)
@@ -58,7 +62,7 @@ class Frr:
 
     def _start(self, place: Place) -> list[Failure]:
         daemon, run = _daemon(place), place.folder / "run"
-        daemon.stop()
+        take_leave(place)
         run.mkdir(parents=True, exist_ok=True)
         (run / "bgpd.vty").unlink(missing_ok=True)
         argv = [_PROGRAM, "--no_zebra", "--skip_runas", "-f", CONF]  # in the foreground, as its caller in the namespace
@@ -84,33 +88,49 @@ class Frr:
         """Tell whether it runs, and read each peer's state."""
         if _text(bundle) is None:
             return Observation(bundle.target)
-        answers = _ask(place, ["enable", "show bgp summary json"])
-        reason = "" if answers else "bgpd does not answer: the guests' prefixes are not announced"
-        peers = _peers(answers[-1][1]) if answers else {}
-        states = tuple((f"bgp/{address}", state) for address, state in sorted(peers.items()))
+        families = _families(place)
+        reason = "" if families is not None else "bgpd does not answer: the guests' prefixes are not announced"
+        states = tuple((f"bgp/{address}", state) for address, state in sorted(_peers(families or []).items()))
         return Observation(bundle.target, (("bgp", reason),), states=states)
 
     def remove(self, place: Place) -> None:
         """Stop it: its peers forget the prefixes as soon as the sessions end."""
-        _daemon(place).stop()
+        take_leave(place)
 
 
 def take_leave(place: Place) -> None:
-    """End the sessions while the wires are there: peers forget the prefixes at once, not after their hold time."""
-    _daemon(place).stop()
+    """End the sessions while the wires are there: peers forget the prefixes at once, not after their hold time.
+
+    One of two routers falls silent: the other goes on announcing them.
+    """
+    daemon = _daemon(place)
+    if redundancy.has_other_half(place):
+        fall_silent(place)
+    elif daemon.pid() is not None:
+        families = _families(place) or []
+        own = [f"router bgp {number}" for number in {family["as"] for family in families if "as" in family}]
+        _ask(place, ["enable", "configure terminal", *own, *(f"neighbor {peer} shutdown" for peer in _peers(families))])
+    daemon.stop()
 
 
-def _peers(text: str) -> dict[str, str]:
+def fall_silent(place: Place) -> None:
+    """End it without a word: whoever has its addresses next goes on where it ended, and its peers wait for that."""
+    _daemon(place).signal(signal.SIGKILL)
+
+
+def _families(place: Place) -> list[dict[str, Any]] | None:
+    """Return what bgpd tells of each address family that it speaks; None where it does not answer."""
+    answers = _ask(place, ["enable", "show bgp summary json"])
+    if not answers:
+        return None
     try:
-        families = json.loads(text)
+        return [family for family in json.loads(answers[-1][1]).values() if isinstance(family, dict)]
     except ValueError:
-        return {}
-    return {
-        address: peer["state"]
-        for family in families.values()
-        if isinstance(family, dict)
-        for address, peer in family.get("peers", {}).items()
-    }
+        return []
+
+
+def _peers(families: list[dict[str, Any]]) -> dict[str, str]:
+    return {address: peer["state"] for family in families for address, peer in family.get("peers", {}).items()}
 
 
 def _ask(place: Place, commands: list[str]) -> list[tuple[int, str]]:

@@ -23,7 +23,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from systemvm import netns
 from systemvm.conntrack import Table
 from systemvm.ports import Bay, Port
-from systemvm.services import HostSettings, Place, drain, haproxy, wireguard
+from systemvm.services import HostSettings, Place, drain, frr, haproxy, wireguard
 from systemvm.services.arp import announce
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def take_over(host: HostSettings, bay: Bay, name: str, follows: str, ports: Sequ
         _keep_neighbours(old, new)
         haproxy.adopt(_place(host, follows), _place(host, name))
         ways = _ways(bay, old, ports)
+        frr.fall_silent(_place(host, follows))
         steered = drain.prepare(host, old, ways)
         bay.move(old, ports)
         carried.more()

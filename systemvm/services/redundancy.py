@@ -105,18 +105,26 @@ class Redundancy:
 
     def remove(self, place: Place) -> None:
         """Give the lease up, so that the other router takes over at once; end the process with its last router."""
-        entry = _entry(place)
-        if not entry.exists():
+        folder = _entry(place).parent
+        if not folder.exists():
             return
-        entry.unlink()
-        daemon, deadline = _daemon(place.host), time.monotonic() + 1
+        take_leave(place)
         with self._starting:
-            daemon.signal(signal.SIGHUP)
-            while daemon.pid() is not None and _state_file(place).exists() and time.monotonic() < deadline:
-                time.sleep(0.005)
-            if not any(entry.parent.glob("*.json")):
-                daemon.stop()
-        _state_file(place).unlink(missing_ok=True)
+            if not any(folder.glob("*.json")):
+                _daemon(place.host).stop()
+
+
+def take_leave(place: Place) -> None:
+    """Give the lease up while the shell is there, and the vote back: the other router need not wait for its end."""
+    entry = _entry(place)
+    if not entry.exists():
+        return
+    entry.unlink()
+    daemon, deadline = _daemon(place.host), time.monotonic() + 1
+    daemon.signal(signal.SIGHUP)
+    while daemon.pid() is not None and _state_file(place).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    _state_file(place).unlink(missing_ok=True)
 
 
 def turn(place: Place) -> str:
@@ -129,6 +137,14 @@ def turn(place: Place) -> str:
     state = _state(place)
     held = state.get("state") == "PRIMARY" and gate.is_open(place.folder / "run")
     return str(state["changes"]) if held else ""
+
+
+def has_other_half(place: Place) -> bool:
+    """Tell whether another router stands by to take over."""
+    try:
+        return bool(_read(place.current / FILE)["peer"])
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _folder(host: HostSettings) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from systemvm import links, netns
 from systemvm.bundle import Bundle, Failure, Observation
 from systemvm.ports import Bay, Port, counters
-from systemvm.services import HostSettings, Place, drain, frr, handover, segments
+from systemvm.services import HostSettings, Place, drain, frr, handover, redundancy, segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,10 @@ def _trust_addresses(space: str) -> None:
 
 def _remove(host: HostSettings, bay: Bay, name: str) -> None:
     space = host.prefix + name
+    place = Place(name, space, host.state / "targets" / name, host)
     drain.end(host, space)
-    frr.take_leave(Place(name, space, host.state / "targets" / name, host))
+    frr.take_leave(place)
+    redundancy.take_leave(place)
     bay.unplug(space)
     end_processes(space)
     netns.ensure_no(space)

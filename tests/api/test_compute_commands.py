@@ -46,7 +46,7 @@ REFUSED = (
     ({"keypair": "none"}, "no SSH key pair"),
     ({"password": "geheim1"}, "does not take passwords"),
     ({"hostid": "2f0a9c8d-7a55-4d3e-9b1f-2f0a9c8d7e61"}, "root admin"),
-    ({"securitygroupids": "x"}, "not supported"),
+    ({"securitygroupids": "x"}, "no security group with this id"),
     ({"templateid": "2f0a9c8d-7a55-4d3e-9b1f-2f0a9c8d7e61"}, "not yours"),
 )
 

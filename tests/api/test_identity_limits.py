@@ -62,7 +62,11 @@ def test_parallel_creates_end_exactly_at_the_limit(cloud, company):
     assert (sales["networktotal"], sales["networkavailable"]) == (15, "0")
     totals = {row["name"]: row["networktotal"] for row in cloud("listAccounts", listall=True)["account"]}
     assert totals == {"admin": 0, "sam": got.count(accounts[0]), "sid": got.count(accounts[1])}
-    assert any("Type = 'network' for Domain ROOT/sales is 15: it has 15, and 1 more" in text for text in refused)
+    assert (
+        f"Maximum domain resource limits of Type 'network' for Domain Id = {company.domain('sales')} is exceeded: Domain "
+        "Resource Limit = 15, Current Domain Resource Amount = 15, Requested Resource Amount = 1. Remove what ROOT/sales "
+        "no longer needs, or have an admin raise the limit (updateResourceLimit)."
+    ) in refused
     with cloud.database.write() as session:
         limits.give_back(session, accounts[0], "network")
     take(cloud, accounts[1], "network") if got.count(accounts[1]) < 20 else None
@@ -72,8 +76,13 @@ def test_parallel_creates_end_exactly_at_the_limit(cloud, company):
 def test_a_refusal_counts_nothing(cloud, company):
     company.account("sam")
     cloud("updateResourceLimit", account="sam", domainid=company.domain("sales"), resourcetype=9, max=100)
-    with pytest.raises(LimitReached):
+    with pytest.raises(LimitReached) as caught:
         take(cloud, number(cloud, "sam"), "memory", 101)
+    assert caught.value.text.startswith(
+        "Maximum amount of resources of Type = 'memory' for Account Name = sam in Domain Id = "
+        f"{company.domain('sales')} is exceeded: Account Resource Limit = 100, Current Account Resource Amount = 0, "
+        "Requested Resource Amount = 101."
+    )
     account = cloud("listAccounts", name="sam", listall=True)["account"][0]
     assert (account["memorytotal"], account["memorylimit"], account["memoryavailable"]) == (0, "100", "100")
 
@@ -82,7 +91,7 @@ def test_storage_is_limited_in_gib(cloud, company):
     company.account("sam")
     cloud("updateResourceLimit", account="sam", domainid=company.domain("sales"), resourcetype=10, max=3)
     take(cloud, number(cloud, "sam"), "primary_storage", 2 << 30)
-    with pytest.raises(LimitReached):
+    with pytest.raises(LimitReached, match=r"Limit = \(3\.00 GB\) 3221225472, Current .* = \(2\.00 GB\) 2147483648,"):
         take(cloud, number(cloud, "sam"), "primary_storage", (1 << 30) + 1)
     account = cloud("listAccounts", name="sam", listall=True)["account"][0]
     assert (account["primarystoragetotal"], account["primarystoragelimit"], account["primarystorageavailable"]) == (

@@ -86,7 +86,7 @@ def test_rules_say_what_was_asked(here, acl):
         ({"protocol": "256"}, "0 to 255"),
         ({"startport": 0}, "1 to 65535"),
         ({"startport": 90, "endport": 80}, "must not end before it begins"),
-        ({"endport": 80}, "without startport"),
+        ({"endport": 80}, "needs a startport"),
         ({"protocol": "all", "startport": 80}, "protocol all has none"),
         ({"icmptype": 8}, "protocol tcp has none"),
         ({"protocol": "icmp", "icmpcode": 3}, "needs an icmptype"),

@@ -129,7 +129,7 @@ def test_an_empty_pool_and_a_full_account_are_refused(ground, alice):
     with pytest.raises(NoAddress, match="Zone z has no free public address for account bob: 1 ranges are open to it"):
         bob("associateIpAddress", networkid=theirs)
     ground.range("203.0.113.100", 2)
-    with pytest.raises(LimitReached, match="alice is 20"):
+    with pytest.raises(LimitReached, match=r"Account Name = alice in .* Account Resource Limit = 20,"):
         alice("associateIpAddress", networkid=network)
 
 

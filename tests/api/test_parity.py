@@ -42,6 +42,7 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     ("queryAsyncJobResult", "jobid"): "the protocol has it, the class that the facts were read from does not",
     ("queryAsyncJobResult", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobid"): "the protocol has it, the class that the facts were read from does not",
+    ("upgradeRouterTemplate", "jobid"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
     **{
         (name, "l2tp"): "not every host can do L2TP, and who expects it is to be told why"
@@ -67,7 +68,10 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
 }
 """(command, field; * is any command) that CloudStack's answer does not have, or with another type, and why ours does."""
 _FIREWALL = "a firewall rule's fields, as createFirewallRule's; the facts have those of port forwarding"
+_AUTHORIZED = "the group with its new rules, as the protocol answers; the facts have the fields of one rule"
 OUR_ANSWERS: dict[str, str] = {
+    "authorizeSecurityGroupIngress": _AUTHORIZED,
+    "authorizeSecurityGroupEgress": _AUTHORIZED,
     "createIpv6FirewallRule": _FIREWALL,
     "createRoutingFirewallRule": _FIREWALL,
     "listRoutingFirewallRules": _FIREWALL,

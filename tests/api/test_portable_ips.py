@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from controlplane.errors import BadParameter, InUse, LimitReached, NoAddress, RuleConflict, Unsupported
 from controlplane.events.events import Event
 from controlplane.identity.limits import ResourceCount, ResourceLimit
-from controlplane.network.firewall import FirewallRule
+from controlplane.network.firewall import FirewallRule, ingress_facts
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts
@@ -188,6 +188,8 @@ def test_the_new_router_answers_when_the_old_one_has_let_go(ground, alice, two):
     assert (shown["state"], shown["associatednetworkid"]) == ("Allocating", two["db"])
     assert (shown["virtualmachineid"], shown["vmipaddress"]) == (two["vm2"], "10.1.2.10")
     assert known_to(ground, two["web"]) == known_to(ground, two["db"]) == ([], [])
+    with ground.cloud.database.read() as session:
+        assert not ingress_facts(session, ground.numbers[two["db"]]), "its rules come with it"
     ground.settle(two["routers"][1])
     assert row_of(ground, two["ip"]).state == "Allocating", "it is the old router that must let go"
     ground.settle(two["routers"][0], failure="it does not want to")
@@ -196,6 +198,8 @@ def test_the_new_router_answers_when_the_old_one_has_let_go(ground, alice, two):
     row = row_of(ground, two["ip"])
     assert (row.state, row.left_network_id, row.left_vpc_id) == ("Allocated", None, None)
     assert known_to(ground, two["db"]) == (["198.51.100.10"], [("198.51.100.10", "10.1.2.10")])
+    with ground.cloud.database.read() as session:
+        assert [rule.address for rule in ingress_facts(session, ground.numbers[two["db"]])] == ["198.51.100.10"]
     assert {rule.network_id for rule in ground.rows(FirewallRule)} == {ground.numbers[two["db"]]}
     assert {rule.network_id for rule in ground.rows(IpForward)} == {ground.numbers[two["db"]]}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
+import re
 import tarfile
 import threading
 import time
@@ -15,7 +17,9 @@ from sqlalchemy import select
 
 from controlplane.db.configuration import ConfigurationValue
 from controlplane.errors import BadParameter, Forbidden
+from controlplane.storage import fetch
 from controlplane.storage.image_stores import ImageStore
+from controlplane.storage.register_template import Progress
 from controlplane.storage.templates import Template
 from controlplane.work.jobs import Job
 from tests.api.counting import queries
@@ -25,12 +29,12 @@ from tests.api.zone_steps import make_zone
 PATIENCE = 20.0
 
 
-def an_archive(name="bin/sh"):
+def an_archive(name="bin/sh", content=b"shell"):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         member = tarfile.TarInfo(name)
-        member.size = 5
-        tar.addfile(member, io.BytesIO(b"shell"))
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
     return out.getvalue()
 
 
@@ -287,3 +291,75 @@ def test_stores_and_os_types(cloud, images, tmp_path):
     standard = cloud("listOsTypes", keyword="ubuntu")["ostype"][0]["id"]
     with pytest.raises(BadParameter, match="is of the standard catalogue"):
         cloud("removeGuestOs", id=standard)
+
+
+@pytest.fixture
+def slow(cloud):
+    """A server that stops after a good third of an image until it is told to go on: its URL, and the event."""
+    noise, more = random.Random(1).randbytes(3 * fetch.BLOCK), threading.Event()
+    contents = {"/template": an_archive(content=noise), "/iso": bytes(32769) + b"CD001" + noise}
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = contents[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            first = fetch.BLOCK + (1 << 17)
+            self.wfile.write(content[:first])
+            more.wait(PATIENCE)
+            self.wfile.write(content[first:])
+
+        def log_message(self, *args):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    with cloud.database.write() as session:
+        session.add(ConfigurationValue(name="secstorage.allowed.internal.sites", value="127.0.0.0/8"))
+    yield f"http://127.0.0.1:{httpd.server_port}", more
+    more.set()
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.mark.parametrize(("kind", "finished"), [("template", "Download Complete"), ("iso", "Successfully Installed")])
+def test_a_download_says_how_far_it_is(cloud, images, slow, kind, finished):
+    server, more = slow
+    url = f"{server}/{kind}"
+    if kind == "template":
+        image, listing = register(cloud, url), {"command": "listTemplates", "templatefilter": "self"}
+    else:
+        (iso,) = cloud("registerIso", name="i", url=url, zoneid="-1", bootable=False)["iso"]
+        image, listing = iso["id"], {"command": "listIsos", "isofilter": "self"}
+
+    def seen():
+        (found,) = cloud.raw(listing)[kind]
+        return found["status"], found["downloaddetails"]
+
+    deadline = time.monotonic() + PATIENCE
+    while not re.fullmatch(r"3[23]% Downloaded", (now := seen())[0]):
+        assert now[0] in ("Processing", "0% Downloaded")
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    percent = now[0].partition("%")[0]
+    assert now[1] == [{"datastore": "store", "downloadPercent": percent, "downloadState": "DOWNLOAD_IN_PROGRESS"}]
+    more.set()
+    settled(cloud, image)
+    details = {"datastore": "store", "downloadPercent": "100", "downloadState": "DOWNLOADED"}
+    assert seen() == (finished, [details])
+
+
+def test_progress_is_noted_at_once_and_then_no_more_often_than_it_is_looked_at():
+    notes = []
+    progress = Progress(notes.append)
+    for percent in range(101):
+        progress.tell(percent)
+    assert notes == [1]
+    progress.EVERY = 0
+    progress._next = 0
+    for percent in (100, 100):
+        progress.tell(percent)
+    assert notes == [1, 100]

@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from controlplane.errors import BadParameter, InUse, RuleConflict
 from controlplane.identity.accounts import Account
-from controlplane.network.implement import take_vnet
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp
+from controlplane.network.vnets import take_vnet
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.zone.dedicated_vnets import ranges_for
 from controlplane.zone.physical_networks import PhysicalNetwork, Vnet

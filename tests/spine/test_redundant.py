@@ -51,8 +51,7 @@ def routers(world: World, net: Any) -> dict[str, Any]:
 def holds(world: World, router: Any) -> bool:
     """Tell whether the router's gate is open, as the kernel has it."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        state = next(state for state in world.states if (state / "targets" / router["name"]).exists())
-        number = int((state / "targets" / router["name"] / "run" / "gate").read_text())
+        number = int((world.appliance(router) / "run" / "gate").read_text())
         descriptor = bpf.open_map(number)
         try:
             return bpf.clock() < bpf.get(descriptor)
@@ -63,8 +62,7 @@ def holds(world: World, router: Any) -> bool:
 
 def keeper(world: World, router: Any) -> int:
     """The process that renews the leases of the router's host."""
-    state = next(state for state in world.states if (state / "targets" / router["name"]).exists())
-    return json.loads((state / "leases" / "run" / "leases.pid").read_text())[0]
+    return json.loads((world.appliance(router).parents[1] / "leases" / "run" / "leases.pid").read_text())[0]
 
 
 def test_two_routers_on_two_hosts_of_which_one_holds_the_addresses(world: World, pair):
@@ -103,10 +101,14 @@ def test_a_connection_lives_on_when_the_owner_is_paused_and_there_is_never_a_sec
 
 def test_both_are_made_anew_and_the_addresses_stay(world: World, pair):
     net, guest, address = pair
-    before = routers(world, net)
-    with traffic.echoing(world.space(f"vm/{guest['name']}"), tcp=TCP):
-        world.api.restartNetwork(id=net["id"], cleanup=True, **NOW)
-        after = routers(world, net)
+    before, inside = routers(world, net), world.space(f"vm/{guest['name']}")
+    with traffic.echoing(inside, tcp=TCP):
+        with traffic.pings(inside, "203.0.113.1") as pings:
+            until(lambda: pings.sent > 20)
+            world.api.restartNetwork(id=net["id"], cleanup=True, **NOW)
+            after = routers(world, net)
+        print(f"lost {len(pings.lost)} of {pings.sent}, {pings.gap} in a row")
+        assert pings.gap < 200  # a second; who leaves in order is followed at once
         assert not {row["name"] for row in before.values()} & {row["name"] for row in after.values()}
         until(lambda: traffic.echoes(world.space("internet"), address, TCP))
 

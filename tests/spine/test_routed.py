@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from bench import traffic
 from controlplane.demo_zone import NOW
 from systemvm import netns
+from systemvm.services import HostSettings, Place, frr
+from tests.spine.test_redundant import keeper
 from tests.spine.wire import answering
 from tests.spine.world import World, until
 
@@ -51,14 +58,20 @@ def learned(world: World) -> dict[str, str]:
     return {route["dst"]: route["gateway"] for route in shown}
 
 
-@pytest.mark.usefixtures("upstream")
-def test_a_prefix_is_learned_while_its_network_is_there_and_guests_are_reached_as_the_rules_say(world: World):
+@pytest.fixture(scope="module")
+def routed(world: World) -> str:
+    """An offering of networks that are announced; the zone has prefixes, numbers and a peer for them."""
     api = world.api
     api.createIpv4SubnetForZone(zoneid=world.zone, subnet="10.200.0.0/16", **NOW)
     api.createASNRange(zoneid=world.zone, startasn=64512, endasn=64520)
     api.createBgpPeer(zoneid=world.zone, asnumber=65000, ipaddress="203.0.113.1", **NOW)
-    chosen = world.offering(SERVICES, networkmode="ROUTED", routingmode="Dynamic", egressdefaultpolicy=True)
-    net = world.network(chosen, cidrsize=26)
+    return world.offering(SERVICES, networkmode="ROUTED", routingmode="Dynamic", egressdefaultpolicy=True)
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_prefix_is_learned_while_its_network_is_there_and_guests_are_reached_as_the_rules_say(world: World, routed):
+    api = world.api
+    net = world.network(routed, cidrsize=26)
     guest = world.guest(net["id"])
     where, address = f"vm/{guest['name']}", guest["nic"][0]["ipaddress"]
     (shown,) = api.listNetworks(id=net["id"])["network"]
@@ -75,3 +88,81 @@ def test_a_prefix_is_learned_while_its_network_is_there_and_guests_are_reached_a
     api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
     api.deleteNetwork(id=net["id"], **NOW)
     until(lambda: not learned(world))
+
+
+class Announced:
+    """A network whose prefix the upstream has learned, with a guest that may be pinged, and what became of both."""
+
+    def __init__(self, world: World, offering: str) -> None:
+        self.world, self.net = world, world.network(offering, cidrsize=26)
+        self.guest = world.guest(self.net["id"])
+        self.address = self.guest["nic"][0]["ipaddress"]
+        world.api.createRoutingFirewallRule(networkid=self.net["id"], protocol="icmp", icmptype=8, icmpcode=0, **NOW)
+        until(lambda: learned(world), 30)
+        until(lambda: world.pings("internet", self.address), 30)
+
+    def routers(self):
+        return self.world.api.listRouters(networkid=self.net["id"], listall=True)["router"]
+
+    def states(self) -> dict[str, str]:
+        """How each router's session stands, as its own bgpd tells."""
+        found = {}
+        for router in self.routers():
+            with suppress(StopIteration):  # it is being made, or taken away
+                folder = self.world.appliance(router)
+                place = Place(router["name"], "", folder, HostSettings("h", "", "", folder))
+                found[router["name"]] = frr._peers(frr._families(place) or []).get("203.0.113.1", "")
+        return found
+
+    @contextmanager
+    def steady(self, most: int):
+        """See that the upstream never forgets the prefix, and how many pings of 200 a second are lost."""
+        world = self.world
+        argv = ["ip", "-4", "monitor", "route"]
+        watch = netns.popen(world.space("internet"), argv, stdout=subprocess.PIPE, stderr=-3, text=True)
+        try:
+            with traffic.pings(world.space("internet"), self.address) as pings:
+                until(lambda: pings.sent > 100)
+                yield
+                sent = pings.sent
+                until(lambda: pings.sent > sent + 100)
+        finally:
+            watch.terminate()
+            said = watch.communicate()[0]
+        print(f"lost {len(pings.lost)} of {pings.sent}")
+        assert f"Deleted {self.net['cidr']}" not in said, said
+        assert len(pings.lost) <= most
+        assert self.net["cidr"] in learned(world)
+
+    def established(self) -> bool:
+        return "Established" in self.states().values()
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_prefix_stays_while_its_router_is_replaced_doubled_and_followed(world: World, routed):
+    there, api = Announced(world, routed), world.api
+    with there.steady(most=2):
+        api.restartNetwork(id=there.net["id"], cleanup=True, **NOW)
+        until(there.established, 30)
+    with there.steady(most=2):
+        api.rebootRouter(id=there.routers()[0]["id"], **NOW)
+        until(there.established, 30)
+    api.restartNetwork(id=there.net["id"], makeredundant=True, **NOW)
+    until(lambda: {"PRIMARY", "BACKUP"} == {row["redundantstate"] for row in there.routers()}, 40)
+    until(lambda: world.pings("internet", there.address), 30)
+    until(there.established, 30)
+    with there.steady(most=200):
+        (primary,) = (row for row in there.routers() if row["redundantstate"] == "PRIMARY")
+        paused = keeper(world, primary)
+        os.kill(paused, signal.SIGSTOP)
+        try:
+            other = next(row for row in there.routers() if row["id"] != primary["id"])
+            until(lambda: there.states().get(other["name"]) == "Established", 30)
+        finally:
+            os.kill(paused, signal.SIGCONT)
+    with there.steady(most=200):
+        api.restartNetwork(id=there.net["id"], cleanup=True, **NOW)
+        until(there.established, 30)
+    api.destroyVirtualMachine(id=there.guest["id"], expunge=True, **NOW)
+    api.deleteNetwork(id=there.net["id"], **NOW)
+    until(lambda: not learned(world), 60)

@@ -159,6 +159,11 @@ class World:
         """The control plane's database."""
         return self.cloud.place.control / "netspine.db"
 
+    def appliance(self, router: Any) -> Path:
+        """The folder that a router's agent has of it."""
+        name = self._plain(self.space(f"router/{router['name']}"))
+        return next(state / "targets" / name for state in self.states if (state / "targets" / name).exists())
+
     def router(self, network: str) -> Any:
         """The router that serves the network."""
         return self.api.listRouters(networkid=network, listall=True)["router"][0]

@@ -1,0 +1,106 @@
+"""The VLAN or VNI of a guest network: chosen, or named by an operator; 0 means untagged."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import Session
+
+from controlplane.errors import BadParameter, InUse, NoCapacity
+from controlplane.network import routing
+from controlplane.network.addressing import lowest_number
+from controlplane.network.networks import Network, scheme_of
+from controlplane.network.public_ips import VlanRange
+from controlplane.zone import vnet_ranges
+from controlplane.zone.dedicated_vnets import ranges_for
+from controlplane.zone.physical_networks import PhysicalNetwork, Vnet
+
+UNTAGGED = 0
+_NAMED = re.compile(r"(?:([a-z]+)://)?(untagged|\d{1,8})", re.ASCII)
+
+
+def vnet_named(network: Network, text: str) -> int:
+    """Read the VLAN or VNI that a network is to have: ``100``, ``vlan://100``, ``vxlan://5000`` or ``untagged``.
+
+    :raises BadParameter: the network's physical network has no such number.
+    """
+    scheme, match = scheme_of(network), _NAMED.fullmatch(text.strip().lower())
+    highest = vnet_ranges.HIGHEST["VXLAN" if scheme == "vxlan" else "VLAN"]
+    right = f"untagged, or a {scheme.upper()} number from 1 to {highest}"
+    if match is None:
+        raise BadParameter(f"Invalid parameter vlan value={text}: it must be {right}.")
+    if match[2] == "untagged":
+        return UNTAGGED
+    if match[1] not in (None, scheme) or not 1 <= int(match[2]) <= highest:
+        name = network.physical_network.name
+        raise BadParameter(f"Invalid parameter vlan value={text}: on physical network {name} it must be {right}.")
+    return int(match[2])
+
+
+def refuse_overlap(session: Session, network: Network, number: int) -> None:
+    """Refuse a number that is another network's, or may become one's.
+
+    :raises InUse: names the other network.
+    :raises BadParameter: names the range that numbers are chosen from.
+    """
+    physical, wrong = network.physical_network, f"Invalid parameter vlan value={number or 'untagged'}:"
+    other = session.scalar(select(Network.name).where(*_having(network, number)).limit(1))
+    claimed = select(Vnet.number).where(Vnet.physical_network_id == physical.id, Vnet.number == number)
+    if other is None and session.scalar(claimed) is not None:
+        other = "of two routers' link, or a private gateway,"
+    if other is not None:
+        raise InUse(f"{wrong} network {other} has it.")
+    if network.guest_type == "Isolated":
+        return
+    if vnet_ranges.holds(physical.vnets, number):
+        raise BadParameter(
+            f"{wrong} it is one of the numbers {vnet_ranges.text_of(physical.vnets)} that physical network "
+            f"{physical.name} gives isolated networks by itself: choose another, or bypassvlanoverlapcheck=true."
+        )
+    public = VlanRange.physical_network_id == physical.id, VlanRange.network_id.is_(None)
+    ranges = select(VlanRange.uuid).where(*public, VlanRange.vlan == str(number)).limit(1)
+    if physical.isolation == "VLAN" and (taken := session.scalar(ranges)) is not None:
+        raise BadParameter(f"{wrong} public range {taken} is on it: choose another, or bypassvlanoverlapcheck=true.")
+
+
+def _having(network: Network, number: int) -> tuple[ColumnElement[bool], ...]:
+    same = Network.physical_network_id == network.physical_network_id, Network.vnet == number
+    return (*same, Network.removed.is_(None), Network.id != (network.id or 0))
+
+
+def take_vnet(session: Session, network: Network, wanted: int | None = None) -> None:
+    """Give the network a VLAN or VNI: the wanted one, or the lowest free one, those of its account alone first.
+
+    Two networks share a number only where an operator said so; it is then taken until the last of them has gone.
+
+    :raises NoCapacity: all are taken.
+    """
+    physical = session.get_one(PhysicalNetwork, network.physical_network_id, with_for_update=True)
+    taken = set(session.scalars(select(Vnet.number).where(Vnet.physical_network_id == physical.id)))
+    number = wanted
+    if number is None:
+        choices = (lowest_number(ranges, taken) for ranges in ranges_for(session, physical, network.account_id))
+        number = next((choice for choice in choices if choice is not None), None)
+    if number is None:
+        raise NoCapacity(f"Physical network {physical.name} has no free VLAN or VNI left: widen its range.")
+    if number not in taken:
+        session.add(Vnet(physical_network_id=physical.id, number=number, network_id=network.id))
+    network.vnet = number
+    session.flush()
+
+
+def free_vnet(session: Session, network: Network) -> None:
+    """Give the network's VLAN or VNI back, unless its offering fixes it."""
+    fixed = network.offering.specify_vlan or network.guest_type == "Shared"
+    if not fixed or network.removed is not None:
+        heir = select(Network.id).where(*_having(network, network.vnet if network.vnet is not None else -1)).limit(1)
+        mine = Vnet.network_id == network.id
+        if (other := session.scalar(heir)) is not None:
+            session.execute(update(Vnet).where(mine).values(network_id=other))
+        session.execute(delete(Vnet).where(mine))
+        network.vnet = None
+    if network.removed is not None:
+        routing.give_back(session, network)
+    if network.state == "Shutdown":
+        network.state = "Allocated"
