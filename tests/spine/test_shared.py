@@ -193,20 +193,18 @@ def test_a_permitted_account_puts_a_guest_on_anothers_network(world: World, owne
     assert "was not permitted" in world.refused("deployVirtualMachine", **world.wanted(net["id"]), **ben)
 
 
-def test_a_guest_on_a_shared_and_a_private_network_reaches_both(world: World, owners, pair, shared):
-    del pair
-    third = {"startip": "10.8.1.60", "endip": "10.8.1.62", "gateway": "10.8.1.1", "netmask": "255.255.255.0"}
-    world.api.createVlanIpRange(networkid=shared["id"], forvirtualnetwork=False, **third)
+def test_a_guest_on_a_shared_and_a_private_network_reaches_both(world: World, owners, third, shared):
+    del third
     alone = world.network(**owners[0])
     near = world.guest(alone["id"], **owners[0])
     both = world.guest(f"{alone['id']},{shared['id']}", **owners[0])
     inner, outer = both["nic"]
     assert (inner["networkid"], outer["networkid"]) == (alone["id"], shared["id"])
     until(lambda: world.pings(at(both), near["nic"][0]["ipaddress"]))
-    until(lambda: world.pings(at(both), "10.8.1.1"))
+    until(lambda: world.pings(at(both), outer["gateway"]))
     routes = world.run(at(both), "ip", "route").stdout
     assert [line.split()[2] for line in routes.splitlines() if line.startswith("default")] == [inner["gateway"]]
-    assert not world.pings(at(near), "10.8.1.1"), "nobody leads from the one to the other"
+    assert not world.pings(at(near), outer["gateway"]), "nobody leads from the one to the other"
     for guest in (near, both):
         world.api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
 
