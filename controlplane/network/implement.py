@@ -215,6 +215,7 @@ def choose_host(session: Session, router: Router, avoid: Mapping[int, str] | Non
         account_id=router.account_id,
         machine=router.uuid,
         avoid=avoid or {},
+        anywhere=placement.ROUTERS_ANYWHERE.flag(session),
     )
     return placement.pick_host(session, router.zone_id, want)
 
