@@ -67,7 +67,7 @@ def prepare(session: Session, uuid: str, keep: bool = False) -> Waits:
         return []
     heir = heir_of(session, old)
     if heir is None:
-        heir = implement.add_router(session, old.whole, old.provider)
+        heir = implement.add_router(session, old.whole, old.provider, like=old)
         heir.replaces_id, heir.dark = old.id, True
         heir.name = f"{old.name}-{heir.id}" if keep else heir.name  # its shell keeps this one
         stays = old.host is not None and placement.takes_routers(session, old.host)
