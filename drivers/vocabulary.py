@@ -48,6 +48,8 @@ class Segment(NamedTuple):
     :param traffic: which kind of traffic it carries.
     :param label: the host's bridge or device for this traffic type (its traffic label); empty means the default.
     :param mtu: of the guests' frames, in bytes.
+    :param secondaries: of the promiscuous side of a private VLAN (``pvlan://900-p900``): the VLANs below it.
+    :param hub: each guest sees all frames on the host's part of it (``promiscuousMode``).
     """
 
     id: str
@@ -55,6 +57,8 @@ class Segment(NamedTuple):
     traffic: str
     label: str = ""
     mtu: int = 1500
+    secondaries: tuple[int, ...] = ()
+    hub: bool = False
 
 
 class Nic(NamedTuple):
@@ -212,11 +216,13 @@ class GuestSubnet(NamedTuple):
     """A subnet of a network whose gateways are somebody else's (Shared), IPv4 or IPv6.
 
     :param gateway: what guests leave by; ``address`` is the router's own, which serves there.
+    :param slaac: of IPv6: guests make their addresses themselves (RFC 4862); otherwise DHCPv6 alone gives them.
     """
 
     cidr: str
     gateway: str
     address: str
+    slaac: bool = True
 
 
 @dataclass(frozen=True, slots=True)

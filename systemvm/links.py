@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from systemvm import netns
 
@@ -34,6 +34,7 @@ class Link:
 
     :param kind: ``bridge``, ``veth``, ``vxlan`` …; empty for hardware.
     :param master: index of the bridge that it is a port of, 0 when of none.
+    :param hub: of a bridge: it remembers no MAC, and so floods all frames.
     :param received: packets and bytes that came in, ``sent`` that went out, since the interface was made.
     :param filtered: a bridge that hands its packets to the L3 hooks.
     """
@@ -45,6 +46,7 @@ class Link:
     mtu: int
     alias: str
     up: bool
+    hub: bool
     received: tuple[int, int]
     sent: tuple[int, int]
     filtered: bool = False
@@ -66,12 +68,18 @@ def read(ip: IPRoute, only: str = "") -> dict[str, Link]:
             mtu=message.get_attr("IFLA_MTU") or 0,
             alias=message.get_attr("IFLA_IFALIAS") or "",
             up=message["state"] == "up",
+            hub=_is_hub(info),
             received=(stats.get("rx_packets", 0), stats.get("rx_bytes", 0)),
             sent=(stats.get("tx_packets", 0), stats.get("tx_bytes", 0)),
             filtered=bool(bridge and bridge.get_attr("IFLA_BR_NF_CALL_IPTABLES")),
         )
         found[link.name] = link
     return found
+
+
+def _is_hub(info: Any) -> bool:
+    data = info.get_attr("IFLA_INFO_DATA") if info and info.get_attr("IFLA_INFO_KIND") == "bridge" else None
+    return data is not None and data.get_attr("IFLA_BR_AGEING_TIME") == 0
 
 
 def mark(prefix: str, what: str) -> str:

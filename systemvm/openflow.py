@@ -23,23 +23,78 @@ _PRESENT: Final = 0x1000  # OFPVID_PRESENT: the frame has a tag
 class Lane:
     """One segment on an uplink.
 
+    A private VLAN (RFC 5517) is a primary VLAN with lanes below it: what comes from a promiscuous one has the primary's
+    tag and reaches all; what comes from another has that one's own, and reaches itself and the promiscuous ones.
+
     :param port: the switch's end of the cable to the segment's bridge; ``vlan`` 1-4094.
     :param members: the MACs, ``/mask`` allowed, that live on this host and are to be sent what is addressed to them;
         None sends them everything.
+    :param primary: of a private VLAN: the primary VLAN, of a promiscuous lane ``vlan`` itself; 0 is none.
+    :param secondaries: of a promiscuous lane: all VLANs below the primary one, on whatever host.
+    :param alone: of an isolated lane: it does not hear itself, either.
     """
 
     port: str
     vlan: int
     members: tuple[str, ...] | None = None
+    primary: int = 0
+    secondaries: tuple[int, ...] = ()
+    alone: bool = False
+
+    @property
+    def promiscuous(self) -> bool:
+        """Whether it reaches all lanes of its private VLAN."""
+        return self.primary == self.vlan
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The destinations whose frames it is sent; an empty one is all."""
+        return ("",) if self.members is None else (_GROUP, *self.members)
+
+    def hears(self, other: Lane) -> bool:
+        """Tell whether it gets what another lane of this host sends."""
+        same = self.primary == other.primary != 0 and self.vlan != other.vlan
+        return same and (self.promiscuous or other.promiscuous)
+
+    @property
+    def heard_tags(self) -> set[int]:
+        """The tags whose frames it gets from the uplink."""
+        own = set() if self.alone else {self.vlan}
+        return own | set(self.secondaries) | ({self.primary} if self.primary else set())
 
 
 def flows(lanes: Iterable[Lane]) -> tuple[str, ...]:
     """Return the flows of the switch, each one line, in a fixed order."""
+    lanes = list(lanes)
     found = {"priority=0 actions=drop"}
     for lane in lanes:
-        tagged = f"push_vlan:0x8100,set_field:{_PRESENT | lane.vlan}->vlan_vid,output:{UPLINK}"
-        found.add(f"priority=100,in_port={lane.vlan},{_UNTAGGED} actions={tagged}")
-        wanted = ("",) if lane.members is None else (f",dl_dst={mac}" for mac in (_GROUP, *lane.members))
-        arriving = f"priority=100,in_port={UPLINK},dl_vlan={lane.vlan}"
-        found |= {f"{arriving}{which} actions=pop_vlan,output:{lane.vlan}" for which in wanted}
+        found |= _leaving(lane, [other for other in lanes if other.hears(lane)])
+    for tag in {tag for lane in lanes for tag in lane.heard_tags}:
+        arriving = f"priority=100,in_port={UPLINK},dl_vlan={tag}"
+        outputs = _outputs(lane for lane in lanes if tag in lane.heard_tags)
+        found |= {f"{arriving}{_to(mac)} actions=pop_vlan,{ports}" for mac, ports in outputs.items()}
     return tuple(sorted(found))
+
+
+def _leaving(lane: Lane, near: list[Lane]) -> set[str]:
+    """Return the flows for what comes out of a lane: to the uplink, and to the lanes here that hear it."""
+    tagged = f"push_vlan:0x8100,set_field:{_PRESENT | lane.vlan}->vlan_vid,output:{UPLINK}"
+    found = {f"priority=100,in_port={lane.vlan},{_UNTAGGED} actions={tagged}"}
+    for mac, ports in _outputs(near).items():
+        # whoever has a single MAC of its own lives here and nowhere else
+        actions = f"{ports},{tagged}" if "/" in mac else ports
+        found.add(f"priority=110,in_port={lane.vlan},{_UNTAGGED}{_to(mac)} actions={actions}")
+    return found
+
+
+def _outputs(lanes: Iterable[Lane]) -> dict[str, str]:
+    """Return, by destination, the action that sends a frame to each of the lanes that want it."""
+    found: dict[str, set[int]] = {}
+    for lane in lanes:
+        for mac in lane.wanted:
+            found.setdefault(mac, set()).add(lane.vlan)
+    return {mac: ",".join(f"output:{port}" for port in sorted(ports)) for mac, ports in found.items()}
+
+
+def _to(mac: str) -> str:
+    return f",dl_dst={mac}" if mac else ""

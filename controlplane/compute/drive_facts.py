@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 from controlplane.compute.config_drives import by_drive
 from controlplane.compute.guests import described
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
+from controlplane.network.guest_ranges import SHARED, range_with, ranges_of, subnet_of
 from controlplane.network.ipv6_prefixes import SUBNET
 from controlplane.network.networks import Network, services_of
 from controlplane.network.nics import Nic
@@ -47,16 +48,16 @@ def _links(session: Session, host: Host, telling: Iterable[int]) -> dict[str, tu
     )
     found: dict[str, list[DriveLink]] = defaultdict(list)
     for uuid, nic in session.execute(query):
-        found[uuid].append(_link(nic))
+        found[uuid].append(_link(session, nic))
     return {uuid: tuple(links) for uuid, links in found.items()}
 
 
-def _link(nic: Nic) -> DriveLink:
+def _link(session: Session, nic: Nic) -> DriveLink:
     network = nic.network
     assert network is not None
     services = services_of(network)
     method = (STATIC if by_drive(network, "Dhcp") else DHCP) if "Dhcp" in services else ""
-    prefix = IPv4Network(network.cidr).prefixlen if network.cidr else 0
+    subnet, gateway = _subnet(session, network, nic.address)
     return DriveLink(
         device=nic.device,
         mac=nic.mac,
@@ -64,13 +65,21 @@ def _link(nic: Nic) -> DriveLink:
         mtu=network.mtu,
         method=method,
         address=nic.address,
-        prefix=prefix,
-        gateway=(network.gateway or "") if nic.default else "",
+        prefix=subnet.prefixlen if subnet else 0,
+        gateway=gateway if nic.default else "",
         address6=nic.address6,
         prefix6=SUBNET if nic.address6 else 0,
         gateway6=(network.gateway6 or "") if nic.default else "",
         dns=_resolvers(network) if by_drive(network, "Dns") else (),
     )
+
+
+def _subnet(session: Session, network: Network, address: str) -> tuple[IPv4Network | None, str]:
+    """Return the subnet that an address of the network is in, and its gateway; a Shared network has several."""
+    own = range_with(ranges_of(session, network), address) if network.guest_type == SHARED and address else None
+    if own is not None:
+        return subnet_of(own), own.gateway or ""
+    return (IPv4Network(network.cidr) if network.cidr else None), network.gateway or ""
 
 
 def _resolvers(network: Network) -> tuple[str, ...]:

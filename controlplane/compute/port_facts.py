@@ -12,12 +12,11 @@ from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
 from controlplane.network.security_facts import group_facts, groups_on, guarding_offerings, servers_on
+from controlplane.offering import port_policies
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.zone.hosts import Host
 from drivers.security import GroupMembers, PortFilter, SecurityGroup
 
-FORGED = "forgedTransmits"
-"""The detail of a network offering that lets guests send with any address, as CloudStack calls it."""
 _PORT = (
     Nic.uuid,
     Network.uuid.label("segment"),
@@ -106,4 +105,8 @@ def _forging(session: Session, offerings: set[int]) -> set[int]:
     details = session.execute(
         select(NetworkOffering.id, NetworkOffering.details).where(NetworkOffering.id.in_(offerings))
     )
-    return {number for number, values in details if values.get(FORGED, "").lower() == "true"}
+    return {
+        number
+        for number, values in details
+        if port_policies.allows(values, port_policies.FORGED, port_policies.MAC_CHANGES)
+    }

@@ -14,15 +14,16 @@ from controlplane.errors import BadParameter
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
-from controlplane.network import implement, ipv6, public_ips, routing, shared_networks, tiers, vnets
+from controlplane.network import implement, ipv6, mtu, public_ips, routing, shared_networks, tiers, vnets
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.bgp_peers import BgpPeer
 from controlplane.network.guest_ranges import SHARED
-from controlplane.network.network_changes import mtu
+from controlplane.network.l2 import L2, LACKS
 from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.physical_choice import objection
+from controlplane.network.pod_networks import by_pods, check_new
 from controlplane.network.shared_networks import Scope
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
@@ -67,8 +68,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     routeripv6: str | None = optional(check=syntax.ipv6)
     networkdomain: str | None = optional(check=names.dns_domain)
     physicalnetworkid: PhysicalNetwork | None = optional()
-    privatemtu: int | None = optional(1500, check=mtu)
-    publicmtu: int | None = optional(check=mtu, description="1500 unless given; a tier has that of its VPC")
+    privatemtu: int | None = optional(check=mtu.mtu, description="the greatest that the zone allows unless given")
+    publicmtu: int | None = optional(check=mtu.mtu, description="likewise; a tier has that of its VPC")
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     vlan: str | None = optional(admin=True, description="the VLAN or VNI, or untagged")
     bypassvlanoverlapcheck: bool | None = optional(
@@ -82,6 +83,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
 
     def run(self, ctx: Context) -> Network:
         """Check, take what it needs, and implement it where its offering is persistent."""
+        check_new(ctx.session, self)
         scope = shared_networks.scope_of(ctx, self)
         if self.vpcid is None:
             return self.make(ctx, scope)
@@ -123,7 +125,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         offering, physical, vpc = self._offering(ctx), self._physical(ctx), self.vpcid
         if scope.acl_type == ACCOUNT:
             limits.take(ctx.session, scope.owner.id, "network")
-        network = self._row(scope, physical)
+        network = self._row(ctx, scope, physical)
         routing.refuse_foreign(network, self.cidrsize, self.asnumber, self.bgppeerids)
         if offering.guest_type == "Isolated":
             self._address(ctx, network, scope.owner)
@@ -137,13 +139,13 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         if vpc is None:
             routing.give_voice(ctx.session, network, self.asnumber, self.bgppeerids)
         self._take(ctx, network, scope.owner)
-        if offering.guest_type == SHARED:
+        if offering.guest_type == SHARED and not by_pods(network):
             shared_networks.give_addresses(ctx.session, network, self)
         if offering.persistent:
             implement.ensure_implemented(ctx.session, network)
         return network
 
-    def _row(self, scope: Scope, physical: PhysicalNetwork) -> Network:
+    def _row(self, ctx: Context, scope: Scope, physical: PhysicalNetwork) -> Network:
         offering, vpc = self.networkofferingid, self.vpcid
         network = Network(
             name=self.name,
@@ -155,8 +157,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             network_domain=self.networkdomain or (vpc.network_domain if vpc else scope.dns_domain(self.zoneid)),
             dns=[server for server in (self.dns1, self.dns2) if server],
             dns6=[server for server in (self.ip6dns1, self.ip6dns2) if server],
-            mtu=self.privatemtu,
-            public_mtu=vpc.public_mtu if vpc else self.publicmtu or 1500,
+            mtu=mtu.chosen(ctx, self.zoneid, "privatemtu", self.privatemtu),
+            public_mtu=vpc.public_mtu if vpc else mtu.chosen(ctx, self.zoneid, "publicmtu", self.publicmtu),
             display=self.displaynetwork,
             details=self._details(),
             offering=offering,
@@ -245,13 +247,12 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         strange = {
             "Isolated": ("ip6gateway", "ip6cidr", "startipv6", "endipv6", "routeripv6"),
             "Shared": ("sourcenatipaddress",),
-            "L2": ("gateway", "netmask", "startip", "endip", "routerip", "ip6gateway", "ip6cidr", "startipv6",
-                   "endipv6", "routeripv6", "sourcenatipaddress"),
+            L2: LACKS,
         }[offering.guest_type]  # fmt: skip
         if offering.guest_type == "Isolated" and self.bypassvlanoverlapcheck:
             raise BadParameter("Invalid parameter bypassvlanoverlapcheck value=true: an isolated network is alone.")
         for name in strange:
-            if getattr(self, name) is not None:
+            if getattr(self, name, None) is not None:
                 raise BadParameter(
                     f"Invalid parameter {name} value={getattr(self, name)}: networks of offering {offering.name} are "
                     f"{offering.guest_type}, and have none to be named; leave it out."

@@ -42,6 +42,11 @@ class RestartNetwork(Command, name="restartNetwork", answer=success(), roles=EVE
             raise BadParameter(
                 f"Invalid parameter id value={self.id.uuid}: network {self.id.name} is {self.id.state}, not running."
             )
+        if not router_providers(self.id):
+            raise BadParameter(
+                f"Invalid parameter id value={self.id.uuid}: network {self.id.name} has no router that could be "
+                f"restarted: its offering {self.id.offering.name} has no service of one."
+            )
         outward = self.id.offering.routed or "SourceNat" in services_of(self.id)
         if self.makeredundant and (self.id.vpc_id is not None or not outward):
             raise BadParameter(

@@ -10,8 +10,7 @@ from controlplane.api.parameters import Records, optional, required
 from controlplane.db.base import new_uuid
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity.domains import Domain
-from controlplane.offering import scope
-from controlplane.offering.create_service_offering import checked_details
+from controlplane.offering import port_policies, scope
 from controlplane.offering.network_offerings import NetworkOffering, network_offering_views
 from controlplane.offering.routing_modes import MODES, NATTED, ROUTED, ROUTINGS, routing_of
 from controlplane.offering.service_offerings import ServiceOffering
@@ -54,7 +53,7 @@ class CreateNetworkOffering(
     servicecapabilitylist: Records | None = optional()
     availability: str | None = optional("Optional", choices=AVAILABILITY)
     conservemode: bool | None = optional(True)
-    details: dict[str, str] | None = optional(check=checked_details)
+    details: dict[str, str] | None = optional(check=port_policies.checked)
     domainid: list[Domain] | None = optional()
     zoneid: list[Zone] | None = optional()
     egressdefaultpolicy: bool | None = optional(False, description="true: what no egress rule names may leave")
@@ -167,6 +166,8 @@ class CreateNetworkOffering(
             raise BadParameter(
                 "Invalid parameter specifyipranges value=true: an Isolated network with SourceNat has none."
             )
+        if kind == "L2" and self.specifyipranges:
+            raise BadParameter("Invalid parameter specifyipranges value=true: an L2 network has no addresses to give.")
         if kind == "Shared" and self.ispersistent:
             raise BadParameter("Invalid parameter ispersistent value=true: Shared networks always are there.")
         if self.egressdefaultpolicy and kind != "Isolated":

@@ -189,6 +189,11 @@ class Matrix:
             raise BadParameter(
                 f"Invalid parameter supportedservices: an L2 network has UserData only: leave {unwanted} out."
             )
+        if self.guest_type == "L2" and (routers := self._with_appliance()):
+            raise BadParameter(
+                f"Invalid parameter serviceproviderlist value={routers[0]}: an L2 network has no router; UserData is "
+                "by ConfigDrive there."
+            )
         if "SecurityGroup" in self.services and self.guest_type != "Shared":
             raise BadParameter("Service SecurityGroup is for Shared networks only.")
         if "NetworkACL" in self.services and not self.for_vpc:
@@ -203,6 +208,12 @@ class Matrix:
             raise BadParameter("The tiers of a VPC are Isolated networks.")
         if self.for_vpc and "Firewall" in self.services:
             raise BadParameter("The tiers of a VPC have NetworkACL instead of Firewall.")
+
+    def _with_appliance(self) -> list[str]:
+        """Return the providers that would need a router on the network."""
+        installed = registry.network_providers()
+        named = {provider for providers in self.services.values() for provider in providers}
+        return sorted(name for name in named if installed[name].kind == "router")
 
     def _check_protocol(self) -> None:
         """IPv6 is routed: services that translate, or hang on a public IPv4 address, need IPv4."""

@@ -23,6 +23,7 @@ from controlplane.zone import syntax
 from controlplane.zone.capacity import CapacityResponse, responses_by_place
 
 STATES = ("Enabled", "Disabled")
+ADVANCED, BASIC = KINDS = ("Advanced", "Basic")
 
 
 class Zone(Created, Removable, Row):
@@ -91,6 +92,9 @@ class ZoneResponse(Response):
     dhcpprovider: str
     localstorageenabled: bool
     type: str
+    allowuserspecifyvrmtu: bool | None = None
+    routerpublicinterfacemaxmtu: int | None = None
+    routerprivateinterfacemaxmtu: int | None = None
     capacity: list[CapacityResponse] | None = None
     resourcedetails: dict[str, str] | None = None
     tags: list[TagResponse]
@@ -102,7 +106,21 @@ def zone_views(ctx: Context, rows: Sequence[Zone]) -> list[ZoneResponse]:
     numbers = {row.domain_id for row in rows if row.domain_id}
     found = ctx.session.scalars(select(Domain).where(Domain.id.in_(numbers)))
     domains = {domain.id: domain for domain in found} if numbers else {}
-    return [_view(ctx, row, domains.get(row.domain_id or 0), tags[row.id]) for row in rows]
+    responses = [_view(ctx, row, domains.get(row.domain_id or 0), tags[row.id]) for row in rows]
+    _show_mtus(ctx, rows, responses)
+    return responses
+
+
+def _show_mtus(ctx: Context, rows: Sequence[Zone], responses: Sequence[ZoneResponse]) -> None:
+    """Say what MTUs networks of the zones may have."""
+    from controlplane.network.mtu import PRIVATE_MOST, PUBLIC_MOST, USERS_MAY
+
+    settings = PUBLIC_MOST, PRIVATE_MOST, USERS_MAY
+    public, private, may = (one.texts(ctx.session, "Zone", [row.id for row in rows]) for one in settings)
+    for row, response in zip(rows, responses, strict=True):
+        response.routerpublicinterfacemaxmtu = int(public[row.id])
+        response.routerprivateinterfacemaxmtu = int(private[row.id])
+        response.allowuserspecifyvrmtu = may[row.id] == "true"
 
 
 def _view(ctx: Context, zone: Zone, domain: Domain | None, tags: list[TagResponse]) -> ZoneResponse:
@@ -180,7 +198,7 @@ class CreateZone(Command, name="createZone", answer=one("zone", zone_views), eve
     unsupported = ("storageaccessgroups",)
 
     name: str = required(check=syntax.name)
-    networktype: str = required(choices=("Advanced", "Basic"))
+    networktype: str = required(choices=KINDS)
     dns1: str = required(check=syntax.ipv4, description="the guests' first resolver")
     dns2: str | None = optional(check=syntax.ipv4)
     internaldns1: str = required(check=syntax.ipv4, description="the system VMs' first resolver")
@@ -198,7 +216,7 @@ class CreateZone(Command, name="createZone", answer=one("zone", zone_views), eve
     def run(self, ctx: Context) -> Zone:
         """Check the name and the kind, and write the row."""
         _refuse_taken(ctx, self.name)
-        if self.networktype == "Basic" and self.guestcidraddress:
+        if self.networktype == BASIC and self.guestcidraddress:
             raise BadParameter(
                 f"Invalid parameter guestcidraddress value={self.guestcidraddress}: a Basic zone has none."
             )
@@ -211,11 +229,11 @@ class CreateZone(Command, name="createZone", answer=one("zone", zone_views), eve
             internal_dns2=self.internaldns2,
             ip6_dns1=self.ip6dns1,
             ip6_dns2=self.ip6dns2,
-            guest_cidr=self.guestcidraddress or ("10.1.1.0/24" if self.networktype == "Advanced" else None),
+            guest_cidr=self.guestcidraddress or ("10.1.1.0/24" if self.networktype == ADVANCED else None),
             network_domain=self.domain,
             domain_id=self.domainid.id if self.domainid else None,
             allocation_state=self.allocationstate,
-            security_groups=bool(self.securitygroupenabled) or self.networktype == "Basic",
+            security_groups=bool(self.securitygroupenabled) or self.networktype == BASIC,
             local_storage=bool(self.localstorageenabled),
             type="Edge" if self.isedge else "Core",
         )
@@ -259,7 +277,7 @@ class UpdateZone(Command, name="updateZone", answer=one("zone", zone_views), eve
             _refuse_taken(ctx, self.name)
         if self.allocationstate == "Enabled":
             refuse_unready(ctx, zone)
-        if self.guestcidraddress and zone.network_type == "Basic":
+        if self.guestcidraddress and zone.network_type == BASIC:
             raise BadParameter(
                 f"Invalid parameter guestcidraddress value={self.guestcidraddress}: a Basic zone has none."
             )

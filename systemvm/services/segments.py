@@ -34,6 +34,10 @@ VXLAN_OVERHEAD = 50
 
 _VXLAN_PORT = 4789
 _LONGEST_NAME = 15
+_AGEING = 30_000
+"""How long a bridge remembers where a MAC is unless told otherwise: in hundredths of a second."""
+SWITCHED = ("vs", "pvlan")
+"""The kinds that Open vSwitch carries always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,17 @@ class Segment:
     uplink: str
     mtu: int
     members: tuple[str, ...] = ()
+    primary: int = 0
+    secondaries: tuple[int, ...] = ()
+    alone: bool = False
+    hub: bool = False
     zone: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        """What it is to the virtual switch that carries it: plain VLANs are sent everything."""
+        members = self.members if self.kind in SWITCHED else None
+        return Lane(self.far_end, self.number, members, self.primary, self.secondaries, self.alone)
 
     @property
     def far_end(self) -> str:
@@ -71,7 +85,8 @@ def wanted(bundle: Bundle) -> tuple[Segment, ...]:
     """Return the segments of a bundle."""
     texts = (file.content for file in bundle.files if file.service == Segments.name)
     found = (segment for text in texts for segment in json.loads(text))
-    return tuple(Segment(**(segment | {"members": tuple(segment.get("members", ()))})) for segment in found)
+    lists = ("members", "secondaries")
+    return tuple(Segment(**(one | {name: tuple(one.get(name, ())) for name in lists})) for one in found)
 
 
 def bay(host: HostSettings, bundle: Bundle | None) -> Bay:
@@ -183,8 +198,7 @@ def _switch(place: Place, maker: _Maker) -> list[str]:
     """Have Open vSwitch carry the segments that are its."""
     lanes = {}
     for uplink, segments in maker.switched.items():
-        ours = ((s, s.members if s.kind == "vs" else None) for s in segments)
-        lanes[uplink] = [Lane(segment.far_end, segment.number, members) for segment, members in ours]
+        lanes[uplink] = list(dict.fromkeys(segment.lane for segment in segments))
     return Vswitch(place).ensure(lanes, {link.name: link.index for link in maker.present.values()})
 
 
@@ -218,6 +232,8 @@ class _Maker:
     def ensure(self, segment: Segment) -> list[str]:
         uplink = self._uplink(segment)
         if segment.kind == "untagged" and uplink.kind == "bridge":
+            if segment.hub:
+                raise RuntimeError(f"{uplink.name} is the operator's own bridge, and is not made to flood all frames")
             return []
         if segment.kind == "untagged":
             self._refuse_addressed(uplink)
@@ -225,7 +241,7 @@ class _Maker:
             raise RuntimeError("the agent was given no tunnel address")
         done = []
         bridge = self.present.get(segment.bridge)
-        if bridge is None or bridge.mtu != segment.mtu or not bridge.up:
+        if bridge is None or (bridge.mtu, bridge.hub, bridge.up) != (segment.mtu, segment.hub, True):
             bridge = self._bridge(segment, bridge, uplink)
             done.append(f"made the bridge {segment.bridge}")
         if segment.kind == "untagged":
@@ -264,6 +280,10 @@ class _Maker:
             self.ip.link("add", ifname=segment.bridge, kind="bridge", mtu=segment.mtu, br_mcast_snooping=0)
             links.silence(self.host.namespace, segment.bridge)
         number = links.index(self.ip, segment.bridge)
+        if (
+            bridge is not None and bridge.hub
+        ) != segment.hub:  # one that forgets at once floods (bridge(8), ageing_time)
+            self.ip.link("set", index=number, kind="bridge", br_ageing_time=0 if segment.hub else _AGEING)
         held = uplink.name if segment.kind == "untagged" else ""
         self.ip.link("set", index=number, mtu=segment.mtu, state="up", ifalias=f"{self.mark}{held}")
         return self._read(segment.bridge)
@@ -280,17 +300,18 @@ class _Maker:
                 "vxlan_link": uplink.index,
                 "vxlan_port": _VXLAN_PORT,
             }
-        made_as = f"{self.mark}{segment.mtu} {' '.join(str(value) for value in spec.values())}"
-        cable = f"{self.mark}{segment.mtu} {segment.far_end}"
+        made_as = f"{self.mark}{' '.join(str(value) for value in spec.values())}"
+        cable = f"{self.mark}{segment.far_end}"
         device = self.present.get(segment.device)
         if device is not None and device.alias == made_as:
-            return device, False
+            return self._resized(device, segment), False
         if device is not None and device.alias == cable and segment.far_end in self.present:
+            self._resized(self.present[segment.far_end], segment)
             self._carry(segment, uplink)
-            return device, False
+            return self._resized(device, segment), False
         if device is not None:
             self.ip.link("del", index=device.index)
-        if segment.kind == "vs" or not self._add(segment, spec):
+        if segment.kind in SWITCHED or not self._add(segment, spec):
             peer = {"ifname": segment.far_end, "mtu": segment.mtu}
             self.ip.link("add", ifname=segment.device, kind="veth", mtu=segment.mtu, peer=peer)
             self._carry(segment, uplink)
@@ -298,6 +319,13 @@ class _Maker:
         links.silence(self.host.namespace, segment.device)
         self.ip.link("set", index=links.index(self.ip, segment.device), ifalias=made_as)
         return self._read(segment.device), True
+
+    def _resized(self, link: Link, segment: Segment) -> Link:
+        """Give a device that is there the segment's MTU: frames go on passing meanwhile."""
+        if link.mtu == segment.mtu:
+            return link
+        self.ip.link("set", index=link.index, mtu=segment.mtu)
+        return self._read(link.name)
 
     def _add(self, segment: Segment, spec: dict[str, int | str]) -> bool:
         """Make the kernel's own device; False where its 802.1Q is not there and Open vSwitch can do the same."""

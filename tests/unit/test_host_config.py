@@ -115,3 +115,40 @@ def test_the_shared_macs_of_routers_are_among_those_of_appliances():
     prefix, _, mask = APPLIANCES.partition("/")
     assert mask == "ff:00:00:00:00:00"
     assert shared_mac("group", "segment")[:2] == prefix[:2]
+
+
+PRIVATE = (
+    Segment("i", "pvlan://900-i901", "Guest"),
+    Segment("c", "pvlan://900-c902", "Guest"),
+    Segment("p", "pvlan://900-p900", "Guest", secondaries=(901, 902)),
+)
+
+
+def test_a_private_vlan_is_segments_of_one_primary_vlan():
+    guests = (guest("g1", nic("a", "i")), guest("g2", nic("b", "c")))
+    router = Shell("r", "r-1-VM", (nic("c", "p")._replace(mac="02:00:00:00:00:0c"),))
+    config = DRIVER.plan(HostFacts("h", "h", PRIVATE, guests, (router,)))
+    community, isolated, promiscuous = config.segments
+    assert [segment.number for segment in config.segments] == [902, 901, 900]
+    assert {segment.primary for segment in config.segments} == {900}
+    assert (isolated.alone, community.alone, promiscuous.alone) == (True, False, False)
+    assert (promiscuous.secondaries, isolated.secondaries) == ((901, 902), ())
+    assert promiscuous.members == ("02:00:00:00:00:0c", APPLIANCES)
+    assert [port.isolated for one in config.guests for port in one.ports] == [True, False]
+    assert len({segment.bridge for segment in config.segments}) == 3
+    assert all(len(f"o{segment.device}") <= 15 for segment in config.segments)
+
+
+def test_networks_that_share_a_vlan_share_its_bridge_and_its_members():
+    shared = (Segment("s", "vs://300", "Guest"), Segment("t", "vs://300", "Guest"))
+    guests = (guest("g1", nic("a", "s")), guest("g2", nic("b", "t")._replace(mac="02:00:00:00:00:02")))
+    one, other = DRIVER.plan(HostFacts("h", "h", shared, guests, ())).segments
+    assert one.bridge == other.bridge
+    assert one.members == other.members == ("02:00:00:00:00:01", "02:00:00:00:00:02")
+
+
+@pytest.mark.parametrize("uri", ["pvlan://900", "pvlan://900-i900", "pvlan://900-p901", "pvlan://900-x901",
+                                 "pvlan://0-i901", "pvlan://900-c4095"])  # fmt: skip
+def test_what_is_no_private_vlan_is_refused_by_name(uri):
+    with pytest.raises(ValueError, match="Segment s is"):
+        DRIVER.plan(facts(Segment("s", uri, "Guest")))

@@ -65,3 +65,78 @@ def test_the_order_of_segments_does_not_matter(found, chance):
     chance.shuffle(found)
     assert flows(found) == before
     assert "priority=0 actions=drop" in before
+
+
+ROLES = {"i": 901, "c": 902, "d": 903, "p": 900}
+"""A private VLAN: an isolated lane, two communities and a promiscuous one below the primary VLAN 900."""
+
+
+def hears(sender, receiver):
+    """RFC 5517: everybody and a promiscuous port hear each other, and the ports of a community do."""
+    return "p" in (sender, receiver) or (sender == receiver and sender != "i")
+
+
+def private(role, *members):
+    below = tuple(sorted(set(ROLES.values()) - {900})) if role == "p" else ()
+    return Lane(role, ROLES[role], members, 900, below, alone=role == "i")
+
+
+def best(table, port, vlan, destination):
+    """What the switch sends on: of the flows that match, those of the highest priority."""
+    ranked = {}
+    for flow in table:
+        ranked.setdefault(int(flow.partition("priority=")[2].split(",")[0].split()[0]), []).append(flow)
+    for _, flows_ in sorted(ranked.items(), reverse=True):
+        for flow in flows_:
+            if found := everywhere(flow, port, vlan, destination):
+                return found
+    return set()
+
+
+def everywhere(flow, port, vlan, destination):
+    """As :func:`switch`, for one flow that may have several outputs."""
+    match, _, actions = flow.partition(" actions=")
+    plain = f"{match} actions=output:1"
+    if actions == "drop" or not switch([plain], port, vlan, destination):
+        return set()
+    out, tag = set(), 0 if "pop_vlan" in actions else vlan
+    for action in actions.split(","):
+        if action.startswith("set_field:"):
+            tag = int(action.split(":")[1].split("-")[0]) & 0xFFF
+        elif action.startswith("output:"):
+            out.add((int(action.split(":")[1]), tag))
+    return out
+
+
+@given(st.sets(st.sampled_from(sorted(ROLES))), st.sampled_from(sorted(ROLES)))
+def test_a_private_vlan_carries_what_its_roles_may_hear_on_one_host(here, sender):
+    macs = {role: f"02:00:00:00:00:{number & 0xFF:02x}" for role, number in ROLES.items()}
+    table = flows(private(role, macs[role]) for role in here)
+    if sender not in here:
+        return
+    near = {(ROLES[role], 0) for role in here if role != sender and hears(sender, role)}
+    tagged = (UPLINK, ROLES[sender])
+    assert best(table, ROLES[sender], 0, "ff:ff:ff:ff:ff:ff") == near | {tagged}
+    assert best(table, ROLES[sender], 0, "02:99:99:99:99:99") == {tagged}
+    assert best(table, ROLES[sender], ROLES[sender], "ff:ff:ff:ff:ff:ff") == set()
+    for role in here - {sender}:
+        expected = {(ROLES[role], 0)} if hears(sender, role) else {tagged}
+        assert best(table, ROLES[sender], 0, macs[role]) == expected
+
+
+@given(st.sets(st.sampled_from(sorted(ROLES))), st.sampled_from(sorted(ROLES)))
+def test_a_private_vlan_carries_what_its_roles_may_hear_between_hosts(here, sender):
+    macs = {role: f"02:00:00:00:00:{number & 0xFF:02x}" for role, number in ROLES.items()}
+    table = flows(private(role, macs[role]) for role in here)
+    there = {(ROLES[role], 0) for role in here if hears(sender, role)}
+    assert best(table, UPLINK, ROLES[sender], "ff:ff:ff:ff:ff:ff") == there
+    assert best(table, UPLINK, ROLES[sender], "02:99:99:99:99:99") == set()
+    for role in here:
+        expected = {(ROLES[role], 0)} if hears(sender, role) else set()
+        assert best(table, UPLINK, ROLES[sender], macs[role]) == expected
+
+
+def test_a_mac_that_two_routers_share_is_sought_on_other_hosts_too():
+    shared = "0e:00:00:00:00:00/ff:00:00:00:00:00"
+    table = flows([private("i", "02:00:00:00:00:01"), private("p", shared)])
+    assert best(table, 901, 0, "0e:11:22:33:44:55") == {(900, 0), (UPLINK, 901)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -29,6 +30,8 @@ from drivers.protocol import Rendered
 from drivers.vocabulary import Guest, HostFacts, Nic, Shell
 from systemvm.bundle import Elements, File
 
+Carried = Mapping[str, SegmentConfig]
+"""The segments of a host by their ids."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -44,12 +47,8 @@ class Namespace:
         :raises ValueError: a segment's isolation is not one that such a host has, a NIC is on a segment that is not
             among the facts, or a name would not do as a file's.
         """
-        members, zones = _members(facts), filters.zones(facts.filters)
-        segments = tuple(
-            replace(SegmentConfig.of(segment, members.get(segment.id, ())), zone=zones.get(segment.id, 0))
-            for segment in sorted(facts.segments)
-        )
-        carried = {segment.id for segment in segments}
+        segments = _segments(facts)
+        carried = {segment.id: segment for segment in segments}
         shells = tuple(_shell(shell, carried) for shell in sorted(facts.shells, key=lambda shell: shell.name))
         guests = tuple(_guest(guest, carried) for guest in sorted(facts.guests, key=lambda guest: guest.id))
         drives = tuple(_drive(drive) for drive in sorted(facts.drives, key=lambda drive: drive.vm))
@@ -74,6 +73,24 @@ def _filter() -> Template:
     return environment.get_template("nftables.nft.j2")
 
 
+def _segments(facts: HostFacts) -> tuple[SegmentConfig, ...]:
+    """Decide on the bridges; networks that share a VLAN share its bridge, and what the bridge does."""
+    members, zones = _members(facts), filters.zones(facts.filters)
+    found = [SegmentConfig.of(segment, members.get(segment.id, ())) for segment in sorted(facts.segments)]
+    sharing: dict[str, list[SegmentConfig]] = {}
+    for segment in found:
+        sharing.setdefault(segment.bridge, []).append(segment)
+    return tuple(replace(segment, **_of_bridge(sharing[segment.bridge], zones)) for segment in found)
+
+
+def _of_bridge(segments: Sequence[SegmentConfig], zones: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "members": tuple(sorted({mac for segment in segments for mac in segment.members})),
+        "hub": any(segment.hub for segment in segments),
+        "zone": max(zones.get(segment.id, 0) for segment in segments),
+    }
+
+
 def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
     """Return the MACs that live here by segment; a router among them may speak with one that it shares."""
     found: dict[str, set[str]] = {}
@@ -85,7 +102,7 @@ def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
     return {segment: tuple(sorted(macs)) for segment, macs in found.items()}
 
 
-def _shell(shell: Shell, carried: set[str]) -> ShellConfig:
+def _shell(shell: Shell, carried: Carried) -> ShellConfig:
     _check_name(shell.name)
     ports = _ports(shell.name, shell.nics, carried, shell.target)
     if shell.follows:
@@ -93,7 +110,7 @@ def _shell(shell: Shell, carried: set[str]) -> ShellConfig:
     return ShellConfig(shell.target, shell.name, shell.running, shell.boot, ports, shell.dark, shell.follows)
 
 
-def _guest(guest: Guest, carried: set[str]) -> GuestConfig:
+def _guest(guest: Guest, carried: Carried) -> GuestConfig:
     _check_name(guest.name)
     _check_name(guest.id)
     return GuestConfig(
@@ -118,11 +135,12 @@ def _drive(drive: ConfigDrive) -> DriveConfig:
     return DriveConfig.of(drive)
 
 
-def _ports(owner: str, nics: Iterable[Nic], carried: set[str], shell: str = "") -> tuple[PortConfig, ...]:
-    ports = tuple(PortConfig.of(nic, shell) for nic in sorted(nics, key=lambda nic: nic.device))
-    for port in ports:
-        if port.segment not in carried:
-            raise ValueError(f"NIC {port.mac} of {owner} is on segment {port.segment}, which is not among the facts.")
+def _ports(owner: str, nics: Iterable[Nic], carried: Carried, shell: str = "") -> tuple[PortConfig, ...]:
+    nics = sorted(nics, key=lambda nic: nic.device)
+    for nic in nics:
+        if nic.segment not in carried:
+            raise ValueError(f"NIC {nic.mac} of {owner} is on segment {nic.segment}, which is not among the facts.")
+    ports = tuple(PortConfig.of(nic, shell, isolated=carried[nic.segment].alone) for nic in nics)
     if len({port.device for port in ports}) < len(ports):
         raise ValueError(f"Two NICs of {owner} have the same device number; each needs its own.")
     return ports
