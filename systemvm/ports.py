@@ -104,14 +104,17 @@ class Bay:
         return self.present[name]
 
     def _cable(self, space: str, port: Port) -> str:
-        return links.mark(self.prefix, "port") + f"{space} {port.device} {port.mac} {port.mtu} "
+        return links.mark(self.prefix, "port") + f"{space} {port.device} {port.mac} "
+
+    def _alias(self, space: str, port: Port) -> str:
+        return f"{self._cable(space, port)}{port.mtu} {port.limits}"
 
     def _is_right(self, space: str, port: Port, dark: bool) -> bool:
         link = self.present.get(port.port)
         if link is None or not link.up:
             return False
         master = 0 if dark else self._bridge(port).index
-        return link.alias == f"{self._cable(space, port)}{port.limits}" and link.master == master
+        return link.alias == self._alias(space, port) and link.mtu == port.mtu and link.master == master
 
     def _ensure(self, ip: IPRoute, space: str, port: Port, dark: bool) -> str:
         bridge, cable = self._bridge(port), self._cable(space, port)
@@ -123,12 +126,14 @@ class Bay:
         if link is None:
             self._make(ip, space, port, master)
             return f"plugged {port.device} ({port.mac}) into {space}"
-        if link.alias != f"{cable}{port.limits}":
+        if link.mtu != port.mtu:
+            _resize(ip, space, link.index, port.mtu)
+        if link.alias.split()[-1] != port.limits:
             _limit(ip, link.index, port)
         if master and port.isolated:
             ip.link("set", index=link.index, master=master, state="down")
             ip.brport("set", index=link.index, isolated=1)
-        ip.link("set", index=link.index, master=master, state="up", ifalias=f"{cable}{port.limits}")
+        ip.link("set", index=link.index, master=master, state="up", ifalias=self._alias(space, port))
         self.present[port.port] = links.read(ip, port.port)[port.port]
         where = "nothing" if dark else bridge.name
         return f"put {port.device} of {space} on {where} with {port.rate or 'unlimited'} Mbit/s"
@@ -143,7 +148,7 @@ class Bay:
             _limit(ip, number, port)
         if master and port.isolated:
             ip.brport("set", index=number, isolated=1)
-        ip.link("set", index=number, state="up", ifalias=f"{self._cable(space, port)}{port.limits}")
+        ip.link("set", index=number, state="up", ifalias=self._alias(space, port))
         self.present[port.port] = links.read(ip, port.port)[port.port]
 
     def _remove(self, ip: IPRoute, link: Link) -> None:
@@ -182,6 +187,14 @@ class Bay:
     def unplug(self, space: str) -> None:
         """Take every cable out of ``space``; repeatable."""
         self.plug(space, ())
+
+
+def _resize(ip: IPRoute, space: str, number: int, mtu: int) -> None:
+    """Give both ends of a cable another MTU, whatever the end inside is called by now: nothing is unplugged."""
+    (message,) = ip.get_links(number)
+    ip.link("set", index=number, mtu=mtu)
+    with netns.netlink(space) as within:
+        within.link("set", index=message.get_attr("IFLA_LINK"), mtu=mtu)
 
 
 def _bring_up(space: str, wanted: Sequence[Port]) -> None:

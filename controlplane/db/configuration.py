@@ -11,7 +11,7 @@ The narrowest scope that has a value wins; nothing is cached, so a change is in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -65,10 +65,7 @@ class Setting:
         :param scopes: rows' numbers by scope name in lower case (``zone=3``); several stand in the order in which they
             count, such as a domain and those above it.
         """
-        session.flush()
-        values: dict[tuple[str, int], str] = {
-            (scope, number): value for scope, number, value in session.execute(_SET, {"name": self.name})
-        }
+        values = self._values(session)
         for scope in self.scopes:
             given = scopes.get(scope.lower(), ())
             for number in (given,) if isinstance(given, int) else given:
@@ -76,6 +73,16 @@ class Setting:
                 if found is not None:
                     return found
         return values.get((GLOBAL, 0), self.default)
+
+    def texts(self, session: Session, scope: str, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the value in force for each of these rows of one scope, with one query."""
+        values = self._values(session)
+        everywhere = values.get((GLOBAL, 0), self.default)
+        return {number: values.get((scope, number), everywhere) for number in numbers}
+
+    def _values(self, session: Session) -> dict[tuple[str, int], str]:
+        session.flush()
+        return {(scope, number): value for scope, number, value in session.execute(_SET, {"name": self.name})}
 
     def number(self, session: Session, **scopes: int | Sequence[int]) -> int:
         """Return the value in force as a number."""

@@ -14,13 +14,22 @@ from controlplane.errors import BadParameter
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
-from controlplane.network import implement, ipv6, private_vlans, public_ips, routing, shared_networks, tiers, vnets
+from controlplane.network import (
+    implement,
+    ipv6,
+    mtu,
+    private_vlans,
+    public_ips,
+    routing,
+    shared_networks,
+    tiers,
+    vnets,
+)
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.bgp_peers import BgpPeer
 from controlplane.network.guest_ranges import SHARED
 from controlplane.network.l2 import L2, LACKS
-from controlplane.network.network_changes import mtu
 from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.physical_choice import objection
@@ -67,8 +76,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     routeripv6: str | None = optional(check=syntax.ipv6)
     networkdomain: str | None = optional(check=names.dns_domain)
     physicalnetworkid: PhysicalNetwork | None = optional()
-    privatemtu: int | None = optional(1500, check=mtu)
-    publicmtu: int | None = optional(check=mtu, description="1500 unless given; a tier has that of its VPC")
+    privatemtu: int | None = optional(check=mtu.mtu, description="the greatest that the zone allows unless given")
+    publicmtu: int | None = optional(check=mtu.mtu, description="likewise; a tier has that of its VPC")
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     vlan: str | None = optional(admin=True, description="the VLAN or VNI, or untagged")
     bypassvlanoverlapcheck: bool | None = optional(
@@ -129,7 +138,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         offering, physical, vpc = self._offering(ctx), self._physical(ctx), self.vpcid
         if scope.acl_type == ACCOUNT:
             limits.take(ctx.session, scope.owner.id, "network")
-        network = self._row(scope, physical)
+        network = self._row(ctx, scope, physical)
         routing.refuse_foreign(network, self.cidrsize, self.asnumber, self.bgppeerids)
         if offering.guest_type == "Isolated":
             self._address(ctx, network, scope.owner)
@@ -149,7 +158,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             implement.ensure_implemented(ctx.session, network)
         return network
 
-    def _row(self, scope: Scope, physical: PhysicalNetwork) -> Network:
+    def _row(self, ctx: Context, scope: Scope, physical: PhysicalNetwork) -> Network:
         offering, vpc = self.networkofferingid, self.vpcid
         network = Network(
             name=self.name,
@@ -161,8 +170,8 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
             network_domain=self.networkdomain or (vpc.network_domain if vpc else scope.dns_domain(self.zoneid)),
             dns=[server for server in (self.dns1, self.dns2) if server],
             dns6=[server for server in (self.ip6dns1, self.ip6dns2) if server],
-            mtu=self.privatemtu,
-            public_mtu=vpc.public_mtu if vpc else self.publicmtu or 1500,
+            mtu=mtu.chosen(ctx, self.zoneid, "privatemtu", self.privatemtu),
+            public_mtu=vpc.public_mtu if vpc else mtu.chosen(ctx, self.zoneid, "publicmtu", self.publicmtu),
             display=self.displaynetwork,
             details=self._details(),
             offering=offering,

@@ -13,7 +13,7 @@ from controlplane.db.base import now
 from controlplane.errors import BadParameter, InUse
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
-from controlplane.network import implement, ipv6, public_ips
+from controlplane.network import implement, ipv6, mtu, public_ips
 from controlplane.network.l2 import refuse_changes
 from controlplane.network.network_permissions import ACCOUNT, NetworkPermission
 from controlplane.network.networks import Network, Whole, network_views
@@ -27,16 +27,6 @@ from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile import targets
 from controlplane.zone import syntax
 from controlplane.zone.zones import Zone
-
-
-def mtu(value: int) -> int:
-    """Return the value, which must be an MTU in bytes (RFC 791: 68 at least).
-
-    :raises ValueError: it is too small or too large.
-    """
-    if not 576 <= value <= 9000:
-        raise ValueError("an MTU is 576 to 9000 bytes here")
-    return value
 
 
 def default_domain(owner: Account, zone: Zone) -> str:
@@ -57,8 +47,8 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
     dns1: str | None = optional(check=syntax.ipv4)
     dns2: str | None = optional(check=syntax.ipv4)
     networkdomain: str | None = optional(check=names.dns_domain)
-    privatemtu: int | None = optional(check=mtu)
-    publicmtu: int | None = optional(check=mtu)
+    privatemtu: int | None = optional(check=mtu.mtu)
+    publicmtu: int | None = optional(check=mtu.mtu)
     sourcenatipaddress: str | None = optional(check=syntax.ipv4)
     ip6dns1: str | None = optional(check=syntax.ipv6)
     ip6dns2: str | None = optional(check=syntax.ipv6)
@@ -89,8 +79,7 @@ class UpdateNetwork(Command, name="updateNetwork", answer=one("network", network
         network.display_text = self.displaytext or network.display_text
         network.network_domain = self.networkdomain or network.network_domain
         network.uuid = self.customid or network.uuid
-        network.mtu = self.privatemtu or network.mtu
-        network.public_mtu = self.publicmtu or network.public_mtu
+        mtu.change(ctx, network, self.privatemtu, self.publicmtu)
         if self.displaynetwork is not None:
             network.display = self.displaynetwork
         if self.dns1 or self.dns2:

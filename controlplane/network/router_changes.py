@@ -20,6 +20,7 @@ from controlplane.reconcile.hosted import reached_at
 from controlplane.reconcile.targets import Target
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone.hosts import Host
+from systemvm import VERSION
 
 
 def stop(session: Session, router: Router) -> list[Target]:
@@ -33,7 +34,7 @@ def stop(session: Session, router: Router) -> list[Target]:
 
 def start(session: Session, router: Router) -> list[Target]:
     """Have the router come up again in a new shell."""
-    router.running, router.state, router.boot = True, "Starting", router.boot + 1
+    router.running, router.state, router.boot, router.version = True, "Starting", router.boot + 1, VERSION
     if router.target is not None:
         router.target.absent = False
     session.flush()

@@ -18,6 +18,7 @@ from controlplane.api.context import Context
 from controlplane.api.parameters import matching, optional
 from controlplane.api.responses import Response
 from controlplane.db.base import Created, Owned, Removable, Row, now
+from controlplane.db.configuration import define
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.network.networks import Network, Whole
 from controlplane.network.vpcs import Vpc
@@ -27,7 +28,10 @@ from controlplane.zone.clusters import Cluster
 from controlplane.zone.hosts import Host
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
+from systemvm import VERSION
 
+CHECKED = define("router.version.check", default=True, category="Network", description="Show routers that an older "
+                 "release made as requiring an upgrade; they serve, and take changes, all the same")  # fmt: skip
 FRESH = timedelta(seconds=30)
 """How long what was read back counts as what is."""
 
@@ -41,6 +45,7 @@ class Router(Created, Removable, Owned, Row):
     :ivar boot: a higher number makes its shell anew.
     :ivar replaces_id: the router whose place it takes, until that one is gone.
     :ivar dark: its interfaces are in no segment: it is yet to take over, or was taken over from.
+    :ivar version: the release that made its shell.
     :ivar votes_after: (target, generation) of what must have learnt of it before the control plane votes for it.
     :ivar retired: when another took over from it; it stays until the connections that end at itself have ended.
     """
@@ -61,6 +66,7 @@ class Router(Created, Removable, Owned, Row):
     replaces_id: Mapped[int | None] = mapped_column(ForeignKey("routers.id"), index=True)
     dark: Mapped[bool] = mapped_column(default=False)
     retired: Mapped[datetime | None]
+    version: Mapped[str] = mapped_column(String(20), default=VERSION)
     votes_after: Mapped[list[Any]] = mapped_column(default=list)
     network: Mapped[Network | None] = relationship()
     vpc: Mapped[Vpc | None] = relationship()
@@ -189,7 +195,7 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
     used = {nic.range_id for nics in plugged.values() for nic in nics if nic.range_id}
     ranges = {row.id: row for row in ctx.session.scalars(select(VlanRange).where(VlanRange.id.in_(used)))}
     source_nat = _source_nat_addresses(ctx, rows)
-    redundant = _states(ctx.session, rows)
+    redundant, checked = _states(ctx.session, rows), CHECKED.flag(ctx.session)
     outside = ipv6.shown_outside(ctx.session, rows)
     views = []
     for row in rows:
@@ -200,6 +206,7 @@ def router_views(ctx: Context, rows: Sequence[Router]) -> list[RouterResponse]:
             if halves:
                 view.macaddress = segments.serving_mac(row.whole, nic, ranges.get(nic.range_id or 0))
         owner = owners[row.account_id] | ({"isredundantrouter": True, "redundantstate": halves} if halves else {})
+        owner |= {"requiresupgrade": checked and is_outdated(row)}
         views.append(_view(row, owner, nics, seen.get(row.target_id or 0)))
         if not ctx.arguments.get("fetchhealthcheckresults"):
             views[-1].healthcheckresults = None
@@ -290,9 +297,16 @@ def _health(row: Router, seen: Found | None) -> list[HealthResponse]:
     ]
 
 
-def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], seen: Found | None) -> RouterResponse:
-    from systemvm import VERSION
+def is_outdated(router: Router) -> bool:
+    """Tell whether an older release than this one made the router."""
+    return _release(router.version) < _release(VERSION)
 
+
+def _release(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
+
+
+def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], seen: Found | None) -> RouterResponse:
     guest = next((nic for nic in nics if nic.traffictype == "Guest"), None)
     public = next((nic for nic in nics if nic.traffictype == "Public"), None)
     health = _health(row, seen)
@@ -327,8 +341,8 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
         publicmacaddress=public.macaddress if public else None,
         publicnetmask=public.netmask if public else None,
         networkdomain=row.whole.network_domain,
-        version=VERSION,
-        softwareversion=VERSION,
+        version=row.version,
+        softwareversion=row.version,
         healthchecksfailed=any(not check.success for check in health),
         healthcheckresults=health or None,
         nic=nics,
@@ -337,7 +351,7 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
 
 
 class ListRouters(OwnedListing, name="listRouters", answer=many("router", router_views), roles=DOMAIN_ADMINS,
-                  unsupported=("arch", "version")):  # fmt: skip
+                  unsupported=("arch",)):  # fmt: skip
     """List virtual routers."""
 
     table = Router
@@ -347,6 +361,7 @@ class ListRouters(OwnedListing, name="listRouters", answer=many("router", router
     id: Router | None = matching(Router.id)
     name: str | None = matching(Router.name)
     state: str | None = matching(Router.state)
+    version: str | None = matching(Router.version)
     networkid: Network | None = optional()
     vpcid: Vpc | None = matching(Router.vpc_id)
     zoneid: Zone | None = matching(Router.zone_id)

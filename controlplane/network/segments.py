@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -13,11 +13,15 @@ from controlplane.network.private_gateways import PrivateGateway
 from controlplane.network.private_vlans import below
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
+from controlplane.network.vpcs import Vpc
 from controlplane.offering import port_policies
 from controlplane.zone.hosts import Host
 from controlplane.zone.physical_networks import PhysicalNetwork
 from drivers.redundancy import shared_mac
 from drivers.vocabulary import Segment
+
+DEFAULT_MTU = 1500
+"""Bytes that every public segment carries."""
 
 
 def public_segment_id(zone_id: int, vlan: str) -> str:
@@ -61,11 +65,13 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     query = query.outerjoin(Router, theirs).where(here)
     nics = session.scalars(query.options(joinedload(Nic.network).options(*WITH_SCHEME))).all()
     sides = {guest_segment_id(nic.network, router=nic.vm_id is None): nic for nic in nics if nic.network is not None}
-    ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_({nic.range_id for nic in nics if nic.range_id})))
+    used = {nic.range_id for nic in nics if nic.range_id}
+    ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_(used))).all()
     found = {_guest_segment(session, nic, host.hypervisor) for nic in sides.values() if _is_carried(nic)}
     gateways = {nic.private_gateway for nic in nics if nic.private_gateway is not None}
     found |= {_private_segment(gateway, host.hypervisor) for gateway in gateways}
-    found |= {_public_segment(session, row, host.hypervisor) for row in ranges}
+    most = _greatest_public_mtu(session, host) if ranges else 0
+    found |= {_public_segment(session, row, host.hypervisor)._replace(mtu=most) for row in ranges}
     for physical, name, number in redundancy.links(session, host):
         label = _label(physical, "Guest", host.hypervisor)
         found.add(Segment(name, f"{physical.isolation.lower()}://{number}", "Guest", label))
@@ -96,6 +102,14 @@ def _guest_segment(session: Session, nic: Nic, hypervisor: str) -> Segment:
     hub = port_policies.allows(network.offering.details, port_policies.PROMISCUOUS)
     uri = f"{PVLAN}://{network.vnet}-p{network.vnet}" if promiscuous else uri_of(network)
     return Segment(name, uri, "Guest", label, network.mtu, below(session, network) if promiscuous else (), hub)
+
+
+def _greatest_public_mtu(session: Session, host: Host) -> int:
+    """Return the MTU that the host's public segments need: that of the router which has the greatest."""
+    here = Router.host_id == host.id, Router.removed.is_(None)
+    of_networks = select(func.max(Network.public_mtu)).join(Router, Router.network_id == Network.id).where(*here)
+    of_vpcs = select(func.max(Vpc.public_mtu)).join(Router, Router.vpc_id == Vpc.id).where(*here)
+    return max(DEFAULT_MTU, *(session.scalar(query) or 0 for query in (of_networks, of_vpcs)))
 
 
 def _public_segment(session: Session, row: VlanRange, hypervisor: str) -> Segment:

@@ -17,12 +17,12 @@ from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network import implement, ipv6, public_ips, routing
+from controlplane.network import implement, ipv6, mtu, public_ips, routing
 from controlplane.network.acl_lists import remove_lists
 from controlplane.network.acls import AclList
 from controlplane.network.bgp_peers import BgpPeer
 from controlplane.network.gateway_commands import remove_gateway
-from controlplane.network.network_changes import default_domain, move_source_nat, mtu
+from controlplane.network.network_changes import default_domain, move_source_nat
 from controlplane.network.networks import Network
 from controlplane.network.private_gateways import StaticRoute, gateways_of
 from controlplane.network.public_ips import VlanRange
@@ -75,7 +75,7 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
     ip6dns1: str | None = optional(check=syntax.ipv6, description="a resolver that the router asks over IPv6")
     ip6dns2: str | None = optional(check=syntax.ipv6)
     networkdomain: str | None = optional(check=names.dns_domain, description="DNS domain of all tiers")
-    publicmtu: int | None = optional(1500, check=mtu)
+    publicmtu: int | None = optional(check=mtu.mtu, description="the greatest that the zone allows unless given")
     sourcenatipaddress: str | None = optional(check=syntax.ipv4, description="the wanted one; a free one by default")
     start: bool | None = optional(True)
     cidrsize: int | None = optional(description="of a ROUTED VPC: the prefix length of the CIDR that it gets")
@@ -108,7 +108,7 @@ class CreateVpc(Command, name="createVPC", answer=one("vpc", vpc_views), roles=E
             network_domain=self.networkdomain or default_domain(owner, self.zoneid),
             dns=[server for server in (self.dns1, self.dns2) if server],
             dns6=[server for server in (self.ip6dns1, self.ip6dns2) if server],
-            public_mtu=self.publicmtu,
+            public_mtu=mtu.chosen(ctx, self.zoneid, "publicmtu", self.publicmtu),
             redundant=self.vpcofferingid.redundant,
             display=self.fordisplay is not False,
         )
@@ -165,7 +165,7 @@ class UpdateVpc(Command, name="updateVPC", answer=one("vpc", vpc_views), roles=E
     displaytext: str | None = optional(check=names.text)
     customid: str | None = optional(admin=True)
     fordisplay: bool | None = optional(admin=True)
-    publicmtu: int | None = optional(check=mtu)
+    publicmtu: int | None = optional(check=mtu.mtu)
     sourcenatipaddress: str | None = optional(check=syntax.ipv4, description="another of its addresses")
 
     def run(self, ctx: Context) -> Vpc:
@@ -175,12 +175,10 @@ class UpdateVpc(Command, name="updateVPC", answer=one("vpc", vpc_views), roles=E
         vpc.display = vpc.display if self.fordisplay is None else self.fordisplay
         set_custom_id(ctx, vpc, TAGGABLE, self.customid)
         if self.publicmtu is not None:
-            vpc.public_mtu = self.publicmtu
+            mtu.change_vpc(ctx, vpc, self.publicmtu)
             for tier in tiers_of(ctx.session, vpc):
-                tier.public_mtu = self.publicmtu
                 if tier.cidr6:
                     ipv6.refuse_small_mtu(tier)
-            ctx.touch(*implement.routers_of(ctx.session, vpc))
         if self.sourcenatipaddress is not None:
             move_source_nat(ctx.session, vpc, self.sourcenatipaddress)
         ctx.touch(vpc)

@@ -105,6 +105,15 @@ class Flow:
         if not signals.wait([f"target/{number}" for number, _ in targets], ready, seconds):
             raise Unavailable(f"No agent has applied the change within {seconds:.0f} s: is the host connected?")
 
+    def wait_for_job(self, uuid: str, seconds: float) -> bool:
+        """Wait until another job has ended, well or not; False when the time ran out first."""
+
+        def ended() -> bool:
+            with self._database.read() as session:
+                return session.scalar(select(Job.status).where(Job.uuid == uuid)) != PENDING
+
+        return signals.wait([f"job/{uuid}"], ended, seconds)
+
 
 def start_after_commit(session: Session, job: Job) -> None:
     """Have the job's workflow begin once the transaction is safe, and once earlier jobs on the same object are done."""

@@ -91,6 +91,9 @@ class ZoneResponse(Response):
     dhcpprovider: str
     localstorageenabled: bool
     type: str
+    allowuserspecifyvrmtu: bool | None = None
+    routerpublicinterfacemaxmtu: int | None = None
+    routerprivateinterfacemaxmtu: int | None = None
     capacity: list[CapacityResponse] | None = None
     resourcedetails: dict[str, str] | None = None
     tags: list[TagResponse]
@@ -102,7 +105,21 @@ def zone_views(ctx: Context, rows: Sequence[Zone]) -> list[ZoneResponse]:
     numbers = {row.domain_id for row in rows if row.domain_id}
     found = ctx.session.scalars(select(Domain).where(Domain.id.in_(numbers)))
     domains = {domain.id: domain for domain in found} if numbers else {}
-    return [_view(ctx, row, domains.get(row.domain_id or 0), tags[row.id]) for row in rows]
+    responses = [_view(ctx, row, domains.get(row.domain_id or 0), tags[row.id]) for row in rows]
+    _show_mtus(ctx, rows, responses)
+    return responses
+
+
+def _show_mtus(ctx: Context, rows: Sequence[Zone], responses: Sequence[ZoneResponse]) -> None:
+    """Say what MTUs networks of the zones may have."""
+    from controlplane.network.mtu import PRIVATE_MOST, PUBLIC_MOST, USERS_MAY
+
+    settings = PUBLIC_MOST, PRIVATE_MOST, USERS_MAY
+    public, private, may = (one.texts(ctx.session, "Zone", [row.id for row in rows]) for one in settings)
+    for row, response in zip(rows, responses, strict=True):
+        response.routerpublicinterfacemaxmtu = int(public[row.id])
+        response.routerprivateinterfacemaxmtu = int(private[row.id])
+        response.allowuserspecifyvrmtu = may[row.id] == "true"
 
 
 def _view(ctx: Context, zone: Zone, domain: Domain | None, tags: list[TagResponse]) -> ZoneResponse:

@@ -300,14 +300,15 @@ class _Maker:
                 "vxlan_link": uplink.index,
                 "vxlan_port": _VXLAN_PORT,
             }
-        made_as = f"{self.mark}{segment.mtu} {' '.join(str(value) for value in spec.values())}"
-        cable = f"{self.mark}{segment.mtu} {segment.far_end}"
+        made_as = f"{self.mark}{' '.join(str(value) for value in spec.values())}"
+        cable = f"{self.mark}{segment.far_end}"
         device = self.present.get(segment.device)
         if device is not None and device.alias == made_as:
-            return device, False
+            return self._resized(device, segment), False
         if device is not None and device.alias == cable and segment.far_end in self.present:
+            self._resized(self.present[segment.far_end], segment)
             self._carry(segment, uplink)
-            return device, False
+            return self._resized(device, segment), False
         if device is not None:
             self.ip.link("del", index=device.index)
         if segment.kind in SWITCHED or not self._add(segment, spec):
@@ -318,6 +319,13 @@ class _Maker:
         links.silence(self.host.namespace, segment.device)
         self.ip.link("set", index=links.index(self.ip, segment.device), ifalias=made_as)
         return self._read(segment.device), True
+
+    def _resized(self, link: Link, segment: Segment) -> Link:
+        """Give a device that is there the segment's MTU: frames go on passing meanwhile."""
+        if link.mtu == segment.mtu:
+            return link
+        self.ip.link("set", index=link.index, mtu=segment.mtu)
+        return self._read(link.name)
 
     def _add(self, segment: Segment, spec: dict[str, int | str]) -> bool:
         """Make the kernel's own device; False where its 802.1Q is not there and Open vSwitch can do the same."""

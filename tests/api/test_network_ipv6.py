@@ -190,7 +190,8 @@ def test_without_a_public_range_there_is_none_and_nothing_is_half_made(there):
     assert len(there.rows(Network)) == 1
 
 
-def test_an_mtu_that_ipv6_cannot_have_is_refused(ready):
+def test_an_mtu_that_ipv6_cannot_have_is_refused(cloud, ready):
+    cloud("updateConfiguration", name="allow.end.users.to.specify.vr.mtu", value="true")
     with pytest.raises(BadParameter, match="1280"):
         network(ready, privatemtu=1279)
     made = network(ready, privatemtu=1280)

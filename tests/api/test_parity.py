@@ -42,6 +42,7 @@ OUR_FIELDS: dict[tuple[str, str], str] = {
     ("queryAsyncJobResult", "jobid"): "the protocol has it, the class that the facts were read from does not",
     ("queryAsyncJobResult", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobid"): "the protocol has it, the class that the facts were read from does not",
+    ("upgradeRouterTemplate", "jobid"): "the protocol has it, the class that the facts were read from does not",
     ("listAsyncJobs", "jobstatus"): "the protocol has it, the class that the facts were read from does not",
     **{
         (name, "l2tp"): "not every host can do L2TP, and who expects it is to be told why"

@@ -17,6 +17,7 @@ SERVICES = "Dhcp,Dns,UserData,SourceNat,NetworkACL,PortForwarding,StaticNat"
 
 @pytest.fixture
 def here(cloud):
+    cloud("updateConfiguration", name="allow.end.users.to.specify.vr.mtu", value="true")
     with vpc_world(cloud) as made:
         with cloud.database.write() as session:
             physical = session.query(PhysicalNetwork).one()

@@ -19,6 +19,7 @@ from tests.api.vpc_world import TIER_WITHOUT_LB, vpc_world
 
 @pytest.fixture
 def here(cloud):
+    cloud("updateConfiguration", name="allow.end.users.to.specify.vr.mtu", value="true")
     with vpc_world(cloud) as made:
         yield made
 

@@ -189,6 +189,9 @@ def test_tenants_see_zones_and_nothing_below(cloud):
         "localstorageenabled",
         "type",
         "tags",
+        "allowuserspecifyvrmtu",
+        "routerpublicinterfacemaxmtu",
+        "routerprivateinterfacemaxmtu",
     }
     with pytest.raises(BadParameter, match="no zone with this id"):
         larry("listZones", id=private.id)

@@ -58,6 +58,25 @@ def test_a_shell_takes_nics_while_it_runs_and_is_empty_after_a_new_boot(cloud):
     assert cloud.states("h1") == {"router-1": "absent"}
 
 
+def test_another_mtu_is_given_to_what_is_there_and_nothing_is_unplugged(cloud):
+    cloud.apply("h1", NET, shell(nic(1)), cloud.guest(10))
+    cloud.exec("router/r-1-VM", "ip", "address", "add", "10.1.1.1/24", "dev", "eth0")
+    before = {name: link["index"] for name, link in links(cloud).items()}
+    mine = nic(1)._replace(mtu=1400), nic(10)._replace(mtu=1400)
+    assert cloud.apply("h1", NET._replace(mtu=1400), shell(mine[0]), cloud.guest(10, mine[1])) == []
+    after = links(cloud)
+    assert {name: link["index"] for name, link in after.items()} == before
+    ours = {name: link.get_attr("IFLA_MTU") for name, link in after.items() if name.startswith(("vif", "br", "vxlan"))}
+    assert set(ours.values()) == {1400}
+    for where in ("router/r-1-VM", "vm/vm10"):
+        assert "mtu 1400" in cloud.exec(where, "ip", "link", "show", "eth0")
+    assert "10.1.1.1/24" in cloud.exec("router/r-1-VM", "ip", "address")
+    assert cloud.ensure("h1") == []
+    assert cloud.apply("h1", NET, shell(nic(1)), cloud.guest(10)) == []
+    assert "mtu 1500" in cloud.exec("vm/vm10", "ip", "link", "show", "eth0")
+    assert cloud.ensure("h1") == []
+
+
 def test_a_lost_shell_is_made_again(cloud):
     cloud.apply("h1", NET, shell(nic(1)))
     netns.ensure_no(f"{cloud.fabric.prefix}r-1-VM")

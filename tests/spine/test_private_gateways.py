@@ -137,4 +137,21 @@ def test_a_vpcs_mtu_is_that_of_the_packets(world: World):
     assert {mtu for mtu in ("1400", "1450") if f"mtu {mtu} " in shown} == {"1400", "1450"}
     world.api.updateVPC(id=vpc, publicmtu=1300, **NOW)
     assert "mtu = 1300" in pinged("203.0.113.1", 1301)
+    world.api.updateNetwork(id=tier["id"], privatemtu=1350, **NOW)
+    for where in (at, f"router/{router_of(world, vpc)['name']}"):
+        assert "mtu 1350 " in world.run(where, "ip", "-o", "link").stdout
+    assert pinged("10.10.1.1", 1350) == "answered"
+    assert "mtu=1350" in pinged("10.10.1.1", 1351)
+    wide = {"name": "vr.private.interface.max.mtu", "zoneid": world.zone}
+    assert "it is 1500 at most (vr.private.interface.max.mtu)" in world.refused(
+        "updateNetwork", id=tier["id"], privatemtu=1600
+    )
+    world.api.updateConfiguration(value="9000", **wide)
+    try:
+        refused = world.refused("updateNetwork", id=tier["id"], privatemtu=1600)
+    finally:
+        world.api.updateConfiguration(value="1500", **wide)
+    assert "frames of 1600 bytes need an MTU of 1650 on und0, which has 1600" in refused
+    assert world.api.listNetworks(id=tier["id"])["network"][0]["privatemtu"] == 1350
+    until(lambda: pinged("10.10.1.1", 1350) == "answered")
     removed(world, guest, tier, vpc)

@@ -124,6 +124,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_os_categories_uuid")),
     )
     op.create_table(
+        "regions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("endpoint", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_regions")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_regions_uuid")),
+    )
+    op.create_table(
         "resource_counts",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("owner", sa.String(length=10), nullable=False),
@@ -271,6 +280,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_os_types")),
         sa.UniqueConstraint("uuid", name=op.f("uq_os_types_uuid")),
     )
+    op.create_table(
+        "portable_ranges",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("region_id", sa.Integer(), nullable=False),
+        sa.Column("vlan", sa.String(length=40), nullable=False),
+        sa.Column("gateway", sa.String(length=40), nullable=False),
+        sa.Column("netmask", sa.String(length=40), nullable=False),
+        sa.Column("start_ip", sa.String(length=40), nullable=False),
+        sa.Column("end_ip", sa.String(length=40), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["region_id"], ["regions.id"], name=op.f("fk_portable_ranges_region_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_portable_ranges")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_portable_ranges_uuid")),
+    )
+    with op.batch_alter_table("portable_ranges", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_portable_ranges_region_id"), ["region_id"], unique=False)
+
     op.create_table(
         "role_permissions",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -549,6 +576,25 @@ def upgrade() -> None:
     with op.batch_alter_table("resource_tags", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_resource_tags_account_id"), ["account_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_resource_tags_domain_id"), ["domain_id"], unique=False)
+
+    op.create_table(
+        "security_groups",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_security_groups_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_security_groups_domain_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_groups")),
+        sa.UniqueConstraint("account_id", "name", name=op.f("uq_security_groups_account_id_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_security_groups_uuid")),
+    )
+    with op.batch_alter_table("security_groups", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_security_groups_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_security_groups_domain_id"), ["domain_id"], unique=False)
 
     op.create_table(
         "ssh_keypairs",
@@ -1014,6 +1060,41 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", name=op.f("pk_router_pairs")),
     )
     op.create_table(
+        "security_group_rules",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("group_id", sa.Integer(), nullable=False),
+        sa.Column("direction", sa.String(length=10), nullable=False),
+        sa.Column("protocol", sa.String(length=10), nullable=False),
+        sa.Column("start", sa.Integer(), nullable=False),
+        sa.Column("end", sa.Integer(), nullable=False),
+        sa.Column("peer", sa.String(length=50), nullable=False),
+        sa.Column("allowed_id", sa.Integer(), nullable=True),
+        sa.Column("call", sa.String(length=40), nullable=False),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("domain_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_security_group_rules_account_id")),
+        sa.ForeignKeyConstraint(
+            ["allowed_id"], ["security_groups.id"], name=op.f("fk_security_group_rules_allowed_id")
+        ),
+        sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_security_group_rules_domain_id")),
+        sa.ForeignKeyConstraint(
+            ["group_id"], ["security_groups.id"], name=op.f("fk_security_group_rules_group_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_group_rules")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_security_group_rules_uuid")),
+    )
+    with op.batch_alter_table("security_group_rules", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_security_group_rules_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_security_group_rules_allowed_id"), ["allowed_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_security_group_rules_call"), ["call"], unique=False)
+        batch_op.create_index(batch_op.f("ix_security_group_rules_domain_id"), ["domain_id"], unique=False)
+        batch_op.create_index(
+            "uq_security_group_rules", ["group_id", "direction", "protocol", "start", "end", "peer"], unique=True
+        )
+
+    op.create_table(
         "traffic_types",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
@@ -1187,6 +1268,7 @@ def upgrade() -> None:
         sa.Column("mtu", sa.Integer(), nullable=False),
         sa.Column("public_mtu", sa.Integer(), nullable=False),
         sa.Column("acl_type", sa.String(length=20), nullable=False),
+        sa.Column("subdomain_access", sa.Boolean(), nullable=False),
         sa.Column("display", sa.Boolean(), nullable=False),
         sa.Column("restart_required", sa.Boolean(), nullable=False),
         sa.Column("redundant", sa.Boolean(), nullable=False),
@@ -1373,8 +1455,8 @@ def upgrade() -> None:
         "ipv6_firewall_rules",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
-        sa.Column("network_id", sa.Integer(), nullable=False),
         sa.Column("direction", sa.String(length=10), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=False),
         sa.Column("protocol", sa.String(length=10), nullable=False),
         sa.Column("start", sa.Integer(), nullable=True),
         sa.Column("end", sa.Integer(), nullable=True),
@@ -1397,6 +1479,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_ipv6_firewall_rules_account_id"), ["account_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ipv6_firewall_rules_domain_id"), ["domain_id"], unique=False)
         batch_op.create_index("ix_ipv6_firewall_rules_network", ["network_id", "direction", "protocol"], unique=False)
+
+    op.create_table(
+        "network_permissions",
+        sa.Column("network_id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_network_permissions_account_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["network_id"], ["networks.id"], name=op.f("fk_network_permissions_network_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("network_id", "account_id", name=op.f("pk_network_permissions")),
+    )
+    with op.batch_alter_table("network_permissions", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_network_permissions_account_id"), ["account_id"], unique=False)
 
     op.create_table(
         "routers",
@@ -1449,8 +1546,8 @@ def upgrade() -> None:
         "routing_firewall_rules",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
-        sa.Column("network_id", sa.Integer(), nullable=False),
         sa.Column("direction", sa.String(length=10), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=False),
         sa.Column("protocol", sa.String(length=10), nullable=False),
         sa.Column("start", sa.Integer(), nullable=True),
         sa.Column("end", sa.Integer(), nullable=True),
@@ -1557,6 +1654,7 @@ def upgrade() -> None:
         sa.Column("user_data", sa.Text(), nullable=True),
         sa.Column("user_data_id", sa.Integer(), nullable=True),
         sa.Column("password", Secret(), nullable=True),
+        sa.Column("password_boot", sa.Integer(), nullable=False),
         sa.Column("details", sa.JSON(), nullable=False),
         sa.Column("display", sa.Boolean(), nullable=False),
         sa.Column("told_password", Secret(), nullable=True),
@@ -1623,6 +1721,9 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Integer(), nullable=True),
         sa.Column("domain_id", sa.Integer(), nullable=True),
         sa.Column("for_system_vms", sa.Boolean(), nullable=False),
+        sa.Column("router_ip", sa.String(length=40), nullable=False),
+        sa.Column("router_ip6", sa.String(length=50), nullable=False),
+        sa.Column("portable_range_id", sa.Integer(), nullable=True),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_vlan_ranges_account_id")),
         sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_vlan_ranges_domain_id")),
@@ -1631,11 +1732,15 @@ def upgrade() -> None:
             ["physical_network_id"], ["physical_networks.id"], name=op.f("fk_vlan_ranges_physical_network_id")
         ),
         sa.ForeignKeyConstraint(["pod_id"], ["pods.id"], name=op.f("fk_vlan_ranges_pod_id")),
+        sa.ForeignKeyConstraint(
+            ["portable_range_id"], ["portable_ranges.id"], name=op.f("fk_vlan_ranges_portable_range_id")
+        ),
         sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_vlan_ranges_zone_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vlan_ranges")),
         sa.UniqueConstraint("uuid", name=op.f("uq_vlan_ranges_uuid")),
     )
     with op.batch_alter_table("vlan_ranges", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_vlan_ranges_portable_range_id"), ["portable_range_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_vlan_ranges_zone_id"), ["zone_id"], unique=False)
 
     op.create_table(
@@ -1710,6 +1815,21 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("router_addresses6", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_router_addresses6_range_id"), ["range_id"], unique=False)
+
+    op.create_table(
+        "security_group_members",
+        sa.Column("group_id", sa.Integer(), nullable=False),
+        sa.Column("vm_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["group_id"], ["security_groups.id"], name=op.f("fk_security_group_members_group_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["vm_id"], ["virtual_machines.id"], name=op.f("fk_security_group_members_vm_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("group_id", "vm_id", name=op.f("pk_security_group_members")),
+    )
+    with op.batch_alter_table("security_group_members", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_security_group_members_vm_id"), ["vm_id"], unique=False)
 
     op.create_table(
         "virtual_machine_keypairs",
@@ -1812,15 +1932,24 @@ def upgrade() -> None:
         sa.Column("vm_id", sa.Integer(), nullable=True),
         sa.Column("nic_id", sa.Integer(), nullable=True),
         sa.Column("nic_address", sa.String(length=40), nullable=True),
+        sa.Column("portable_range_id", sa.Integer(), nullable=True),
+        sa.Column("left_network_id", sa.Integer(), nullable=True),
+        sa.Column("left_vpc_id", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_public_ips_account_id")),
         sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_public_ips_domain_id")),
+        sa.ForeignKeyConstraint(["left_network_id"], ["networks.id"], name=op.f("fk_public_ips_left_network_id")),
+        sa.ForeignKeyConstraint(["left_vpc_id"], ["vpcs.id"], name=op.f("fk_public_ips_left_vpc_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_public_ips_network_id")),
         sa.ForeignKeyConstraint(["nic_id"], ["nics.id"], name=op.f("fk_public_ips_nic_id")),
+        sa.ForeignKeyConstraint(
+            ["portable_range_id"], ["portable_ranges.id"], name=op.f("fk_public_ips_portable_range_id")
+        ),
         sa.ForeignKeyConstraint(["range_id"], ["vlan_ranges.id"], name=op.f("fk_public_ips_range_id")),
         sa.ForeignKeyConstraint(["vm_id"], ["virtual_machines.id"], name=op.f("fk_public_ips_vm_id")),
         sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("fk_public_ips_vpc_id")),
         sa.ForeignKeyConstraint(["zone_id"], ["zones.id"], name=op.f("fk_public_ips_zone_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_public_ips")),
+        sa.UniqueConstraint("portable_range_id", "number", name=op.f("uq_public_ips_portable_range_id_number")),
         sa.UniqueConstraint("uuid", name=op.f("uq_public_ips_uuid")),
         sa.UniqueConstraint("zone_id", "address", "vlan", name=op.f("uq_public_ips_zone_id_address_vlan")),
     )
@@ -1841,8 +1970,10 @@ def upgrade() -> None:
         "firewall_rules",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
-        sa.Column("network_id", sa.Integer(), nullable=False),
         sa.Column("public_ip_id", sa.Integer(), nullable=True),
+        sa.Column("related_uuid", sa.String(length=40), nullable=True),
+        sa.Column("stamp", sa.BigInteger(), nullable=False),
+        sa.Column("network_id", sa.Integer(), nullable=False),
         sa.Column("protocol", sa.String(length=10), nullable=False),
         sa.Column("start", sa.Integer(), nullable=True),
         sa.Column("end", sa.Integer(), nullable=True),
@@ -1851,10 +1982,8 @@ def upgrade() -> None:
         sa.Column("sources", sa.JSON(), nullable=False),
         sa.Column("destinations", sa.JSON(), nullable=False),
         sa.Column("display", sa.Boolean(), nullable=False),
-        sa.Column("related_uuid", sa.String(length=40), nullable=True),
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("created", UtcDateTime(), nullable=False),
-        sa.Column("stamp", sa.BigInteger(), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("domain_id", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_firewall_rules_account_id")),
@@ -1900,6 +2029,30 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_ip_forwards_domain_id"), ["domain_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ip_forwards_network_id"), ["network_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ip_forwards_public_ip_id"), ["public_ip_id"], unique=False)
+
+    op.create_table(
+        "ip_quarantines",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("public_ip_id", sa.Integer(), nullable=False),
+        sa.Column("owner_id", sa.Integer(), nullable=False),
+        sa.Column("ends", UtcDateTime(), nullable=False),
+        sa.Column("removal_reason", sa.String(length=255), nullable=True),
+        sa.Column("remover_id", sa.Integer(), nullable=True),
+        sa.Column("created", UtcDateTime(), nullable=False),
+        sa.Column("removed", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(["owner_id"], ["accounts.id"], name=op.f("fk_ip_quarantines_owner_id")),
+        sa.ForeignKeyConstraint(
+            ["public_ip_id"], ["public_ips.id"], name=op.f("fk_ip_quarantines_public_ip_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["remover_id"], ["accounts.id"], name=op.f("fk_ip_quarantines_remover_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ip_quarantines")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_ip_quarantines_uuid")),
+    )
+    with op.batch_alter_table("ip_quarantines", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_ip_quarantines_ends"), ["ends"], unique=False)
+        batch_op.create_index(batch_op.f("ix_ip_quarantines_owner_id"), ["owner_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_ip_quarantines_public_ip_id"), ["public_ip_id"], unique=False)
 
     op.create_table(
         "load_balancers",
@@ -2271,6 +2424,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_load_balancers_account_id"))
 
     op.drop_table("load_balancers")
+    with op.batch_alter_table("ip_quarantines", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_ip_quarantines_public_ip_id"))
+        batch_op.drop_index(batch_op.f("ix_ip_quarantines_owner_id"))
+        batch_op.drop_index(batch_op.f("ix_ip_quarantines_ends"))
+
+    op.drop_table("ip_quarantines")
     with op.batch_alter_table("ip_forwards", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_ip_forwards_public_ip_id"))
         batch_op.drop_index(batch_op.f("ix_ip_forwards_network_id"))
@@ -2317,6 +2476,10 @@ def downgrade() -> None:
 
     op.drop_table("volumes")
     op.drop_table("virtual_machine_keypairs")
+    with op.batch_alter_table("security_group_members", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_security_group_members_vm_id"))
+
+    op.drop_table("security_group_members")
     with op.batch_alter_table("router_addresses6", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_router_addresses6_range_id"))
 
@@ -2335,6 +2498,7 @@ def downgrade() -> None:
     op.drop_table("vnets")
     with op.batch_alter_table("vlan_ranges", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_vlan_ranges_zone_id"))
+        batch_op.drop_index(batch_op.f("ix_vlan_ranges_portable_range_id"))
 
     op.drop_table("vlan_ranges")
     with op.batch_alter_table("virtual_machines", schema=None) as batch_op:
@@ -2375,6 +2539,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_routers_account_id"))
 
     op.drop_table("routers")
+    with op.batch_alter_table("network_permissions", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_network_permissions_account_id"))
+
+    op.drop_table("network_permissions")
     with op.batch_alter_table("ipv6_firewall_rules", schema=None) as batch_op:
         batch_op.drop_index("ix_ipv6_firewall_rules_network")
         batch_op.drop_index(batch_op.f("ix_ipv6_firewall_rules_domain_id"))
@@ -2446,6 +2614,14 @@ def downgrade() -> None:
 
     op.drop_table("acl_items")
     op.drop_table("traffic_types")
+    with op.batch_alter_table("security_group_rules", schema=None) as batch_op:
+        batch_op.drop_index("uq_security_group_rules")
+        batch_op.drop_index(batch_op.f("ix_security_group_rules_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_security_group_rules_call"))
+        batch_op.drop_index(batch_op.f("ix_security_group_rules_allowed_id"))
+        batch_op.drop_index(batch_op.f("ix_security_group_rules_account_id"))
+
+    op.drop_table("security_group_rules")
     op.drop_table("router_pairs")
     op.drop_table("network_service_providers")
     with op.batch_alter_table("login_sessions", schema=None) as batch_op:
@@ -2539,6 +2715,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_ssh_keypairs_account_id"))
 
     op.drop_table("ssh_keypairs")
+    with op.batch_alter_table("security_groups", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_security_groups_domain_id"))
+        batch_op.drop_index(batch_op.f("ix_security_groups_account_id"))
+
+    op.drop_table("security_groups")
     with op.batch_alter_table("resource_tags", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_resource_tags_domain_id"))
         batch_op.drop_index(batch_op.f("ix_resource_tags_account_id"))
@@ -2586,6 +2767,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_role_permissions_role_id"))
 
     op.drop_table("role_permissions")
+    with op.batch_alter_table("portable_ranges", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_portable_ranges_region_id"))
+
+    op.drop_table("portable_ranges")
     op.drop_table("os_types")
     op.drop_table("network_offerings")
     with op.batch_alter_table("accounts", schema=None) as batch_op:
@@ -2597,6 +2782,7 @@ def downgrade() -> None:
     op.drop_table("roles")
     op.drop_table("resource_limits")
     op.drop_table("resource_counts")
+    op.drop_table("regions")
     op.drop_table("os_categories")
     op.drop_table("hypervisor_capabilities")
     with op.batch_alter_table("domains", schema=None) as batch_op:
