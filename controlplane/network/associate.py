@@ -20,13 +20,15 @@ from controlplane.identity.ownership import ADDRESSES, on_account_removed, owner
 from controlplane.network import portable_ips
 from controlplane.network.address_views import TAGGABLE, address_views
 from controlplane.network.networks import Network, Whole, services_of
+from controlplane.network.pod_networks import network_of
 from controlplane.network.public_ips import FREE, HELD, RESERVED, PublicIp, acquire, chosen, release
 from controlplane.network.public_nics import plug
 from controlplane.network.rules import set_custom_id
+from controlplane.network.static_nat import end_with_successor, refuse_system
 from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
 from controlplane.zone.regions import region_of
-from controlplane.zone.zones import Zone
+from controlplane.zone.zones import BASIC, Zone
 
 dispatch.JOB_TABLES["IpAddress"] = PublicIp
 SERVICES = {"SourceNat", "StaticNat", "PortForwarding", "Lb", "Firewall", "Vpn"}
@@ -89,6 +91,8 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
     def _only_network(self, ctx: Context, owner: Account) -> Network:
         if self.zoneid is None:
             raise BadParameter("Invalid parameter networkid: give networkid, or zoneid for the only network there.")
+        if self.zoneid.network_type == BASIC and (shared := network_of(ctx.session, self.zoneid)) is not None:
+            return shared
         theirs = select(Network).where(
             Network.zone_id == self.zoneid.id,
             Network.account_id == owner.id,
@@ -136,8 +140,10 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
                 f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
                 "network or VPC, and goes with it."
             )
+        refuse_system(ip)
         ctx.instance = ip
         ctx.touch(ip)
+        end_with_successor(ctx, ip)
         if ip.portable_range_id is not None:
             ctx.event = "PORTABLE.IP.RELEASE"
         release(ctx.session, ip)

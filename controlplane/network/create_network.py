@@ -33,6 +33,7 @@ from controlplane.network.l2 import L2, LACKS
 from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.physical_choice import objection
+from controlplane.network.pod_networks import by_pods, check_new
 from controlplane.network.shared_networks import Scope
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
@@ -97,6 +98,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
 
     def run(self, ctx: Context) -> Network:
         """Check, take what it needs, and implement it where its offering is persistent."""
+        check_new(ctx.session, self)
         scope = shared_networks.scope_of(ctx, self)
         if self.vpcid is None:
             return self.make(ctx, scope)
@@ -152,7 +154,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         if vpc is None:
             routing.give_voice(ctx.session, network, self.asnumber, self.bgppeerids)
         self._take(ctx, network, scope.owner)
-        if offering.guest_type == SHARED:
+        if offering.guest_type == SHARED and not by_pods(network):
             shared_networks.give_addresses(ctx.session, network, self)
         if offering.persistent:
             implement.ensure_implemented(ctx.session, network)

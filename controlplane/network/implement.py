@@ -24,9 +24,10 @@ from controlplane.network import ipv6, nics, public_ips, redundancy, routing
 from controlplane.network.guest_ranges import SHARED
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
+from controlplane.network.pod_networks import by_pods, pods_in_use
 from controlplane.network.private_gateways import gateways_of
 from controlplane.network.public_ips import PublicIp
-from controlplane.network.routers import Router
+from controlplane.network.routers import Router, part_of_pod
 from controlplane.network.vnets import free_vnet, take_vnet
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.service_offerings import ServiceOffering
@@ -83,7 +84,15 @@ def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
 
 
 def ensure_routers(session: Session, network: Network, provider: str) -> list[Router]:
-    """Return the network's routers of this provider, running: two on different hosts where it is redundant."""
+    """Return the network's routers of this provider, running: two on different hosts where it is redundant.
+
+    The network of a basic zone has one in each pod where it is in use.
+    """
+    if by_pods(network):
+        return [
+            _bring_up(session, _of_pod(session, network, provider, pod), [network])
+            for pod in pods_in_use(session, network)
+        ]
     return _with_other_half(session, ensure_router(session, network, provider), [network])
 
 
@@ -123,6 +132,14 @@ def ensure_router(session: Session, network: Network, provider: str) -> Router:
     return _bring_up(session, router, [network])
 
 
+def _of_pod(session: Session, network: Network, provider: str, pod_id: int) -> Router:
+    part = part_of_pod(pod_id)
+    there = (router for router in serving(session, network) if (router.provider, router.part) == (provider, part))
+    router = next(there, None) or add_router(session, network, provider)
+    router.part, router.pod_id = part, pod_id
+    return router
+
+
 def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
     """Return the VPC's routers, running: made and placed where they were not, and plugged into every tier in use."""
     ensure_source_nat(session, vpc)
@@ -144,10 +161,17 @@ def serving(session: Session, whole: Whole) -> list[Router]:
     return [router for router in found if not router.retired and not (router.dark and router.replaces_id)]
 
 
-def add_router(session: Session, whole: Whole, provider: str) -> Router:
-    """Make the row of a router for the network or VPC; it has no interface and no host yet."""
+def add_router(session: Session, whole: Whole, provider: str, like: Router | None = None) -> Router:
+    """Make the row of a router for the network or VPC; it has no interface and no host yet.
+
+    :param like: the one whose part of the work it is to have.
+    """
     router = Router(zone_id=whole.zone_id, provider=provider)
     router.account_id, router.domain_id = whole.account_id, whole.domain_id
+    if like is not None:
+        router.part, router.pod_id, router.account_id, router.domain_id = (
+            like.part, like.pod_id, like.account_id, like.domain_id,
+        )  # fmt: skip
     router.vpc, router.network = (whole, None) if isinstance(whole, Vpc) else (None, whole)
     router.service_offering_id = whole.offering.service_offering_id or session.scalar(
         select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
@@ -213,6 +237,7 @@ def choose_host(session: Session, router: Router, avoid: Mapping[int, str] | Non
         mhz=placement.ROUTER_MHZ,
         memory=placement.ROUTER_MEMORY,
         account_id=router.account_id,
+        pod_id=router.pod_id,
         machine=router.uuid,
         avoid=avoid or {},
     )

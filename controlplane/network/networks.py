@@ -9,7 +9,7 @@ from functools import cache
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Select, String, bindparam, or_, select
+from sqlalchemy import BigInteger, BindParameter, ColumnElement, ForeignKey, Select, String, bindparam, or_, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from controlplane.api import dispatch
@@ -104,19 +104,24 @@ class Network(Created, Removable, Owned, Row):
         """What it shares its routers and public addresses with: its VPC, or nothing but itself."""
         return self.vpc or self
 
-    def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of the appliances that serve it."""
+    def targets(self, session: Session, part: str = "") -> Sequence[Target]:
+        """Return the targets of the appliances that serve it.
+
+        :param part: the one with this part of its work only, where several share that (``Router.part``).
+        """
         if self.vpc is not None:
             return self.vpc.targets(session)
-        return list(session.scalars(_targets(), {"network": self.id}))
+        return list(session.scalars(_targets(), {"network": self.id, "part": part}))
 
 
 @cache
 def _targets() -> Select[Target]:
-    """Return the query for the targets of a ``network``'s appliances."""
+    """Return the query for the targets of a ``network``'s appliances, or of those with a ``part`` that is not empty."""
     from controlplane.network.routers import Router
 
-    return select(Target).join(Router).where(Router.network_id == bindparam("network"), Router.retired.is_(None))
+    mine = Router.network_id == bindparam("network"), Router.retired.is_(None)
+    part: BindParameter[str] = bindparam("part", type_=String)
+    return select(Target).join(Router).where(*mine, or_(part == "", Router.part == part))
 
 
 WITH_SCHEME = joinedload(Network.physical_network), joinedload(Network.offering)

@@ -78,7 +78,7 @@ def _objections(session: Session, network: Network, offering: NetworkOffering) -
     reasons = []
     if offering.state != "Enabled" or offering.traffic != "Guest":
         reasons.append(f"the offering is {offering.state}, and an enabled guest offering is needed")
-    if offering.guest_type != network.guest_type or network.guest_type != "Isolated" or offering.for_vpc != old.for_vpc:
+    if offering.guest_type != network.guest_type or offering.for_vpc != old.for_vpc:
         kind = "VPC tiers" if offering.for_vpc else f"{offering.guest_type} networks"
         reasons.append(f"it is for {kind}, and the network is {network.guest_type}")
     if offering.specify_vlan != old.specify_vlan:

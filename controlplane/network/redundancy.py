@@ -62,7 +62,7 @@ def is_linked(session: Session, router: Router) -> bool:
 def kin(session: Session, router: Router) -> Sequence[Router]:
     """Return all routers of the same owner and provider whose rows are there, itself and those that go among them."""
     mine = Router.network_id == router.network_id if router.vpc_id is None else Router.vpc_id == router.vpc_id
-    same = mine, Router.provider == router.provider
+    same = mine, Router.provider == router.provider, Router.part == router.part
     return session.scalars(select(Router).where(*same).order_by(Router.id)).all()
 
 

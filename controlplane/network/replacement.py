@@ -67,7 +67,7 @@ def prepare(session: Session, uuid: str, keep: bool = False) -> Waits:
         return []
     heir = heir_of(session, old)
     if heir is None:
-        heir = implement.add_router(session, old.whole, old.provider)
+        heir = implement.add_router(session, old.whole, old.provider, like=old)
         heir.replaces_id, heir.dark = old.id, True
         heir.name = f"{old.name}-{heir.id}" if keep else heir.name  # its shell keeps this one
         host = old.host if old.host is not None and _takes_more(old.host) else implement.choose_host(session, heir)

@@ -15,8 +15,9 @@ from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
-from controlplane.network.guest_ranges import address_router
+from controlplane.network.guest_range_changes import change_range, remove_range
 from controlplane.network.networks import Network
+from controlplane.network.pod_ranges import complete, refuse_outside
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.network.shared_networks import Addresses, add_range
 from controlplane.network.vlan_ranges import (
@@ -50,7 +51,9 @@ class CreateVlanIpRange(
     zoneid: Zone | None = optional()
     physicalnetworkid: PhysicalNetwork | None = optional()
     networkid: Network | None = optional()
-    podid: Pod | None = optional()
+    podid: Pod | None = optional(
+        description="of a Basic zone: whose guests get addresses of it; gateway and netmask are its"
+    )
     forvirtualnetwork: bool | None = optional(description="true: public addresses")
     vlan: str | None = optional(description="untagged, or the VLAN; a shared network's own VLAN is not repeated")
     gateway: str | None = optional(check=syntax.ipv4)
@@ -67,13 +70,14 @@ class CreateVlanIpRange(
 
     def run(self, ctx: Context) -> VlanRange:
         """Check subnet, range and VLAN, and write the range with a row for each address."""
+        complete(ctx.session, self)
         zone, network = self._zone(), self.networkid
         addresses = Addresses.of(self)
         if network is not None:
+            refuse_outside(ctx.session, self.podid, addresses.span)
             self._owner(ctx, zone)
             self._vlan(network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
-            address_router(ctx.session, network)
             ctx.touch(network)
             ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
             return row
@@ -173,6 +177,13 @@ class UpdateVlanIpRange(
     def run(self, ctx: Context) -> VlanRange:
         """Check the whole as it will be, and make and remove the rows of addresses."""
         row = self.id
+        if row.network_id is not None:
+            if self.forsystemvms:
+                raise BadParameter("Invalid parameter forsystemvms value=true: it is a guest network's range.")
+            network = change_range(ctx.session, row, self)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
+            return row
         used = used_of(ctx.session, row)
         self._change6(ctx)
         wanted = (self.gateway, self.netmask, self.startip, self.endip)
@@ -242,6 +253,11 @@ class DeleteVlanIpRange(
         from controlplane.network.nics import Nic
 
         row, ctx.instance = self.id, self.id
+        if row.network_id is not None:
+            network = remove_range(ctx.session, row)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
+            return
         used = used_of(ctx.session, row)
         if used:
             raise InUse(

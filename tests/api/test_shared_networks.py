@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
 
 from controlplane.errors import BadParameter, Forbidden, InUse, RuleConflict
 from controlplane.network.nics import NetworkAddress
 from controlplane.network.public_ips import VlanRange
-from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType, Vnet
-from controlplane.zone.providers import NetworkServiceProvider
-from tests.api.compute_world import world
-
-SHARED = "DefaultSharedNetworkOffering"
-WHERE = {"gateway": "10.8.1.1", "netmask": "255.255.255.0", "startip": "10.8.1.10", "endip": "10.8.1.12", "vlan": "300"}
-SECOND = {"gateway": "10.8.2.1", "netmask": "255.255.255.0", "startip": "10.8.2.10", "endip": "10.8.2.20"}
-V6 = {"ip6gateway": "2001:db8:8::1", "ip6cidr": "2001:db8:8::/64"}
+from controlplane.zone.physical_networks import Vnet
+from tests.api.shared_world import SECOND, V6, WHERE, network, root, shared_world
 
 
 @pytest.fixture
 def there(cloud):
-    with world(cloud, hosts=1) as made:
-        with cloud.database.write() as session:
-            physical = session.scalars(select(PhysicalNetwork)).one()
-            physical.traffic_types.append(TrafficType(traffic="Guest"))
-            for name in ("VirtualRouter", "SecurityGroupProvider", "ConfigDrive"):
-                provider = NetworkServiceProvider(physical_network_id=physical.id, name=name, state="Enabled")
-                session.add(provider)
+    with shared_world(cloud) as made:
         yield made
-
-
-def network(there, cloud, offering=SHARED, **given):
-    found = cloud("listNetworkOfferings", name=offering)["networkoffering"][0]
-    given = {"name": "common", "zoneid": there.zone, "networkofferingid": found["id"]} | given
-    return cloud("createNetwork", **given)["network"]
 
 
 def test_a_network_for_the_whole_zone_is_seen_and_used_by_every_account(there, cloud):
@@ -71,10 +52,6 @@ def test_whoever_may_only_use_a_network_does_not_change_it(there, cloud):
     for command in ("deleteNetwork", "restartNetwork", "updateNetwork"):
         with pytest.raises(Forbidden, match="belongs to somebody else"):
             bob(command, id=made["id"])
-
-
-def root(cloud):
-    return cloud("listDomains", name="ROOT")["domain"][0]["id"]
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,14 @@ class World:
 
     def guest(self, network: str, **options: Any) -> Any:
         """Deploy a small guest on the network and wait for the job."""
+        return self.api.deployVirtualMachine(**(self.wanted(network) | options), **NOW)["virtualmachine"]
+
+    def wanted(self, network: str) -> dict[str, str]:
+        """Return what deployVirtualMachine needs for a small guest on the network."""
         template = self.api.listTemplates(templatefilter="executable", name=TEMPLATE, zoneid=self.zone)["template"][0]
         offering = self.api.listServiceOfferings(name="Small Instance")["serviceoffering"][0]
-        name = f"vm-{next(_names)}"
-        wanted = {"name": name, "zoneid": self.zone, "templateid": template["id"], "serviceofferingid": offering["id"]}
-        return self.api.deployVirtualMachine(**(wanted | {"networkids": network} | options), **NOW)["virtualmachine"]
+        wanted = {"name": f"vm-{next(_names)}", "zoneid": self.zone, "templateid": template["id"]}
+        return wanted | {"serviceofferingid": offering["id"], "networkids": network}
 
     def address(self, network: str) -> Any:
         """Acquire a public address for the network."""

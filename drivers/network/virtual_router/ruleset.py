@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
 
-from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, wireguard
+from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, subnets, wireguard
 from drivers.network.virtual_router.config import Uplink
 from drivers.network.virtual_router.filter_config import GatewaySide, GuestSide, Ruleset
 from drivers.network.virtual_router.links import ordered
@@ -119,7 +119,7 @@ def _gateways(facts: ApplianceFacts, names: Mapping[str, str]) -> tuple[GatewayS
 def _guest(
     net: Network, nic: Nic, names: Mapping[str, str], facts: ApplianceFacts, marks: Mapping[str, int]
 ) -> GuestSide:
-    block = network(net.cidr, f"The CIDR of network {net.id}")
+    within = subnets.of(net, nic)
     leaving, leads = "", net.elastic is not None and net.elastic.way_out
     if "SourceNat" in net.services and not net.routed:
         own = [item for item in ordered(facts.addresses) if item.source_nat and item.network in (net.id, "")]
@@ -127,8 +127,9 @@ def _guest(
     return GuestSide(
         id=counter(net.id),
         device=names[net.nic],
-        cidr=str(block),
+        cidr=subnets.text_of([subnet.cidr for subnet in within]),
         address=address(nic.address, f"The router's address on network {net.id}"),
+        addresses=subnets.text_of([subnet.address for subnet in within]),
         egress_allow=net.egress_allow or leads,
         dhcp="Dhcp" in net.services,
         dns="Dns" in net.services,
