@@ -215,6 +215,16 @@ class RouteResponse(Response):
 
 
 @dataclass(kw_only=True)
+class PeerResponse(Response):
+    """A BGP peer that a network's prefixes are announced to."""
+
+    id: str
+    asnumber: int
+    ipaddress: str | None = None
+    ip6address: str | None = None
+
+
+@dataclass(kw_only=True)
 class NetworkResponse(Response):
     """A guest network, as the API shows it."""
 
@@ -236,6 +246,7 @@ class NetworkResponse(Response):
     ip4routes: list[RouteResponse] | None = None
     asnumber: int | None = None
     asnumberid: str | None = None
+    bgppeers: list[PeerResponse] | None = None
     internetprotocol: str
     networkcidr: str | None = None
     reservediprange: str | None = None
@@ -305,7 +316,7 @@ def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse
         _view(
             ctx,
             row,
-            owners[row.id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | _ipv4(ways.get(row.uuid, {})),
+            owners[row.id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | routed_fields(ways.get(row.uuid, {})),
             tags[row.id],
             usable=row.id not in full,
         )
@@ -404,8 +415,12 @@ def _ipv6(row: Network, routes: list[dict[str, Any]] | None) -> dict[str, Any]:
     return found
 
 
-def _ipv4(way: dict[str, Any]) -> dict[str, Any]:
-    return way | {"ip4routes": [RouteResponse(**route) for route in way["ip4routes"]]} if way else {}
+def routed_fields(way: dict[str, Any]) -> dict[str, Any]:
+    """Return the response fields about how a network or VPC is routed."""
+    if not way:
+        return {}
+    peers = [PeerResponse(**peer) for peer in way["bgppeers"]]
+    return way | {"ip4routes": [RouteResponse(**route) for route in way["ip4routes"]], "bgppeers": peers or None}
 
 
 def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]]) -> ServiceResponse:
