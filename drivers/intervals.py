@@ -20,15 +20,16 @@ LIMIT = 300_000
 """Steps after which a rule set is refused: only rules made to cut each other into shreds come near it."""
 
 
-def disjoint(boxes: Sequence[Piece]) -> list[Piece]:
+def disjoint(boxes: Sequence[Piece], limit: int = LIMIT) -> list[Piece]:
     """Cut the boxes of one key into disjoint ones that cover the same, each with the lowest rank that covered it.
 
     :param boxes: of one number of dimensions, in any order.
+    :param limit: steps after which it is given up.
     :raises ValueError: they cut each other into too many pieces.
     """
     if len(boxes) == 1:
         return list(boxes)
-    return _disjoint(sorted(boxes), [LIMIT])
+    return _disjoint(sorted(boxes), [limit])
 
 
 def _disjoint(boxes: Sequence[Piece], steps: list[int]) -> list[Piece]:

@@ -110,6 +110,10 @@ def looked_up(world: World, guest: Any, name: str) -> str:
     return world.run(at(guest), "nslookup", name).stdout
 
 
+def read(world: World, guest: Any, url: str) -> str:
+    return world.run(at(guest), "wget", "-qO-", url).stdout.strip()
+
+
 def test_guests_of_two_accounts_lease_see_each_other_and_leave_by_the_operators_gateway(world: World, pair, shared):
     assert [guest["account"] for guest in pair] == ["ann", "ben"]
     for guest, other in (pair, reversed(pair)):
@@ -126,8 +130,8 @@ def test_guests_of_two_accounts_lease_see_each_other_and_leave_by_the_operators_
 def test_each_guest_reads_about_itself_only(world: World, pair):
     for guest, owner in zip(pair, ("ann", "ben"), strict=True):
         url = "http://10.8.1.10/latest/user-data"
-        assert until(lambda guest=guest, url=url: world.curl(url, where=at(guest))) == f"of {owner}"
-        assert guest["name"] in world.curl("http://10.8.1.10/latest/meta-data/local-hostname", where=at(guest))
+        assert until(lambda guest=guest, url=url: read(world, guest, url)) == f"of {owner}"
+        assert read(world, guest, "http://10.8.1.10/latest/meta-data/local-hostname") == guest["name"]
 
 
 def test_the_router_forwards_nothing(world: World, pair):
@@ -146,10 +150,9 @@ def test_the_second_range_serves_dhcp_once_the_first_is_full(world: World, third
     assert "nameserver 10.8.2.10" in world.run(at(third), "cat", "/etc/resolv.conf").stdout
     assert address(pair[0]) in looked_up(world, third, pair[0]["name"])
     assert address(third) in until(lambda: looked_up(world, pair[0], third["name"]))
-    assert third["name"] in world.curl("http://10.8.2.10/latest/meta-data/local-hostname", where=at(third))
+    assert read(world, third, "http://10.8.2.10/latest/meta-data/local-hostname") == third["name"]
     answer = looked_up(world, third, "data-server")
-    assert "Address: 10.8.2.10" in answer.replace("Address 1:", "Address:")
-    assert "10.8.1.10" not in answer
+    assert "10.8.1.10" not in answer, "of the router's addresses a guest is told the one on its own subnet"
     assert world.api.listVlanIpRanges(networkid=shared["id"])["count"] == 2
 
 

@@ -91,12 +91,13 @@ def _ranges(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[s
     leads = net.elastic is not None and net.elastic.way_out
     if not 576 <= net.mtu <= 65535:
         raise ValueError(f"The MTU of network {net.id} is {net.mtu}: it must be 576 to 65535.")
-    found = []
-    for position, subnet in enumerate(subnets.of(net, nic)):
+    found, within = [], subnets.of(net, nic)
+    for position, subnet in enumerate(within):
         block = network(subnet.cidr, f"The CIDR of network {net.id}")
         found.append(
             DhcpRange(
-                tag=names[net.nic] + (f"n{position}" if position else ""),
+                # every request carries its interface's name as a tag, so that names no subnet among several
+                tag=f"{names[net.nic]}n{position}" if len(within) > 1 else names[net.nic],
                 device=names[net.nic],
                 start=str(block.network_address),
                 netmask=str(block.netmask),
