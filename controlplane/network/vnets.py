@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from controlplane.errors import BadParameter, InUse, NoCapacity
@@ -97,7 +97,8 @@ def refuse_flows(
 
 
 def _having(network: Network, number: int) -> tuple[ColumnElement[bool], ...]:
-    same = Network.physical_network_id == network.physical_network_id, Network.vnet == number
+    has = (Network.vnet == number) | (Network.pvlan == number)
+    same = Network.physical_network_id == network.physical_network_id, has
     return (*same, Network.removed.is_(None), Network.id != (network.id or 0))
 
 
@@ -129,11 +130,13 @@ def free_vnet(session: Session, network: Network) -> None:
     """Give the network's VLAN or VNI back, unless its offering fixes it."""
     fixed = network.offering.specify_vlan or network.guest_type == "Shared"
     if not fixed or network.removed is not None:
-        heir = select(Network.id).where(*_having(network, network.vnet if network.vnet is not None else -1)).limit(1)
-        mine = Vnet.network_id == network.id
-        if (other := session.scalar(heir)) is not None:
-            session.execute(update(Vnet).where(mine).values(network_id=other))
-        session.execute(delete(Vnet).where(mine))
+        for claim in session.scalars(select(Vnet).where(Vnet.network_id == network.id)).all():
+            heir = session.scalar(select(Network.id).where(*_having(network, claim.number)).limit(1))
+            if heir is None:
+                session.delete(claim)
+            else:
+                claim.network_id = heir
+        session.flush()
         network.vnet = None
     if network.removed is not None:
         routing.give_back(session, network)
