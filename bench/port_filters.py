@@ -33,7 +33,7 @@ from systemvm.services.segments import Segments
 HOST = "host-1"
 NET = Segment("bench", "vxlan://7001", "Guest")
 GUESTS, RULES, LOADS = 100, 50, 5
-ROUNDS, SECONDS = 4, 1.5
+ROUNDS, SECONDS = 6, 1.0
 FEW, MANY, FLOWS, TURNS = 10, 10_000, 4000, 8
 KEPT = 0.9
 """Share of the unfiltered bridge's speed that the filtered one keeps."""
@@ -153,7 +153,7 @@ def from_nothing(host: Lab) -> list[Figure]:
 
 
 def throughput(host: Lab) -> list[Figure]:
-    """Compare the bridge with and without its filter, turn by turn."""
+    """Compare the bridge with and without its filter, turn by turn: groups, addresses alone, nothing."""
     everything = GroupRule("iperf", "tcp", 5201, 5201, ("10.9.0.0/16",))
     guarded = facts((10, 11), RULES, everything)
     bundle = host.bundle(guarded)
@@ -174,11 +174,17 @@ def throughput(host: Lab) -> list[Figure]:
         server.terminate()
         server.wait()
     figures = []
+    plain = max(speeds["nothing"])
     for name, what in (("groups", "with addresses held and groups"), ("addresses", "with addresses held alone")):
-        ratios = [one / other for one, other in zip(speeds["nothing"], speeds[name], strict=True)]
-        note = f"{median(speeds['nothing']):.1f} Gb/s without, {median(speeds[name]):.1f} with"
+        best = max(speeds[name])  # others on the machine slow some rounds down, never speed one up
+        note = f"{plain:.1f} Gb/s without, {best:.1f} with, each the best of {ROUNDS} rounds"
         bars = [Bar("median", 1 / KEPT)]
-        figures.append(Figure(f"TCP between two guests: the plain bridge / {what}", "x", ratios, bars, note=note))
+        extra = {"gbits": speeds[name], "plain_gbits": speeds["nothing"]}
+        figures.append(
+            Figure(
+                f"TCP between two guests: the plain bridge / {what}", "x", [plain / best], bars, note=note, extra=extra
+            )
+        )
     return figures
 
 

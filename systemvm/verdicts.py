@@ -69,7 +69,6 @@ class Judge:
                 port, _, address = item.partition(" . ")
                 if port in zones and port in marks:
                     self._profiles[zones[port], version, int(ip_address(address))] = marks[port]
-        self._zones = frozenset(zones.values())
         self._open = frozenset(sets.get("open", ()))
         self._members = {
             name: frozenset(sets.get(name, ())) for name in ("circles4", "circles6", "servers4", "servers6")
@@ -101,9 +100,8 @@ class Judge:
             self._circles.setdefault((name, mark), []).append((_key(name, fields), circle))
 
     def allows(self, entry: Entry) -> bool:
-        """Tell whether a connection may go on; what is none of the guarded segments' business may."""
-        zone = int.from_bytes(entry.parts.get(ZONE, b""), "big")
-        return zone not in self._zones or self.judges(zone, First.of(entry.orig))
+        """Tell whether a connection on a guarded segment may go on."""
+        return self.judges(zone_of(entry), First.of(entry.orig))
 
     def judges(self, zone: int, packet: First) -> bool:
         """Tell whether a first packet on a segment would pass."""
@@ -140,6 +138,11 @@ class Judge:
         return any(
             f"{circle} . {_text(packet.version, far)}" in members for box, circle in circles if _inside(key, box)
         )
+
+
+def zone_of(entry: Entry) -> int:
+    """Return the zone of a connection, 0 where it has none."""
+    return int.from_bytes(entry.parts.get(ZONE, b""), "big")
 
 
 def _is_service(packet: First) -> bool:
