@@ -8,6 +8,7 @@ PACKAGES := nftables python3-nftables dnsmasq-base haproxy iproute2 busybox-stat
 	strongswan-pki conntrackd frr wireguard-go wireguard-tools openvswitch-switch ethtool xl2tpd ppp user-mode-linux \
 	isc-dhcp-client
 EXAMPLE ?= 1
+ZONE ?= advanced
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -30,8 +31,8 @@ packages:
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-run: setup ## run a whole cloud in the foreground (EXAMPLE=0: an empty zone)
-	@$(BIN)/netspine run $(if $(filter 0,$(EXAMPLE)),--no-example)
+run: setup ## run a whole cloud in the foreground (EXAMPLE=0: an empty zone; ZONE=basic: a basic one)
+	@$(BIN)/netspine run --zone $(ZONE) $(if $(filter 0,$(EXAMPLE)),--no-example)
 
 test: setup check ## run every test: style, unit, golden, API, work, conformance, namespaces, clients
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not netns" tests

@@ -86,6 +86,7 @@ def prepare(_chosen: argparse.Namespace, settings: Settings) -> int:
 def add_run(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run``."""
     parser = subcommands.add_parser("run", help="a whole cloud on this machine, in namespaces of its own")
+    parser.add_argument("--zone", choices=("advanced", "basic"), default="advanced", help="the type of its zone")
     parser.add_argument("--no-example", action="store_true", help="make the zone and nothing in it")
     parser.set_defaults(run=run)
 
@@ -94,7 +95,7 @@ def run(chosen: argparse.Namespace, settings: Settings) -> int:
     """Run a whole cloud until Ctrl-C."""
     from controlplane import run as local
 
-    return local.run(settings, example=not chosen.no_example)
+    return local.run(settings, example=not chosen.no_example, basic=chosen.zone == "basic")
 
 
 def add_exec(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

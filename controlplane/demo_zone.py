@@ -6,7 +6,7 @@ Each function finds what is there by its name and makes only what is missing, so
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,24 +65,30 @@ def ensure_zone(cloud: CloudStack, hosts: list[HostSpec], template: Path) -> dic
             zoneid=zone["id"], name="physical-1", isolationmethods="VXLAN", vlan=VNIS, **NOW
         ),
     )
-    _ensure_services(cloud, physical["id"])
+    ensure_services(cloud, physical["id"], PROVIDERS)
     pod = _ensure_pod(cloud, zone["id"])
     _ensure_addresses(cloud, zone["id"])
-    _ensure_hosts(cloud, zone["id"], pod["id"], hosts)
-    up = {"zoneid": zone["id"], "state": "Up", "type": "Routing"}
-    wait_for(lambda: len(cloud.listHosts(**up).get("host", [])) >= len(hosts), "The agent of every host")
-    _ensure_template(cloud, zone["id"], template)
-    if zone["allocationstate"] != "Enabled":
-        cloud.updateZone(id=zone["id"], allocationstate="Enabled")
+    ensure_hosts(cloud, pod, hosts)
+    finish(cloud, zone, len(hosts), template)
     return zone
 
 
-def _ensure_services(cloud: CloudStack, physical: str) -> None:
+def finish(cloud: CloudStack, zone: dict[str, Any], hosts: int, template: Path) -> None:
+    """Wait for the agents of so many hosts, register the guests' template, and enable the zone."""
+    up = {"zoneid": zone["id"], "state": "Up", "type": "Routing"}
+    wait_for(lambda: len(cloud.listHosts(**up).get("host", [])) >= hosts, "The agent of every host")
+    _ensure_template(cloud, zone["id"], template)
+    if zone["allocationstate"] != "Enabled":
+        cloud.updateZone(id=zone["id"], allocationstate="Enabled")
+
+
+def ensure_services(cloud: CloudStack, physical: str, providers: Iterable[str]) -> None:
+    """Have a physical network carry all traffic, with these providers, and enable it."""
     present = {row["traffictype"] for row in cloud.listTrafficTypes(physicalnetworkid=physical).get("traffictype", [])}
     for traffic in ("Management", "Guest", "Public"):
         if traffic not in present:
             cloud.addTrafficType(physicalnetworkid=physical, traffictype=traffic, **NOW)
-    for name in PROVIDERS:
+    for name in providers:
         _ensure_provider(cloud, physical, name)
     if cloud.listPhysicalNetworks(id=physical)["physicalnetwork"][0]["state"] != "Enabled":
         cloud.updatePhysicalNetwork(id=physical, state="Enabled", **NOW)
@@ -129,17 +135,14 @@ def _ensure_addresses(cloud: CloudStack, zone: str) -> None:
         cloud.createGuestNetworkIpv6Prefix(zoneid=zone, prefix=PREFIX6, **NOW)
 
 
-def _ensure_hosts(cloud: CloudStack, zone: str, pod: str, hosts: list[HostSpec]) -> None:
-    cluster = ensure(
-        cloud.listClusters(zoneid=zone),
-        "cluster",
-        lambda: cloud.addCluster(
-            zoneid=zone, podid=pod, clustername="cluster-1", clustertype="CloudManaged", hypervisor="LXC"
-        ),
-    )
+def ensure_hosts(cloud: CloudStack, pod: dict[str, Any], hosts: Iterable[HostSpec]) -> None:
+    """Have a cluster in the pod, with these hosts."""
+    where = {"zoneid": pod["zoneid"], "podid": pod["id"]}
+    named = {"clustername": f"cluster-{pod['name']}", "clustertype": "CloudManaged", "hypervisor": "LXC"}
+    cluster = ensure(cloud.listClusters(podid=pod["id"]), "cluster", lambda: cloud.addCluster(**where, **named))
+    where["clusterid"] = cluster["id"]
     for host in hosts:
         if not cloud.listHosts(name=host.name):
-            where = {"zoneid": zone, "podid": pod, "clusterid": cluster["id"]}
             cloud.addHost(url=f"http://{host.name}", username="agent", password=host.token, hypervisor="LXC", **where)
 
 
@@ -194,7 +197,7 @@ def ensure_example(cloud: CloudStack, zone: str) -> Example:
     tiers: dict[str, dict[str, Any]] = {}
     for name, (prefix, machines) in TIERS.items():
         tiers[name] = _ensure_tier(cloud, vpc, name, prefix)
-        guests |= {machine: _ensure_guest(cloud, zone, tiers[name]["id"], machine) for machine in machines}
+        guests |= {machine: ensure_guest(cloud, zone, tiers[name]["id"], machine) for machine in machines}
     web = [guests[machine]["id"] for machine in TIERS["web"][1]]
     rule = _ensure_balancer(cloud, vpc, tiers["web"]["id"], web)
     routers = cloud.listRouters(vpcid=vpc["id"], listall=True)["router"]
@@ -235,7 +238,8 @@ def _ensure_acl(cloud: CloudStack, vpc: str, tier: str) -> dict[str, Any]:
     return found
 
 
-def _ensure_guest(cloud: CloudStack, zone: str, network: str, name: str) -> dict[str, Any]:
+def ensure_guest(cloud: CloudStack, zone: str, network: str, name: str, **more: Any) -> dict[str, Any]:
+    """Have a small guest on the network."""
     template = cloud.listTemplates(templatefilter="all", name=TEMPLATE, zoneid=zone)["template"][0]
     offering = cloud.listServiceOfferings(name="Small Instance")["serviceoffering"][0]
     return ensure(
@@ -247,6 +251,7 @@ def _ensure_guest(cloud: CloudStack, zone: str, network: str, name: str) -> dict
             templateid=template["id"],
             serviceofferingid=offering["id"],
             networkids=network,
+            **more,
             **NOW,
         ),
     )

@@ -27,11 +27,11 @@ from pathlib import Path
 import httpx
 from cs import CloudStack, CloudStackException
 
-from controlplane import demo_zone
+from controlplane import demo_basic, demo_zone
 from controlplane.settings import FIRST_LOGIN, Settings
 from systemvm import guest_image, netns
 from systemvm.daemon import Daemon
-from systemvm.fabric import Fabric
+from systemvm.fabric import Fabric, Flat
 
 PROGRAMS = ("nft", "dnsmasq", "haproxy", "busybox", "ip")
 PATIENCE = 30.0
@@ -98,18 +98,19 @@ class Standing:
     processes: list[subprocess.Popen[bytes]]
 
 
-def run(settings: Settings, *, example: bool) -> int:
-    """Run the cloud until Ctrl-C; return the exit status."""
+def run(settings: Settings, *, example: bool, basic: bool = False) -> int:
+    """Run the cloud until Ctrl-C; return the exit status.
+
+    :param basic: its zone is a basic one of two pods.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = Place(settings.folder.absolute())
     try:
         _check_machine()
-        with standing(settings, place, Fabric(settings.prefix)) as cloud:
-            zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), place.template)
-            made = demo_zone.ensure_example(cloud.client, zone["id"]) if example else None
-            if made:
-                demo_zone.wait_for(partial(_answers, cloud.fabric, made.balancer), "The example's load balancer")
-            print(_welcome(cloud, made), flush=True)
+        with standing(settings, place, flat_fabric(settings.prefix) if basic else Fabric(settings.prefix)) as cloud:
+            _refuse_other_zone(cloud, basic=basic)
+            lines = _fill_basic(cloud, example=example) if basic else _fill(cloud, example=example)
+            print("\n".join(_welcome(cloud, lines)), flush=True)
             watch(cloud)
     except (Refused, CloudStackException, TimeoutError) as refused:
         print(refused, file=sys.stderr)
@@ -117,6 +118,73 @@ def run(settings: Settings, *, example: bool) -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def flat_fabric(prefix: str) -> Fabric:
+    """Return the cables of a basic zone of two pods, each with one host."""
+    hosts = ("host-1", "host-2")
+    pods = tuple(Flat(f"10.1{number}.0.1/24", (host,)) for number, host in enumerate(hosts, start=1))
+    return Fabric(prefix, hosts, pods=pods)
+
+
+def pods_of(cloud: Standing) -> list[demo_basic.PodSpec]:
+    """Return the pods of a cloud with flat guest networks, as they are to be made."""
+    specs = {spec.name: spec for spec in specs_of(cloud)}
+    return [
+        demo_basic.PodSpec(f"pod-{number}", pod.gateway.rpartition(".")[0], tuple(specs[host] for host in pod.hosts))
+        for number, pod in enumerate(cloud.fabric.pods, start=1)
+    ]
+
+
+def _refuse_other_zone(cloud: Standing, *, basic: bool) -> None:
+    """Refuse a folder whose zone is of the other type: its cables are others, too."""
+    wanted = "Basic" if basic else "Advanced"
+    for zone in cloud.client.listZones().get("zone", []):
+        if zone["networktype"] != wanted:
+            raise Refused(
+                f"{cloud.place.folder} holds {zone['name']}, a zone of type {zone['networktype']}: "
+                f"run it with --zone {zone['networktype'].lower()}, or set NETSPINE_DIR to another folder."
+            )
+
+
+def _fill(cloud: Standing, *, example: bool) -> list[str]:
+    """Make the advanced zone and its example; return what to tell of it."""
+    zone = demo_zone.ensure_zone(cloud.client, specs_of(cloud), cloud.place.template)
+    if not example:
+        return []
+    made = demo_zone.ensure_example(cloud.client, zone["id"])
+    demo_zone.wait_for(partial(_answers, cloud.fabric, made.balancer), "The example's load balancer")
+    guests = ", ".join(f"{name} {address}" for name, address in made.guests.items())
+    return [
+        f"  VPC             {made.vpc}: {guests}, router {made.router}",
+        f"  load balancer   http://{made.balancer}/ on the zone's own internet",
+        "Try it:",
+        f"  .venv/bin/netspine exec internet -- curl -s http://{made.balancer}/",
+        f"  .venv/bin/netspine exec vm/{next(iter(made.guests))} -- ip addr",
+        f"  .venv/bin/netspine exec router/{made.router} -- nft list ruleset",
+    ]
+
+
+def _fill_basic(cloud: Standing, *, example: bool) -> list[str]:
+    """Make the basic zone and its example; return what to tell of it."""
+    pods = pods_of(cloud)
+    zone = demo_basic.ensure_zone(cloud.client, pods, cloud.place.template)
+    if not example:
+        return []
+    made = demo_basic.ensure_example(cloud.client, zone["id"], pods)
+    for address in (*made.public.values(), made.balancer):
+        demo_zone.wait_for(partial(_answers, cloud.fabric, address), f"The example at {address}")
+    guests = ", ".join(f"{name} {address} = {made.public[name]}" for name, address in made.guests.items())
+    first = next(iter(made.public.values()))
+    return [
+        f"  guests          {guests}",
+        f"  routers         {', '.join(made.routers)}",
+        f"  load balancer   http://{made.balancer}/ on the zone's own internet",
+        "Try it:",
+        f"  .venv/bin/netspine exec internet -- curl -s http://{first}/",
+        f"  .venv/bin/netspine exec vm/{next(iter(made.guests))} -- ip route",
+        f"  .venv/bin/netspine exec router/{made.routers[0]} -- nft list ruleset",
+    ]
 
 
 @contextmanager
@@ -344,22 +412,14 @@ def _answers(fabric: Fabric, address: str) -> bool:
             return False
 
 
-def _welcome(cloud: Standing, made: demo_zone.Example | None) -> str:
+def _welcome(cloud: Standing, lines: list[str]) -> list[str]:
     settings = cloud.settings
-    lines = [
+    return [
         "",
         f"Netspine is up: http://{settings.address}:{settings.port}/client/api",
         f"  admin's login   admin / {cloud.place.password}",
         f"  for clients     CLOUDSTACK_CONFIG={cloud.place.ini} .venv/bin/cs listZones",
+        *lines,
+        "Ctrl-C takes it down; the next run finds it again.",
+        "",
     ]
-    if made is not None:
-        guests = ", ".join(f"{name} {address}" for name, address in made.guests.items())
-        lines += [
-            f"  VPC             {made.vpc}: {guests}, router {made.router}",
-            f"  load balancer   http://{made.balancer}/ on the zone's own internet",
-            "Try it:",
-            f"  .venv/bin/netspine exec internet -- curl -s http://{made.balancer}/",
-            f"  .venv/bin/netspine exec vm/{next(iter(made.guests))} -- ip addr",
-            f"  .venv/bin/netspine exec router/{made.router} -- nft list ruleset",
-        ]
-    return "\n".join([*lines, "Ctrl-C takes it down; the next run finds it again.", ""])

@@ -216,11 +216,13 @@ class GuestSubnet(NamedTuple):
     """A subnet of a network whose gateways are somebody else's (Shared), IPv4 or IPv6.
 
     :param gateway: what guests leave by; ``address`` is the router's own, which serves there.
+    :param slaac: of IPv6: guests make their addresses themselves (RFC 4862); otherwise DHCPv6 alone gives them.
     """
 
     cidr: str
     gateway: str
     address: str
+    slaac: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 It plays what a data centre has before the cloud comes: nothing of the machine's own network is touched. Public frames
 travel untagged from each host's ``pub0`` to the internet's bridge; tunnels travel from ``und0`` over the underlay,
 whose MTU leaves room for VXLAN around full-sized guest frames.
+
+Where guests are on flat networks (basic zones), each pod has one: untagged frames travel from the ``gst0`` of its hosts
+to a bridge of the internet's, which plays the operator's router and has the pod's gateway there.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from systemvm import links, netns
 from systemvm.services import HostSettings
@@ -22,11 +25,23 @@ if TYPE_CHECKING:
 
 PUBLIC: Final = "pub0"
 UNDERLAY: Final = "und0"
+GUESTS: Final = "gst0"
 _BRIDGE: Final = "br0"
 _TUNNELS: Final = IPv4Network("172.31.255.0/24")
 _UNDERLAY_MTU: Final = 1600
 _MTU: Final = 1500
 _NODAD: Final = 0x02  # IFA_F_NODAD: nobody else is there to have the address
+
+
+class Flat(NamedTuple):
+    """The flat guest network of a pod.
+
+    :param gateway: the operator's address in it, and its length.
+    :param hosts: names of the hosts that are on it.
+    """
+
+    gateway: str
+    hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,7 @@ class Fabric:
     :param gateway: address and length of the public range's gateway, which the internet holds.
     :param clients: addresses from elsewhere that the internet holds too, so that clients can come from several sources.
     :param gateway6: the same over IPv6, and ``clients6`` likewise; it has no route to any guest's prefix.
+    :param pods: the pods' flat guest networks; none where guest networks travel over the underlay.
     """
 
     prefix: str
@@ -46,6 +62,7 @@ class Fabric:
     clients: tuple[str, ...] = tuple(f"198.51.100.{number}" for number in range(1, 9))
     gateway6: str = "2001:db8:ffff::1/64"
     clients6: tuple[str, ...] = tuple(f"2001:db8:c::{number}" for number in range(1, 9))
+    pods: tuple[Flat, ...] = ()
 
     @property
     def internet(self) -> str:
@@ -72,7 +89,7 @@ class Fabric:
             namespace=self.namespace(host),
             prefix=self.prefix,
             state=state,
-            uplinks={"Public": PUBLIC, "Guest": UNDERLAY},
+            uplinks={"Public": PUBLIC, "Guest": GUESTS if self.pods else UNDERLAY},
             tunnel=self.tunnel(host),
         )
 
@@ -81,7 +98,7 @@ class Fabric:
         spaces = (self.internet, self.underlay, *(self.namespace(host) for host in self.hosts))
         done = [space for space in spaces if netns.ensure(space)]
         for space, mtu in ((self.internet, _MTU), (self.underlay, _UNDERLAY_MTU)):
-            _ensure_bridge(space, mtu)
+            _ensure_bridge(space, _BRIDGE, mtu)
         _forward(self.internet)
         _ensure_addresses(self.internet, _BRIDGE, (self.gateway, self.gateway6))
         clients = tuple(f"{client}/32" for client in self.clients)
@@ -89,9 +106,22 @@ class Fabric:
         for number, host in enumerate(self.hosts, start=1):
             space = self.namespace(host)
             port = f"h{number}"
-            done += _ensure_cable(self.internet, port, space, PUBLIC, _MTU)
-            done += _ensure_cable(self.underlay, port, space, UNDERLAY, _UNDERLAY_MTU)
+            done += _ensure_cable((self.internet, _BRIDGE), port, space, PUBLIC, _MTU)
+            done += _ensure_cable((self.underlay, _BRIDGE), port, space, UNDERLAY, _UNDERLAY_MTU)
             _ensure_addresses(space, UNDERLAY, (f"{self.tunnel(host)}/{_TUNNELS.prefixlen}",))
+        return done + self._ensure_pods()
+
+    def _ensure_pods(self) -> list[str]:
+        done = []
+        for number, pod in enumerate(self.pods, start=1):
+            bridge = f"pod{number}"
+            _ensure_bridge(self.internet, bridge, _MTU)
+            _ensure_addresses(self.internet, bridge, (pod.gateway,))
+            for host in pod.hosts:
+                port = f"g{self.hosts.index(host) + 1}"
+                done += _ensure_cable((self.internet, bridge), port, self.namespace(host), GUESTS, _MTU)
+        if self.pods:
+            _route(self.internet)
         return done
 
     def ensure_no(self) -> None:
@@ -100,7 +130,7 @@ class Fabric:
             space = self.namespace(host)
             if netns.exists(space):
                 with netns.netlink(space) as ip:
-                    for device in (PUBLIC, UNDERLAY):
+                    for device in (PUBLIC, UNDERLAY, GUESTS):
                         for number in ip.link_lookup(ifname=device):
                             ip.link("del", index=number)
             netns.ensure_no(space)
@@ -117,22 +147,22 @@ class Fabric:
             self.ensure_no()
 
 
-def _ensure_bridge(space: str, mtu: int) -> None:
+def _ensure_bridge(space: str, name: str, mtu: int) -> None:
     with netns.netlink(space) as ip:
-        if not ip.link_lookup(ifname=_BRIDGE):
+        if not ip.link_lookup(ifname=name):
             # Without a querier, snooping would in time forget who wants a VNI's group: so flood it.
-            ip.link("add", ifname=_BRIDGE, kind="bridge", mtu=mtu, br_mcast_snooping=0, state="up")
+            ip.link("add", ifname=name, kind="bridge", mtu=mtu, br_mcast_snooping=0, state="up")
 
 
-def _ensure_cable(switch: str, port: str, space: str, device: str, mtu: int) -> list[str]:
+def _ensure_cable(switch: tuple[str, str], port: str, space: str, device: str, mtu: int) -> list[str]:
     with netns.netlink(space) as ip:
         if ip.link_lookup(ifname=device):
             return []
-    with netns.netlink(switch) as ip:
+    with netns.netlink(switch[0]) as ip:
         for number in ip.link_lookup(ifname=port):
             ip.link("del", index=number)  # its other end is in a namespace that has lost its name
         peer = {"ifname": device, "net_ns_fd": space, "mtu": mtu}
-        ip.link("add", ifname=port, kind="veth", mtu=mtu, master=links.index(ip, _BRIDGE), state="up", peer=peer)
+        ip.link("add", ifname=port, kind="veth", mtu=mtu, master=links.index(ip, switch[1]), state="up", peer=peer)
     with netns.netlink(space) as ip:
         ip.link("set", index=links.index(ip, device), state="up")
     return [f"{space}/{device}"]
@@ -159,3 +189,10 @@ def _forward(space: str) -> None:
     """Have the namespace pass IPv6 on, and take nobody's adverts for a way out."""
     with netns.entered(space):
         Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+
+
+def _route(space: str) -> None:
+    """Have the namespace lead from pod to pod, and take no packet from where its source is not."""
+    with netns.entered(space):
+        for switch in ("ip_forward", "conf/all/rp_filter"):
+            Path(f"/proc/sys/net/ipv4/{switch}").write_text("1")

@@ -98,7 +98,7 @@ class Server:
         router.entry, router.guests = entry, {}
         for net in entry["networks"]:
             guests = net["guests"] | {alias: net["guests"][key] for alias, key in net.get("aliases", {}).items()}
-            own = [net["address"]] if net["address"] else []
+            own = [*([net["address"]] if net["address"] else []), *net.get("further", ())]
             # a link-local address is one of a link: every network of the router has the same
             own += [f"{a}%{net['interface']}" if a.startswith("fe80:") else a for a in net.get("addresses6", ())]
             router.guests |= dict.fromkeys(own, guests)

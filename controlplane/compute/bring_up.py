@@ -7,6 +7,7 @@ that is taken up again after a crash goes the same way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -15,16 +16,19 @@ from sqlalchemy.orm import Session
 from controlplane.compute.choice import PLANNERS, Want
 from controlplane.compute.counting import count, count_stopped
 from controlplane.compute.outcomes import Waits, latest, machine, networks_of, standing, trouble
-from controlplane.compute.placement import choose_host, no_host, pick_host
+from controlplane.compute.placement import choose_host, machines_anywhere, no_host, pick_host
 from controlplane.compute.release import let_go, root_volume
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.db.base import now
 from controlplane.errors import ApiError, BadParameter, NoCapacity, Unavailable
+from controlplane.network import elastic_ips
 from controlplane.network.implement import ensure_implemented
+from controlplane.network.pod_networks import full_hosts, placed, settle_in
 from controlplane.reconcile.targets import Target, touch
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone.hosts import Host
 
+Refused = dict[str, str]
 PATIENCE = 60.0
 """Seconds that a host or a router has to answer."""
 
@@ -58,6 +62,8 @@ def bring_up(flow: Flow, arguments: dict[str, Any]) -> None:
         if not reason:
             return
         refused = refused | {str(host): reason}
+        waits = flow.step(move_pod, flow.subject, waits, arguments, refused)
+        settle(flow, waits)
 
 
 def settle(flow: Flow, waits: Sequence[Sequence[int]]) -> None:
@@ -68,9 +74,10 @@ def settle(flow: Flow, waits: Sequence[Sequence[int]]) -> None:
         return
 
 
-def prepare(session: Session, uuid: str, arguments: dict[str, Any]) -> Waits | None:
-    """Mark the machine Starting and have its networks made.
+def prepare(session: Session, uuid: str, arguments: dict[str, Any], refused: Refused | None = None) -> Waits | None:
+    """Mark the machine Starting and have its networks made; where addresses depend on the pod, that is chosen now.
 
+    :param refused: host number → why it could not start the guest.
     :return: what to wait for until the routers know the guest; None when it runs already.
     :raises NoCapacity: no host would do as things are now: better known before a router is made for it.
     """
@@ -82,10 +89,14 @@ def prepare(session: Session, uuid: str, arguments: dict[str, Any]) -> Waits | N
     if vm.state == "Running":
         return None
     count(session, vm)
-    choice = choose_host(session, vm.zone_id, _want(session, vm, arguments, {}))
+    full = {str(number): reason for number, reason in full_hosts(session, vm).items()}
+    want = _want(session, vm, arguments, full | (refused or {}))
+    choice = choose_host(session, vm.zone_id, want if refused else replace(want, pod_id=_pod(session, vm, want)))
     if choice.host is None:
         raise NoCapacity(no_host(session, vm.zone_id, choice))
     vm.state, vm.updated = "Starting", now()
+    settle_in(session, vm, choice.host.pod_id)
+    elastic_ips.associate(session, vm)
     pairs: list[Any] = []
     for network in networks_of(session, vm):
         pairs += ensure_implemented(session, network)
@@ -93,8 +104,23 @@ def prepare(session: Session, uuid: str, arguments: dict[str, Any]) -> Waits | N
     return latest(pairs)
 
 
+def _pod(session: Session, vm: VirtualMachine, want: Want) -> int | None:
+    """Return the pod that is asked for, or that the machine's addresses are of."""
+    return want.pod_id or placed(session, vm)
+
+
+def move_pod(session: Session, uuid: str, routers: Waits, arguments: dict[str, Any], refused: Refused) -> Waits:
+    """Choose among all pods again where the machine's addresses hold it in one, now that a host there has failed.
+
+    :return: what to wait for until the routers know the guest.
+    """
+    if placed(session, machine(session, uuid)) is None:
+        return routers
+    return prepare(session, uuid, arguments, refused) or routers
+
+
 def put_on_host(
-    session: Session, uuid: str, routers: Waits, arguments: dict[str, Any], refused: dict[str, str]
+    session: Session, uuid: str, routers: Waits, arguments: dict[str, Any], refused: Refused
 ) -> tuple[int, Waits]:
     """Choose a host and have it hold the running guest.
 
@@ -108,7 +134,8 @@ def put_on_host(
     if problem:
         raise Unavailable(f"The network of instance {vm.name} is not ready. {problem}")
     former = vm.host_id
-    host = pick_host(session, vm.zone_id, _want(session, vm, arguments, refused))
+    want = _want(session, vm, arguments, refused)
+    host = pick_host(session, vm.zone_id, replace(want, pod_id=placed(session, vm) or want.pod_id))
     touched: list[Target] = []
     if former is not None and former != host.id:
         touched += session.get_one(Host, former).targets(session)
@@ -155,10 +182,11 @@ def give_up(session: Session, uuid: str, text: str, deploying: bool) -> None:
     else:
         vm.state = "Stopped"
         count_stopped(session, vm)
+        touched += elastic_ips.give_back(session, vm)
     touch(session, touched)
 
 
-def _want(session: Session, vm: VirtualMachine, arguments: dict[str, Any], refused: dict[str, str]) -> Want:
+def _want(session: Session, vm: VirtualMachine, arguments: dict[str, Any], refused: Refused) -> Want:
     volume = root_volume(session, vm)
     pinned = vm.host_id if volume is not None and volume.state == "Ready" else None
     wanted = arguments.get("host")
@@ -181,4 +209,5 @@ def _want(session: Session, vm: VirtualMachine, arguments: dict[str, Any], refus
         prefer=vm.host_id or (vm.last_host_id if arguments.get("lasthost", True) else None),
         avoid={int(number): reason for number, reason in refused.items()},
         machine=vm.uuid,
+        anywhere=machines_anywhere(session, vm.account_id),
     )

@@ -94,6 +94,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
         wishes = self._wishes(ctx, owner)
         networks = [wish.network for wish in wishes]
         groups = guarding.chosen(ctx, owner, networks, self.securitygroupids, self.securitygroupnames)
+        pod = self._pod(ctx, wishes)
         vm = self._machine(ctx, owner, template)
         guest_networks.check_name(ctx, vm.hostname, networks)
         vm.dhcp_options = guest_networks.dhcp_options(self.dhcpoptionsnetworklist or (), networks)
@@ -113,7 +114,7 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
         ctx.instance = vm
         if self.startvm:
             vm.state = "Starting"
-            ctx.go_on("startMachine", vm, deploying=True, **where(self))
+            ctx.go_on("startMachine", vm, deploying=True, **(where(self) | pod))
         return vm
 
     def _template(self, ctx: Context, owner: Account) -> Template:
@@ -151,6 +152,13 @@ class DeployVirtualMachine(Command, name="deployVirtualMachine", answer=one("vir
             wishes = [first, *(Wish(network) for network in networks[1:])]
         guest_networks.check_wishes(ctx.session, wishes, self.zoneid, owner)
         return wishes
+
+    def _pod(self, ctx: Context, wishes: list[Wish]) -> dict[str, int]:
+        place = self.podid
+        if place is None and (named := self.hostid or self.clusterid) is not None:
+            place = ctx.session.get_one(Pod, named.pod_id)
+        number = guest_networks.pod_of_wishes(ctx.session, wishes, place)
+        return {} if number is None else {"pod": number}
 
     def _machine(self, ctx: Context, owner: Account, template: Template) -> VirtualMachine:
         details = sizes.check_details(ctx, self.details or {})

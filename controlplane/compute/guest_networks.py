@@ -18,8 +18,10 @@ from controlplane.identity.accounts import Account
 from controlplane.network.network_permissions import require_use
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
+from controlplane.network.pod_networks import by_pods, network_of, pod_of_address
 from controlplane.offering.network_offerings import NetworkOffering
-from controlplane.zone.zones import Zone
+from controlplane.zone.pods import Pod
+from controlplane.zone.zones import BASIC, Zone
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LABEL = re.compile(r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -119,6 +121,26 @@ def check_wishes(session: Session, wishes: Sequence[Wish], zone: Zone, owner: Ac
         require_use(session, network, owner)
 
 
+def pod_of_wishes(session: Session, wishes: Sequence[Wish], place: Pod | None) -> int | None:
+    """Return the pod where a machine must run for the addresses that it asks for; None where any will do.
+
+    :param place: the pod that is asked for.
+    :raises BadParameter: an address is another pod's.
+    """
+    for wish in wishes:
+        if not wish.address or not by_pods(wish.network):
+            continue
+        number = pod_of_address(session, wish.network, wish.address)
+        if place is not None and place.id != number:
+            theirs = session.get_one(Pod, number).name
+            raise BadParameter(
+                f"Invalid parameter ipaddress value={wish.address}: it is an address of pod {theirs}, and pod "
+                f"{place.name} was asked for."
+            )
+        return number
+    return None
+
+
 def check_name(ctx: Context, hostname: str, networks: Iterable[Network], but: VirtualMachine | None = None) -> None:
     """Make sure that no other machine has this host name on one of the networks, or on a tier of the same VPC.
 
@@ -157,8 +179,12 @@ def free_name(session: Session, vm: VirtualMachine) -> None:
 def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
     """Return the network for a machine of a caller who names none: the owner's only one, or a new default one.
 
+    In a basic zone it is the zone's.
+
     :raises BadParameter: the owner has several, or there is no offering to make one from.
     """
+    if zone.network_type == BASIC:
+        return _network_of_all(ctx, zone)
     query = select(Network).where(
         Network.account_id == owner.id,
         Network.zone_id == zone.id,
@@ -173,6 +199,16 @@ def own_network(ctx: Context, zone: Zone, owner: Account) -> Network:
         names = ", ".join(sorted(network.name for network in networks))
         raise BadParameter(f"Parameter networkids is missing: account {owner.name} has several networks: {names}.")
     return networks[0] if networks else _new_network(ctx, zone, owner)
+
+
+def _network_of_all(ctx: Context, zone: Zone) -> Network:
+    found = network_of(ctx.session, zone)
+    if found is None:
+        raise BadParameter(
+            f"Invalid parameter zoneid value={zone.uuid}: zone {zone.name} has no guest network yet; an admin makes it "
+            "(createNetwork)."
+        )
+    return found
 
 
 def _new_network(ctx: Context, zone: Zone, owner: Account) -> Network:

@@ -8,12 +8,13 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.orm import Session
 
 from controlplane.compute.take_down import stopped
 from controlplane.compute.virtual_machines import GONE, MachineKeyPair, SshKeyPair, VirtualMachine
 from controlplane.network.addressing import link_local
+from controlplane.network.guest_ranges import SHARED, range_with, ranges_in, subnet_of
 from controlplane.network.ipv6_prefixes import SUBNET
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
@@ -56,6 +57,8 @@ _PORT = (
     Nic.rate,
     Nic.default,
     Network.uuid.label("network"),
+    Network.id.label("number"),
+    Network.guest_type,
     Network.cidr,
     Network.gateway,
     Network.mtu,
@@ -64,8 +67,11 @@ _PORT = (
 )
 
 
-def lease_facts(session: Session, network: Network) -> tuple[Lease, ...]:
-    """Return the address of each guest on the network, stopped ones included, by address."""
+def lease_facts(session: Session, network: Network, pod_id: int | None = None) -> tuple[Lease, ...]:
+    """Return the address of each guest on the network, stopped ones included, by address.
+
+    :param pod_id: only those with addresses of this pod.
+    """
     rows = session.execute(
         select(
             VirtualMachine.uuid,
@@ -77,7 +83,7 @@ def lease_facts(session: Session, network: Network) -> tuple[Lease, ...]:
             Nic.address6,
         )
         .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
-        .where(Nic.network_id == network.id, _ADDRESSED, *_THERE)
+        .where(Nic.network_id == network.id, _in_pod(pod_id), _ADDRESSED, *_THERE)
         .order_by(Nic.address, Nic.address6)
     )
     mine = network.uuid
@@ -91,13 +97,20 @@ _ADDRESSED = (Nic.address != "") | (Nic.address6 != "")
 _THERE = VirtualMachine.removed.is_(None), VirtualMachine.state.not_in(GONE)
 
 
+def _in_pod(pod_id: int | None) -> ColumnElement[bool]:
+    return Nic.pod_id == pod_id if pod_id is not None else true()
+
+
 def _options(chosen: dict[str, str]) -> tuple[tuple[int, str], ...]:
     return tuple(sorted((int(number), value) for number, value in chosen.items()))
 
 
-def metadata_facts(session: Session, network: Network) -> tuple[Metadata, ...]:
-    """Return what each guest may read about itself on the network, by address."""
-    return described(session, network, _ADDRESSED)
+def metadata_facts(session: Session, network: Network, pod_id: int | None = None) -> tuple[Metadata, ...]:
+    """Return what each guest may read about itself on the network, by address.
+
+    :param pod_id: only those with addresses of this pod.
+    """
+    return described(session, network, _ADDRESSED, _in_pod(pod_id))
 
 
 def described(session: Session, network: Network, *which: ColumnElement[bool]) -> tuple[Metadata, ...]:
@@ -231,12 +244,15 @@ def _nics(session: Session, host: Host) -> dict[int, list[vocabulary.Nic]]:
         .join(Network, Nic.network_id == Network.id)
         .where(VirtualMachine.host_id == host.id, Network.vnet.is_not(None))
         .order_by(Nic.vm_id, Nic.device)
-    )
+    ).all()
+    shared = ranges_in(session, {row.number for row in rows if row.guest_type == SHARED})
     found: dict[int, list[vocabulary.Nic]] = defaultdict(list)
     prefixes: dict[str, int] = {}
     for row in rows:
-        if row.cidr and row.cidr not in prefixes:
-            prefixes[row.cidr] = ipaddress.IPv4Network(row.cidr).prefixlen
+        within = range_with(shared.get(row.number, ()), row.address)
+        gateway, cidr = (within.gateway, str(subnet_of(within))) if within else (row.gateway, row.cidr)
+        if cidr and cidr not in prefixes:
+            prefixes[cidr] = ipaddress.IPv4Network(cidr).prefixlen
         found[row.vm_id].append(
             vocabulary.Nic(
                 id=row.uuid,
@@ -244,8 +260,8 @@ def _nics(session: Session, host: Host) -> dict[int, list[vocabulary.Nic]]:
                 segment=row.network,
                 traffic=row.traffic,
                 address=row.address,
-                prefix=prefixes.get(row.cidr or "", 0),
-                gateway=row.gateway or "",
+                prefix=prefixes.get(cidr or "", 0),
+                gateway=gateway or "",
                 device=row.device,
                 network=row.network,
                 rate=row.rate,

@@ -17,6 +17,7 @@ from controlplane.compute.virtual_machines import HOLDING, InstanceGroup, UserDa
 from controlplane.identity.ownership import owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.identity.users import User
+from controlplane.network.guest_ranges import range_with, ranges_by_network
 from controlplane.network.networks import WITH_SCHEME, uri_of
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import PublicIp
@@ -55,6 +56,8 @@ class NicResponse(Response):
     deviceid: str
     broadcasturi: str | None = None
     isolationuri: str | None = None
+    isolatedpvlan: int | None = None
+    isolatedpvlantype: str | None = None
     mtu: int | None = None
     publicip: str | None = None
     publicipid: str | None = None
@@ -307,7 +310,12 @@ def nic_views(
             select(PublicIp).where(PublicIp.nic_id.in_([nic.id for nic in nics]), PublicIp.static_nat)
         )
     }
-    return [_nic(ctx, nic, machines[nic.vm_id or 0], public.get(nic.id)) for nic in nics]
+    ranges = ranges_by_network(ctx.session, {nic.network for nic in nics if nic.network is not None})
+    views = [_nic(ctx, nic, machines[nic.vm_id or 0], public.get(nic.id)) for nic in nics]
+    for view, nic in zip(views, nics, strict=True):
+        if (within := range_with(ranges.get(nic.network_id or 0, ()), nic.address)) is not None:
+            view.netmask, view.gateway = within.netmask, within.gateway
+    return views
 
 
 def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) -> NicResponse:
@@ -332,6 +340,8 @@ def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) ->
         deviceid=str(nic.device),
         broadcasturi=uri,
         isolationuri=uri,
+        isolatedpvlan=network.pvlan if uri else None,
+        isolatedpvlantype=(network.pvlan_role or None) if uri else None,
         mtu=network.mtu,
         publicip=public.address if public else None,
         publicipid=public.uuid if public else None,

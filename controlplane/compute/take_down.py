@@ -13,6 +13,7 @@ from controlplane.compute.release import forget_rules, let_go
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.db.base import now
 from controlplane.errors import BadParameter, Unavailable
+from controlplane.network import elastic_ips
 from controlplane.reconcile.targets import touch
 from controlplane.work.workflows import Flow, workflow
 
@@ -77,10 +78,11 @@ def end_stop(session: Session, uuid: str, waits: Waits, forced: bool) -> None:
 
 
 def stopped(session: Session, vm: VirtualMachine) -> None:
-    """Write down that the guest does not run."""
+    """Write down that the guest does not run; the public address that it got by itself is free."""
     vm.state, vm.running, vm.updated = "Stopped", False, now()
     forget_password(session, vm)
     count_stopped(session, vm)
+    touch(session, elastic_ips.give_back(session, vm))
 
 
 def await_reboot(session: Session, uuid: str) -> Waits:

@@ -20,13 +20,15 @@ from controlplane.identity.ownership import ADDRESSES, on_account_removed, owner
 from controlplane.network import portable_ips
 from controlplane.network.address_views import TAGGABLE, address_views
 from controlplane.network.networks import Network, Whole, services_of
+from controlplane.network.pod_networks import network_of
 from controlplane.network.public_ips import FREE, HELD, RESERVED, PublicIp, acquire, chosen, release
 from controlplane.network.public_nics import plug
 from controlplane.network.rules import set_custom_id
+from controlplane.network.static_nat import end_with_successor, refuse_system
 from controlplane.network.vpcs import Vpc
 from controlplane.reconcile.targets import Target
 from controlplane.zone.regions import region_of
-from controlplane.zone.zones import Zone
+from controlplane.zone.zones import BASIC, Zone
 
 dispatch.JOB_TABLES["IpAddress"] = PublicIp
 SERVICES = {"SourceNat", "StaticNat", "PortForwarding", "Lb", "Firewall", "Vpn"}
@@ -44,7 +46,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
                          creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN"):  # fmt: skip
     """Acquire a public address for a network or a VPC: the wanted one, or the lowest that is free."""
 
-    networkid: Network | None = optional()
+    networkid: Network | None = optional(uses=True)
     vpcid: Vpc | None = optional(description="instead of networkid: for all tiers of this VPC")
     zoneid: Zone | None = optional(description="instead of networkid, for an account with one isolated network there")
     ipaddress: str | None = optional(check=_address)
@@ -63,8 +65,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
         whole = self._whole(ctx, owner)
         if self.account is None and (isinstance(whole, Vpc) or whole.guest_type == "Isolated"):
             owner = ctx.session.get_one(Account, whole.account_id)
-        if whole.zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
-            raise Forbidden(f"Zone {whole.zone.name} is disabled: nothing can be made in it.")
+        _refuse_disabled(ctx, whole.zone)
         if isinstance(whole, Network):
             _must_take_addresses(whole)
         if self.isportable:
@@ -89,6 +90,8 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
     def _only_network(self, ctx: Context, owner: Account) -> Network:
         if self.zoneid is None:
             raise BadParameter("Invalid parameter networkid: give networkid, or zoneid for the only network there.")
+        if self.zoneid.network_type == BASIC and (shared := network_of(ctx.session, self.zoneid)) is not None:
+            return shared
         theirs = select(Network).where(
             Network.zone_id == self.zoneid.id,
             Network.account_id == owner.id,
@@ -103,6 +106,11 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
                 f"networks in zone {self.zoneid.name}; give networkid to say which one."
             )
         return networks[0]
+
+
+def _refuse_disabled(ctx: Context, zone: Zone) -> None:
+    if zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
+        raise Forbidden(f"Zone {zone.name} is disabled: nothing can be made in it.")
 
 
 def _must_take_addresses(network: Network) -> None:
@@ -136,8 +144,10 @@ class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=succes
                 f"Invalid parameter id value={ip.uuid}: public address {ip.address} is the source NAT address of its "
                 "network or VPC, and goes with it."
             )
+        refuse_system(ip)
         ctx.instance = ip
         ctx.touch(ip)
+        end_with_successor(ctx, ip)
         if ip.portable_range_id is not None:
             ctx.event = "PORTABLE.IP.RELEASE"
         release(ctx.session, ip)
@@ -202,6 +212,7 @@ class ReserveIpAddress(Command, name="reserveIpAddress", answer=one("ipaddress",
         """Check, and reserve it."""
         owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
         zone = ctx.session.get_one(Zone, self.id.zone_id)
+        _refuse_disabled(ctx, zone)
         ip = chosen(ctx.session, zone, owner, self.id.address)
         if ip.state != FREE:
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is reserved already.")

@@ -14,7 +14,17 @@ from controlplane.errors import BadParameter
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
-from controlplane.network import implement, ipv6, mtu, public_ips, routing, shared_networks, tiers, vnets
+from controlplane.network import (
+    implement,
+    ipv6,
+    mtu,
+    private_vlans,
+    public_ips,
+    routing,
+    shared_networks,
+    tiers,
+    vnets,
+)
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.bgp_peers import BgpPeer
@@ -23,6 +33,7 @@ from controlplane.network.l2 import L2, LACKS
 from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network, network_views, services_of
 from controlplane.network.physical_choice import objection
+from controlplane.network.pod_networks import by_pods, check_new
 from controlplane.network.shared_networks import Scope
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.network_offerings import NetworkOffering, has_ipv4, has_ipv6
@@ -33,8 +44,7 @@ from controlplane.zone.zones import Zone
 
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
-                    unsupported=("associatednetworkid", "isolatedpvlan", "isolatedpvlantype",
-                                 "tungstenvirtualrouteruuid")):  # fmt: skip
+                    unsupported=("associatednetworkid", "tungstenvirtualrouteruuid")):  # fmt: skip
     """Create a guest network, which stands alone or is a tier of a VPC."""
 
     name: str = required(check=names.text)
@@ -74,6 +84,12 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     bypassvlanoverlapcheck: bool | None = optional(
         False, admin=True, description="of a Shared or L2 network: others may have the VLAN, too"
     )
+    isolatedpvlan: str | None = optional(
+        admin=True, description="of a Shared or L2 network: its own VLAN, with vlan as the primary one (private VLAN)"
+    )
+    isolatedpvlantype: str | None = optional(
+        admin=True, choices=private_vlans.TYPES, description="isolated unless given; promiscuous has vlan itself"
+    )
     externalid: str | None = optional(check=names.text)
     cidrsize: int | None = optional(description="of a ROUTED network: the prefix length of the CIDR that it gets")
     asnumber: Long | None = optional(description="where the offering has specifyasnumber")
@@ -82,6 +98,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
 
     def run(self, ctx: Context) -> Network:
         """Check, take what it needs, and implement it where its offering is persistent."""
+        check_new(ctx.session, self)
         scope = shared_networks.scope_of(ctx, self)
         if self.vpcid is None:
             return self.make(ctx, scope)
@@ -137,7 +154,7 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
         if vpc is None:
             routing.give_voice(ctx.session, network, self.asnumber, self.bgppeerids)
         self._take(ctx, network, scope.owner)
-        if offering.guest_type == SHARED:
+        if offering.guest_type == SHARED and not by_pods(network):
             shared_networks.give_addresses(ctx.session, network, self)
         if offering.persistent:
             implement.ensure_implemented(ctx.session, network)
@@ -266,10 +283,14 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 )
 
     def _take(self, ctx: Context, network: Network, owner: Account) -> None:
-        if self.vlan is not None:
+        if (place := private_vlans.named(network, self)) is not None:
+            private_vlans.take(ctx.session, network, place, sharing=bool(self.bypassvlanoverlapcheck))
+            ctx.touch(*private_vlans.hearing_hosts(ctx.session, network))
+        elif self.vlan is not None:
             number = vnets.vnet_named(network, self.vlan)
             if not self.bypassvlanoverlapcheck:
                 vnets.refuse_overlap(ctx.session, network, number)
+            private_vlans.refuse_mixed(ctx.session, network, number)
             vnets.take_vnet(ctx.session, network, number)
         elif network.guest_type == SHARED:
             vnets.take_vnet(ctx.session, network)  # its gateway is there before its first guest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -15,12 +13,15 @@ from controlplane.db.configuration import define
 from controlplane.network import redundancy
 from controlplane.network.acls import acl_facts
 from controlplane.network.bgp_peers import bgp_facts
+from controlplane.network.cidr_settings import cidrs_in
+from controlplane.network.elastic_facts import elastic_fact
 from controlplane.network.firewall import egress_facts, ingress_facts
 from controlplane.network.guest_ranges import SHARED, ranges_of, subnet_facts
 from controlplane.network.ipv6_firewall import rule_facts6
 from controlplane.network.load_balancers import balancer_facts
 from controlplane.network.networks import Network, Whole, router_providers, services_of
 from controlplane.network.nics import Nic
+from controlplane.network.pod_networks import of_pod
 from controlplane.network.port_forwarding import forward_facts
 from controlplane.network.private_gateways import gateway_facts, route_facts
 from controlplane.network.public_ips import PublicIp, VlanRange, addresses_facts, used_by
@@ -38,7 +39,6 @@ from drivers.vocabulary import ApplianceFacts, PublicAddress
 from drivers.vpc import AclItem
 from drivers.vpc import Vpc as VpcFact
 
-log = logging.getLogger(__name__)
 EXCLUDED = define(
     "network.usage.excluded.cidrs",
     "",
@@ -62,7 +62,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
     served = joinedload(Router.network), joinedload(Router.vpc)
     router = session.scalars(select(Router).where(Router.target_id == target.id).options(*served)).one()
     whole, nics = router.whole, nics_of(session, router)
-    addresses = _addresses(session, whole, nics)
+    addresses = _addresses(session, whole, nics, router.part)
     guests = [(nic, nic.network) for nic in nics if nic.network is not None]
     acls = acl_facts(session, {network.acl_id for _, network in guests if network.acl_id is not None})
     return ApplianceFacts(
@@ -71,8 +71,7 @@ def router_facts(session: Session, target: Target) -> ApplianceFacts:
         nics=tuple(nic_fact(session, whole, nic, addresses) for nic in nics),
         addresses=addresses,
         networks=tuple(
-            _network(session, network, Part(nic.mac, router.provider, acls.get(network.acl_id)))
-            for nic, network in guests
+            _network(session, network, Part(nic.mac, router, acls.get(network.acl_id))) for nic, network in guests
         ),
         dns=tuple(whole.dns or (server for server in (whole.zone.dns1, whole.zone.dns2) if server)),
         dns6=_resolvers6(whole, [network for _, network in guests]),
@@ -93,71 +92,79 @@ def _vpc(session: Session, vpc: Vpc, nics: Sequence[Nic]) -> VpcFact:
 
 def _settings(session: Session, whole: Whole) -> tuple[tuple[str, str], ...]:
     """Return the operator's settings that a router is told; what is no CIDR in them stops no router."""
-    blocks = [text.strip() for text in EXCLUDED.text(session, zone=whole.zone_id).split(",") if text.strip()]
-    good = [block for block in blocks if _is_cidr(block)]
-    if len(good) < len(blocks):
-        log.warning("The setting %s has %s, which is no IPv4 CIDR", EXCLUDED.name, sorted(set(blocks) - set(good)))
+    good = cidrs_in(session, EXCLUDED, whole.zone_id)
     return ((EXCLUDED.name, ",".join(good)),) if good else ()
 
 
-def _is_cidr(text: str) -> bool:
-    try:
-        IPv4Network(text, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _addresses(session: Session, whole: Whole, nics: Sequence[Nic]) -> tuple[PublicAddress, ...]:
-    """Put each public address on the router's interface of its VLAN."""
+def _addresses(session: Session, whole: Whole, nics: Sequence[Nic], part: str) -> tuple[PublicAddress, ...]:
+    """Put each public address of the router's part on its interface of the address's VLAN."""
     ranges = select(VlanRange.id, VlanRange.vlan).where(VlanRange.id.in_([nic.range_id for nic in nics]))
     vlans = {number: vlan for number, vlan in session.execute(ranges)}
     macs = {vlans[nic.range_id]: nic.mac for nic in nics if nic.range_id}
-    used = {uuid: vlan for uuid, vlan in session.execute(select(PublicIp.uuid, PublicIp.vlan).where(used_by(whole)))}
-    return tuple(address._replace(nic=macs[used[address.id]]) for address in addresses_facts(session, whole))
+    mine = used_by(whole), PublicIp.part == part
+    used = {uuid: vlan for uuid, vlan in session.execute(select(PublicIp.uuid, PublicIp.vlan).where(*mine))}
+    found = (address for address in addresses_facts(session, whole) if address.id in used)
+    return tuple(address._replace(nic=macs[used[address.id]]) for address in found)
 
 
 class Part(NamedTuple):
     """The part of a router that serves one network.
 
     :param mac: of the interface there.
-    :param provider: whose services the router gives; in a VPC there is one router for those of all.
+    :param router: gives the services of its provider; in a VPC there is one router for those of all.
     """
 
     mac: str
-    provider: str
+    router: Router
     acl: tuple[AclItem, ...] | None
 
 
+def _balanced_for(router: Router) -> int | None:
+    return router.account_id if router.balances else None
+
+
+def _services(network: Network, router: Router) -> frozenset[str]:
+    """Return the services that the router gives the network; several share those of one with elastic addresses."""
+    providers = {router.provider} if network.vpc_id is None else set(router_providers(network))
+    given = frozenset(name for name, who in services_of(network).items() if providers.intersection(who))
+    if not network.offering.elastic_lb:
+        return given
+    return given & {"Lb"} if router.balances else given - {"Lb"}
+
+
 def _network(session: Session, network: Network, part: Part) -> vocabulary.Network:
-    providers = {part.provider} if network.vpc_id is None else set(router_providers(network))
-    services = frozenset(name for name, who in services_of(network).items() if providers.intersection(who))
-    rate, routed = network.offering.network_rate, network.offering.routed
-    subnets = subnet_facts(ranges_of(session, network)) if network.guest_type == SHARED else ()
+    services = _services(network, part.router)
+    rate, routed, pod = network.offering.network_rate, network.offering.routed, part.router.pod_id
+    ranges = of_pod(ranges_of(session, network), pod) if network.guest_type == SHARED else ()
+    subnets = subnet_facts(ranges)
+    first = next((subnet for subnet in subnets if pod is not None), None)
     own6 = next((subnet.address for subnet in subnets if ":" in subnet.cidr), network.gateway6)
     return vocabulary.Network(
         id=network.uuid,
-        cidr=network.cidr or "",
-        gateway=network.gateway or "",
+        cidr=first.cidr if first else network.cidr or "",
+        gateway=first.gateway if first else network.gateway or "",
         nic=part.mac,
         domain=network.network_domain,
         services=services,
         egress_allow=network.offering.egress_allow,
         rate=THROTTLING.number(session, zone=network.zone_id) if rate is None else rate,
         mtu=network.mtu,
-        leases=lease_facts(session, network),
-        metadata=metadata_facts(session, network) if "UserData" in services else (),
+        leases=lease_facts(session, network, pod) if services & {"Dhcp", "Dns"} else (),
+        metadata=metadata_facts(session, network, pod) if "UserData" in services else (),
         egress=routed_egress_facts(session, network) if routed else egress_facts(session, network.id),
         ingress=ingress_facts(session, network.id),
         forwards=forward_facts(session, network.id),
-        static_nats=static_nat_facts(session, network.id),
-        balancers=balancer_facts(session, network.id),
+        static_nats=static_nat_facts(session, network.id, part.router.part),
+        balancers=balancer_facts(session, network.id, account_id=_balanced_for(part.router))
+        if "Lb" in services
+        else (),
         acl=part.acl if "NetworkACL" in services else None,
         routed=routed,
         ingress4=routed_ingress_facts(session, network) if routed else (),
         cidr6=network.cidr6 or "",
         gateway6=own6 or "",
-        subnets=subnets,
+        subnets=() if part.router.balances else subnets,
+        elastic=elastic_fact(session, network, part.router),
         ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),
         egress6=rule_facts6(session, network.id, "Egress") if network.cidr6 else (),
     )

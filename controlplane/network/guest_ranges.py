@@ -6,7 +6,7 @@ in every one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from sqlalchemy import func, select
@@ -31,9 +31,14 @@ def ranges_of(session: Session, network: Network) -> Sequence[VlanRange]:
 
 def ranges_by_network(session: Session, rows: Iterable[Network]) -> dict[int, list[VlanRange]]:
     """Return the ranges of each of these networks that is Shared, by the network's number."""
-    found: dict[int, list[VlanRange]] = {row.id: [] for row in rows if row.guest_type == SHARED}
-    query = select(VlanRange).where(VlanRange.network_id.in_(found)).order_by(VlanRange.id)
-    for row in session.scalars(query) if found else ():
+    return ranges_in(session, {row.id for row in rows if row.guest_type == SHARED})
+
+
+def ranges_in(session: Session, numbers: Collection[int]) -> dict[int, list[VlanRange]]:
+    """Return the ranges of each of these Shared networks, by the network's number."""
+    found: dict[int, list[VlanRange]] = {number: [] for number in numbers}
+    query = select(VlanRange).where(VlanRange.network_id.in_(numbers)).order_by(VlanRange.id)
+    for row in session.scalars(query) if numbers else ():
         found[row.network_id or 0].append(row)
     return found
 
@@ -82,15 +87,17 @@ def without_addresses(session: Session, rows: Sequence[Network]) -> set[int]:
     mine = NetworkAddress.network_id.in_([row.id for row in rows]), NetworkAddress.address.not_like("%:%")
     used = {number: count for number, count in session.execute(counts.where(*mine))}
     ranges = ranges_by_network(session, rows)
-    full = set()
-    for row in rows:
-        if not row.cidr:
-            continue
-        possible = spans(row, ranges.get(row.id, ()))
-        size = sum(int(last) - int(first) + 1 for first, last in possible)
-        if used.get(row.id, 0) >= size - 1 and lowest_free(row, possible, taken_of(session, row)) is None:
-            full.add(row.id)
-    return full
+    possible = {row.id: (row, spans(row, ranges.get(row.id, ()))) for row in rows if row.cidr}
+    near = [number for number, (_, within) in possible.items() if used.get(number, 0) >= _size(within) - 1]
+    taken: dict[int, set[str]] = {number: set() for number in near}
+    query = select(NetworkAddress.network_id, NetworkAddress.address).where(NetworkAddress.network_id.in_(near))
+    for number, address in session.execute(query) if near else ():
+        taken[number].add(address)
+    return {number for number in near if lowest_free(*possible[number], taken[number]) is None}
+
+
+def _size(within: Spans) -> int:
+    return sum(int(last) - int(first) + 1 for first, last in within)
 
 
 def subnets(ranges: Sequence[VlanRange]) -> dict[IPv4Network, list[VlanRange]]:
@@ -167,7 +174,11 @@ def subnet_facts(ranges: Sequence[VlanRange]) -> tuple[GuestSubnet, ...]:
         for row in rows
         if row.router_ip
     ]
-    found += [GuestSubnet(row.cidr6 or "", row.gateway6 or "", row.router_ip6) for row in ranges if row.router_ip6]
+    found += [
+        GuestSubnet(row.cidr6 or "", row.gateway6 or "", row.router_ip6, slaac=not row.start_ip6)
+        for row in ranges
+        if row.router_ip6
+    ]
     return tuple(found)
 
 
@@ -184,3 +195,9 @@ def refuse_router_address(span: IPv4Network | IPv6Network, gateway: str, address
             f"Invalid parameter {parameter} value={address}: it must be a host's address in {span}, and not the "
             f"gateway's, {gateway}."
         )
+
+
+def subnet_at(session: Session, network: Network, address: str) -> IPv4Network:
+    """Return the subnet of the network that an address of it is in."""
+    row = range_with(ranges_of(session, network), address) if network.guest_type == SHARED else None
+    return subnet_of(row) if row is not None else IPv4Network(network.cidr or f"{address}/32")

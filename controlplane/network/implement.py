@@ -24,6 +24,7 @@ from controlplane.network import ipv6, nics, public_ips, redundancy, routing
 from controlplane.network.guest_ranges import SHARED
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
+from controlplane.network.pod_networks import by_pods
 from controlplane.network.private_gateways import gateways_of
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
@@ -83,7 +84,14 @@ def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
 
 
 def ensure_routers(session: Session, network: Network, provider: str) -> list[Router]:
-    """Return the network's routers of this provider, running: two on different hosts where it is redundant."""
+    """Return the network's routers of this provider, running: two on different hosts where it is redundant.
+
+    Those of a basic zone, and of elastic load balancing, share its work.
+    """
+    from controlplane.network import parts
+
+    if by_pods(network) or network.offering.elastic_lb:
+        return parts.ensure(session, network, provider)
     return _with_other_half(session, ensure_router(session, network, provider), [network])
 
 
@@ -113,14 +121,14 @@ def _with_other_half(session: Session, first: Router, networks: Sequence[Network
         redundancy.join(session, second)
     clear_alert(session, ROUTER, subject, zone=whole.zone_id)
     redundancy.ensure_link(session, second)
-    return [first, _bring_up(session, second, networks)]
+    return [first, bring_up(session, second, networks)]
 
 
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
-    found = (router for router in serving(session, network) if router.provider == provider)
+    found = (router for router in serving(session, network) if (router.provider, router.part) == (provider, ""))
     router = next(found, None) or add_router(session, network, provider)
-    return _bring_up(session, router, [network])
+    return bring_up(session, router, [network])
 
 
 def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
@@ -129,7 +137,7 @@ def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
     tiers = select(Network).where(Network.vpc_id == vpc.id, Network.vnet.is_not(None), Network.removed.is_(None))
     networks = session.scalars(tiers.order_by(Network.id)).all()
     first = next(iter(serving(session, vpc)), None) or add_router(session, vpc, VPC_PROVIDER)
-    return _with_other_half(session, _bring_up(session, first, networks), networks)
+    return _with_other_half(session, bring_up(session, first, networks), networks)
 
 
 def routers_of(session: Session, whole: Whole) -> list[Router]:
@@ -144,10 +152,17 @@ def serving(session: Session, whole: Whole) -> list[Router]:
     return [router for router in found if not router.retired and not (router.dark and router.replaces_id)]
 
 
-def add_router(session: Session, whole: Whole, provider: str) -> Router:
-    """Make the row of a router for the network or VPC; it has no interface and no host yet."""
+def add_router(session: Session, whole: Whole, provider: str, like: Router | None = None) -> Router:
+    """Make the row of a router for the network or VPC; it has no interface and no host yet.
+
+    :param like: the one whose part of the work it is to have.
+    """
     router = Router(zone_id=whole.zone_id, provider=provider)
     router.account_id, router.domain_id = whole.account_id, whole.domain_id
+    if like is not None:
+        router.part, router.pod_id, router.account_id, router.domain_id = (
+            like.part, like.pod_id, like.account_id, like.domain_id,
+        )  # fmt: skip
     router.vpc, router.network = (whole, None) if isinstance(whole, Vpc) else (None, whole)
     router.service_offering_id = whole.offering.service_offering_id or session.scalar(
         select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
@@ -158,7 +173,7 @@ def add_router(session: Session, whole: Whole, provider: str) -> Router:
     return router
 
 
-def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> Router:
+def bring_up(session: Session, router: Router, networks: Sequence[Network]) -> Router:
     """Have the router run somewhere, with an interface on each of these networks and of its public addresses."""
     for network in networks:
         _plug(session, router, network)
@@ -213,8 +228,10 @@ def choose_host(session: Session, router: Router, avoid: Mapping[int, str] | Non
         mhz=placement.ROUTER_MHZ,
         memory=placement.ROUTER_MEMORY,
         account_id=router.account_id,
+        pod_id=router.pod_id,
         machine=router.uuid,
         avoid=avoid or {},
+        anywhere=placement.ROUTERS_ANYWHERE.flag(session),
     )
     return placement.pick_host(session, router.zone_id, want)
 

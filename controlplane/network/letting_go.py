@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from controlplane.network.networks import Network, Whole
@@ -27,8 +27,9 @@ def pass_on_released(session: Session, target: Target) -> None:
 
 
 def _answers() -> ColumnElement[bool]:
-    """Return the condition that a router is of the network or VPC that an address is leaving."""
-    released = or_(PublicIp.network_id == Router.network_id, PublicIp.vpc_id == Router.vpc_id)
+    """Return the condition that a router has what an address is leaving: its network's part, or its VPC."""
+    of_network = and_(PublicIp.network_id == Router.network_id, PublicIp.part == Router.part)
+    released = or_(of_network, PublicIp.vpc_id == Router.vpc_id)
     moved = or_(PublicIp.left_network_id == Router.network_id, PublicIp.left_vpc_id == Router.vpc_id)
     return ((PublicIp.state == RELEASING) & released) | ((PublicIp.state == ALLOCATING) & moved)
 
@@ -37,7 +38,8 @@ def _answers() -> ColumnElement[bool]:
 def _left() -> Select[PublicIp]:
     """Return the query for what the network of a ``target`` has let go of: it is run with every outcome of a router."""
     other, its = aliased(Router), aliased(Target)
-    half = or_(other.network_id == Router.network_id, other.vpc_id == Router.vpc_id), other.id != Router.id
+    same = or_(other.network_id == Router.network_id, other.vpc_id == Router.vpc_id)
+    half = same, or_(other.part == Router.part, PublicIp.state == ALLOCATING), other.id != Router.id
     behind = its.applied_generation < its.desired_generation
     waits = exists().where(*half, other.dark.is_(False), its.id == other.target_id, behind)
     this = Router.target_id == bindparam("target"), Router.dark.is_(False)
@@ -60,7 +62,7 @@ def _pass_on(session: Session, ips: Sequence[PublicIp]) -> None:
     for ip in ips:
         left |= {_whole(session, ip)}
         if ip.state == RELEASING:
-            ip.state, ip.network_id, ip.vpc_id = FREE, None, None
+            ip.state, ip.network_id, ip.vpc_id, ip.part = FREE, None, None, ""
         else:
             ip.state, ip.left_network_id, ip.left_vpc_id = ALLOCATED, None, None
             touched += ip.targets(session)

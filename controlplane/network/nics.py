@@ -38,6 +38,7 @@ class Nic(Created, Row):
     :ivar device: position: 0 is the first.
     :ivar guest_name: the guest's host name in lower case, while nobody else may have it on the network.
     :ivar rate: Mbit/s, 0 unlimited.
+    :ivar pod_id: the pod whose ranges its addresses are of, on the network of a basic zone; None until it has any.
     :ivar address6: on a network with IPv6: the one that its MAC makes, unless another was asked for.
     """
 
@@ -57,6 +58,7 @@ class Nic(Created, Row):
     default: Mapped[bool] = mapped_column(default=False)
     rate: Mapped[int] = mapped_column(default=0)
     guest_name: Mapped[str | None] = mapped_column(String(63))
+    pod_id: Mapped[int | None] = mapped_column(ForeignKey("pods.id"))
     network: Mapped[Network | None] = relationship()
     private_gateway: Mapped[PrivateGateway | None] = relationship()
     secondary: Mapped[list[SecondaryAddress]] = relationship(cascade="all, delete-orphan")
@@ -87,12 +89,14 @@ def allocate(
 ) -> Nic:
     """Make a NIC on a guest network, with an address of it.
 
-    :param address: the wanted one; empty takes the lowest that is free.
+    :param address: the wanted one; empty takes the lowest that is free, or none until it is known in which pod.
     :param address6: the wanted IPv6 address; empty takes the one that the MAC makes.
     :param mac: the wanted one; empty makes one.
     :raises BadParameter: the wanted address or MAC is not to be had.
     :raises NoAddress: the network has none left.
     """
+    from controlplane.network.pod_networks import by_pods, pod_of_address
+
     nic = Nic(
         vm_id=vm.id if vm else None,
         router_id=router.id if router else None,
@@ -106,7 +110,9 @@ def allocate(
         raise BadParameter(f"Invalid parameter macaddress value={mac}: another interface has it.")
     session.add(nic)
     session.flush()
-    if network.cidr:
+    if by_pods(network):
+        nic.pod_id = pod_of_address(session, network, address) if address else None
+    if network.cidr and (address or not by_pods(network)):
         nic.address = take_address(session, network, address, nic)
     elif address:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
@@ -123,11 +129,21 @@ def _without(network: Network, family: str) -> str:
 
 
 def plug_server(session: Session, network: Network, router: Router, device: int) -> Nic:
-    """Give the router of a Shared network its interface, with the addresses that it keeps there."""
-    from controlplane.network.guest_ranges import address_router
+    """Give the router of a Shared network its interface, with the addresses that it keeps there.
 
-    ranges = address_router(session, network)
+    An appliance that balances for an account has an address of a guest instead.
+    """
+    from controlplane.network.guest_ranges import address_router
+    from controlplane.network.pod_networks import of_pod
+
+    ranges = of_pod(address_router(session, network), router.pod_id)
     nic = Nic(router_id=router.id, network_id=network.id, mac=new_mac(), device=device)
+    nic.pod_id = router.pod_id
+    if router.balances:
+        session.add(nic)
+        session.flush()
+        nic.address = take_address(session, network, "", nic)
+        return nic
     nic.address = next((row.router_ip for row in ranges if row.router_ip), "")
     nic.address6 = next((row.router_ip6 for row in ranges if row.router_ip6), "")
     session.add(nic)
@@ -142,11 +158,13 @@ def take_address(session: Session, network: Network, address: str, nic: Nic) -> 
     :raises NoAddress: the network has none left.
     """
     from controlplane.network.guest_ranges import SHARED, lowest_free, ranges_of, spans, taken_of
+    from controlplane.network.pod_networks import must_be_placed, of_pod
 
     if not network.cidr:
         raise BadParameter(f"Invalid parameter ipaddress value={address}: {_without(network, 'IPv4')}")
+    must_be_placed(network, nic)
     taken = taken_of(session, network)
-    within = spans(network, ranges_of(session, network) if network.guest_type == SHARED else ())
+    within = spans(network, of_pod(ranges_of(session, network), nic.pod_id) if network.guest_type == SHARED else ())
     chosen = address or lowest_free(network, within, taken)
     if chosen is None:
         texts = ", ".join(f"{first}-{last}" for first, last in within)

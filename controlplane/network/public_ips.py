@@ -98,6 +98,7 @@ class PublicIp(Row):
     :ivar account_id: who has it; None while it is free.
     :ivar vpc_id: the VPC that uses it; its ``network_id`` is then the tier that static NAT takes it for, if any.
     :ivar nic_address: with ``static_nat``: the guest's address that it stands for, on ``nic_id``.
+    :ivar part: which of its network's appliances has it, as ``Router.part`` has it, till the address is free.
     :ivar portable_range_id: the portable range that it is of; its zone and ``range_id`` are where it is at present.
     :ivar left_network_id: while it is ``Allocating``: the network whose router may still answer for it, or
         ``left_vpc_id`` the VPC.
@@ -128,6 +129,7 @@ class PublicIp(Row):
     vm_id: Mapped[int | None] = mapped_column(ForeignKey("virtual_machines.id"), index=True)
     nic_id: Mapped[int | None] = mapped_column(ForeignKey("nics.id"))
     nic_address: Mapped[str | None] = mapped_column(String(40))
+    part: Mapped[str] = mapped_column(String(40), default="")
     portable_range_id: Mapped[int | None] = mapped_column(ForeignKey("portable_ranges.id"))
     left_network_id: Mapped[int | None] = mapped_column(ForeignKey("networks.id"))
     left_vpc_id: Mapped[int | None] = mapped_column(ForeignKey("vpcs.id"))
@@ -150,7 +152,9 @@ class PublicIp(Row):
         """Return the targets of the VPC or network that uses it."""
         if self.vpc_id is not None:
             return session.get_one(Vpc, self.vpc_id).targets(session)
-        return session.get_one(Network, self.network_id).targets(session) if self.network_id else []
+        if self.network_id is None:
+            return []
+        return session.get_one(Network, self.network_id).targets(session, self.part)
 
 
 def answered_by(whole: Whole) -> ColumnElement[bool]:
@@ -300,7 +304,7 @@ def release(session: Session, ip: PublicIp) -> None:
         ip.network_id, ip.vpc_id, ip.left_network_id, ip.left_vpc_id = ip.left_network_id, ip.left_vpc_id, None, None
     ip.state = RELEASING if ip.targets(session) else FREE
     if ip.state == FREE:
-        ip.network_id = ip.vpc_id = None
+        ip.network_id, ip.vpc_id, ip.part = None, None, ""
     ip.account_id = ip.domain_id = ip.allocated = None
     ip.source_nat, ip.is_system, ip.display = False, False, True
     forget_static_nat(ip)

@@ -10,7 +10,9 @@ from ipaddress import IPv4Address, IPv4Network
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.errors import BadParameter
+from controlplane.network.guest_ranges import SHARED, ranges_of, subnets
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic
 
@@ -21,11 +23,13 @@ LONGEST_PREFIX = 30
 def reserve(session: Session, network: Network, guest_cidr: str) -> None:
     """Keep guests of the network to a part of it; the whole network's CIDR ends that.
 
-    :raises BadParameter: it is no part of an isolated network, or a guest has an address outside of it.
+    :raises BadParameter: it is no part of the network, or guests have addresses outside of it; they are named.
     """
     wrong = f"Invalid parameter guestvmcidr value={guest_cidr}:"
-    if network.guest_type != "Isolated" or network.cidr is None:
-        raise BadParameter(f"{wrong} network {network.name} is {network.guest_type}; only isolated ones can reserve.")
+    if network.cidr is None:
+        raise BadParameter(f"{wrong} network {network.name} has no IPv4 addresses to reserve of.")
+    if network.guest_type == SHARED and len(subnets(ranges_of(session, network))) > 1:
+        raise BadParameter(f"{wrong} network {network.name} has several subnets; change their ranges instead.")
     whole = IPv4Network(network.cidr)
     try:
         part = IPv4Network(guest_cidr.strip())
@@ -36,12 +40,12 @@ def reserve(session: Session, network: Network, guest_cidr: str) -> None:
     if part == whole:
         network.guest_cidr = None
         return
-    guests = select(NetworkAddress.address).join(Nic, NetworkAddress.nic_id == Nic.id)
+    guests = select(NetworkAddress.address, VirtualMachine.name).join(Nic, NetworkAddress.nic_id == Nic.id)
     of_family = NetworkAddress.network_id == network.id, NetworkAddress.address.not_like("%:%")
-    taken = session.scalars(guests.where(*of_family, Nic.router_id.is_(None)))
-    outside = sorted(address for address in map(IPv4Address, taken) if address not in part)
+    taken = session.execute(guests.join(VirtualMachine, Nic.vm_id == VirtualMachine.id).where(*of_family))
+    outside = sorted((IPv4Address(address), name) for address, name in taken if IPv4Address(address) not in part)
     if outside:
-        named = ", ".join(map(str, outside[:10]))
+        named = ", ".join(f"{address} ({name})" for address, name in outside[:10])
         raise BadParameter(f"{wrong} guests of network {network.name} have addresses outside of it: {named}.")
     network.guest_cidr = str(part)
 

@@ -34,6 +34,17 @@ CHECKED = define("router.version.check", default=True, category="Network", descr
                  "release made as requiring an upgrade; they serve, and take changes, all the same")  # fmt: skip
 FRESH = timedelta(seconds=30)
 """How long what was read back counts as what is."""
+BALANCING = "lb-"
+
+
+def part_of_pod(pod_id: int | None) -> str:
+    """Return the part of a network that the router of a pod has."""
+    return f"pod-{pod_id}" if pod_id is not None else ""
+
+
+def part_of_balancing(account_id: int) -> str:
+    """Return the part of a network that the load balancer appliance of an account has."""
+    return f"{BALANCING}{account_id}"
 
 
 class Router(Created, Removable, Owned, Row):
@@ -46,6 +57,9 @@ class Router(Created, Removable, Owned, Row):
     :ivar replaces_id: the router whose place it takes, until that one is gone.
     :ivar dark: its interfaces are in no segment: it is yet to take over, or was taken over from.
     :ivar version: the release that made its shell.
+    :ivar part: what of its network's work it has where several share that: ``pod-3``, the guests of a pod, or ``lb-5``,
+        the load balancer rules of an account; empty is all of it.
+    :ivar pod_id: the only pod where it may run.
     :ivar votes_after: (target, generation) of what must have learnt of it before the control plane votes for it.
     :ivar retired: when another took over from it; it stays until the connections that end at itself have ended.
     """
@@ -60,6 +74,8 @@ class Router(Created, Removable, Owned, Row):
     target_id: Mapped[int | None] = mapped_column(ForeignKey("targets.id"), index=True)
     service_offering_id: Mapped[int | None] = mapped_column(ForeignKey("service_offerings.id"))
     provider: Mapped[str] = mapped_column(String(60), default="VirtualRouter")
+    part: Mapped[str] = mapped_column(String(40), default="")
+    pod_id: Mapped[int | None] = mapped_column(ForeignKey("pods.id"))
     state: Mapped[str] = mapped_column(String(20), default="Starting")
     running: Mapped[bool] = mapped_column(default=True)
     boot: Mapped[int] = mapped_column(default=0)
@@ -74,6 +90,11 @@ class Router(Created, Removable, Owned, Row):
     service_offering: Mapped[ServiceOffering | None] = relationship()
     host: Mapped[Host | None] = relationship()
     target: Mapped[Target | None] = relationship()
+
+    @property
+    def balances(self) -> bool:
+        """Whether it is there for the load balancer rules of one account alone (CloudStack's role LB)."""
+        return self.part.startswith(BALANCING)
 
     @property
     def whole(self) -> Whole:
@@ -131,7 +152,7 @@ class RouterResponse(Response):
 
     id: str
     name: str
-    role: str = "VIRTUAL_ROUTER"
+    role: str
     state: str
     created: datetime
     account: str
@@ -314,6 +335,7 @@ def _view(row: Router, owner: dict[str, Any], nics: list[RouterNicResponse], see
     return RouterResponse(
         id=row.uuid,
         name=row.name,
+        role="LB" if row.balances else "VIRTUAL_ROUTER",
         state=row.state,
         created=row.created,
         zoneid=row.zone.uuid,

@@ -5,6 +5,7 @@ The gateway is the operator's; a router of ours, where the offering has one, ser
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,14 @@ from controlplane.errors import BadParameter, Forbidden
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import owner_of_new
-from controlplane.network.guest_ranges import SHARED, address_router, ranges_of, refuse_router_address
+from controlplane.network.guest_ranges import SHARED, address_router, ranges_of, refuse_router_address, subnet_of
+from controlplane.network.ipv6 import refuse_small_mtu
+from controlplane.network.ipv6_prefixes import SUBNET
 from controlplane.network.network_changes import default_domain
 from controlplane.network.network_permissions import ACCOUNT, DOMAIN
-from controlplane.network.networks import Network
+from controlplane.network.networks import Network, router_providers
+from controlplane.network.nics import Nic, take_address, take_address6
+from controlplane.network.pod_networks import by_pods
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.vlan_ranges import UNTAGGED, Span, refuse_clash
 from controlplane.network.vlan_ranges6 import Span6
@@ -153,51 +158,83 @@ def give_addresses(session: Session, network: Network, asked: Any) -> None:
     :raises BadParameter: something is missing or does not fit.
     :raises RuleConflict: another range of the zone has part of the addresses.
     """
-    addresses = Addresses.of(asked)
+    addresses, served = Addresses.of(asked), bool(router_providers(network))
     for name, span in (("routerip", addresses.span), ("routeripv6", addresses.span6)):
-        if span is None and getattr(asked, name) is not None:
-            raise BadParameter(f"Invalid parameter {name} value={getattr(asked, name)}: the network has no such range.")
+        if getattr(asked, name) is not None and (span is None or not served):
+            lacks = "the network has no such range" if served else "no router of ours serves it"
+            raise BadParameter(f"Invalid parameter {name} value={getattr(asked, name)}: {lacks}.")
     if addresses.span is not None:
         refuse_router_address(addresses.span.subnet, addresses.span.gateway, asked.routerip, "routerip")
     if addresses.span6 is not None:
         refuse_router_address(addresses.span6.block, str(addresses.span6.gateway), asked.routeripv6, "routeripv6")
-    add_range(session, network, addresses)
-    address_router(session, network, {"routerip": asked.routerip, "routeripv6": asked.routeripv6})
+    add_range(session, network, addresses, wanted={"routerip": asked.routerip, "routeripv6": asked.routeripv6})
 
 
-def add_range(session: Session, network: Network, addresses: Addresses, pod: Pod | None = None) -> VlanRange:
-    """Give a Shared network a range.
+def add_range(
+    session: Session,
+    network: Network,
+    addresses: Addresses,
+    pod: Pod | None = None,
+    *,
+    wanted: Mapping[str, str | None] | None = None,
+) -> VlanRange:
+    """Give a Shared network a range, its guests addresses of a family that is new to it, and its router one in it.
 
+    :param wanted: see :func:`controlplane.network.guest_ranges.address_router`.
     :raises BadParameter: it has IPv6 already, or the guests could not use the prefix.
     :raises RuleConflict: another range of the zone has part of the addresses.
     """
     span6 = addresses.span6
     if span6 is not None:
-        _check6(network, span6)
+        check6(network, span6)
     row = VlanRange(zone=network.zone, zone_id=network.zone_id, physical_network_id=network.physical_network_id)
     row.network_id, row.pod_id = network.id, pod.id if pod else None
     row.vlan = str(network.vnet) if network.vnet else UNTAGGED
     addresses.write(session, row)
-    _show_first(session, network)
+    settle(session, network, wanted)
+    for nic in session.scalars(select(Nic).where(Nic.network_id == network.id, Nic.vm_id.is_not(None))).all():
+        if addresses.span is not None and not nic.address and not by_pods(network):
+            nic.address = take_address(session, network, "", nic)
+        if span6 is not None and not nic.address6:
+            nic.address6 = take_address6(session, network, nic, "")
+    session.flush()
     return row
 
 
-def _show_first(session: Session, network: Network) -> None:
+def settle(session: Session, network: Network, wanted: Mapping[str, str | None] | None = None) -> None:
+    """Bring what the network shows, and its routers' interfaces, in line with its ranges; repeatable."""
+    _show_first(network, ranges_of(session, network))
+    ranges = address_router(session, network, wanted)
+    first = next((row.router_ip for row in ranges if row.router_ip), "")
+    first6 = next((row.router_ip6 for row in ranges if row.router_ip6), "")
+    kept = {row.router_ip for row in ranges} | {row.router_ip6 for row in ranges}
+    for nic in session.scalars(select(Nic).where(Nic.network_id == network.id, Nic.router_id.is_not(None))):
+        nic.address = nic.address if nic.address in kept - {""} else first
+        nic.address6 = nic.address6 if nic.address6 in kept - {""} else first6
+    session.flush()
+
+
+def _show_first(network: Network, ranges: Sequence[VlanRange]) -> None:
     """Have the network show its first subnet of either family as its own."""
-    ranges = ranges_of(session, network)
     first = next((row for row in ranges if row.gateway), None)
     first6 = next((row for row in ranges if row.cidr6), None)
-    network.cidr = str(Span.of(first.gateway, first.netmask, first.start_ip, first.end_ip).subnet) if first else None
+    network.cidr = str(subnet_of(first)) if first else None
     network.gateway = first.gateway if first else None
     network.cidr6, network.gateway6 = (first6.cidr6, first6.gateway6) if first6 else (None, None)
 
 
-def _check6(network: Network, span6: Span6) -> None:
-    if network.cidr6 is not None:
+def check6(network: Network, span6: Span6, *, replaces: bool = False) -> None:
+    """Refuse an IPv6 block that guests of the network cannot use.
+
+    :param replaces: it takes the place of the one that the network has.
+    :raises BadParameter: the network has one, its MTU is too small, or this is no /64.
+    """
+    if network.cidr6 is not None and not replaces:
         raise BadParameter(
             f"Invalid parameter ip6cidr value={span6.block}: network {network.name} has {network.cidr6} already."
         )
-    if span6.block.prefixlen != 64:
+    refuse_small_mtu(network)
+    if span6.block.prefixlen != SUBNET:
         raise BadParameter(
             f"Invalid parameter ip6cidr value={span6.block}: guests make their addresses of a /64 (RFC 4862)."
         )

@@ -19,6 +19,7 @@ from controlplane.errors import BadParameter, RuleConflict
 from controlplane.identity.ownership import OwnedListing
 from controlplane.network import portable_ips, rule_text
 from controlplane.network.claims import IP_FORWARDING, PortClaim, claim, give_up
+from controlplane.network.elastic_ips import give_again, is_elastic, lead
 from controlplane.network.firewall import FirewallRule, carry, close_related, open_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
@@ -29,6 +30,7 @@ from controlplane.network.public_ips import (
     clears_address,
     clears_nic,
     forget_static_nat,
+    release,
 )
 from controlplane.network.public_nics import plug
 from controlplane.network.purposes import STATIC_NAT, must_take, network_of, tier_of_machine
@@ -63,11 +65,11 @@ dispatch.JOB_TABLES["IpForwardingRule"] = IpForward
 
 class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=EVERYONE,
                       event="STATICNAT.ENABLE"):  # fmt: skip
-    """Make a public address a guest's own."""
+    """Make a public address a guest's own; with elastic addresses it takes the place of the one that the guest has."""
 
     ipaddressid: PublicIp = required()
     virtualmachineid: VirtualMachine = required()
-    networkid: Network | None = optional()
+    networkid: Network | None = optional(uses=True)
     vmguestip: str | None = optional()
 
     def run(self, ctx: Context) -> None:
@@ -80,7 +82,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
         nic = guest_nic(session, vm, network, ip.account_id)
         address = guest_address(session, nic, self.vmguestip)
         if elsewhere is not None:
-            self._refuse_second(session, ip, nic, address)
+            self._refuse_second(ctx, network, nic, address)
             ctx.touch(ip)
             if ip.vm_id is not None:
                 _tell(ctx, session.get_one(VirtualMachine, ip.vm_id))
@@ -95,27 +97,38 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
                 f"Invalid parameter ipaddressid value={ip.uuid}: public address {ip.address} has static NAT to "
                 f"{ip.nic_address} already: disable it first."
             )
-        self._refuse_second(session, ip, nic, address)
-        ip.static_nat, ip.vm_id, ip.nic_id, ip.nic_address = True, vm.id, nic.id, address
-        ip.network_id = network.id
+        self._refuse_second(ctx, network, nic, address)
+        lead(ip, vm, nic, address)
         ctx.instance = ip
         ctx.touch(ip)
         _tell(ctx, vm)
 
-    def _refuse_second(self, session: Session, ip: PublicIp, nic: Nic, address: str) -> None:
-        vm = self.virtualmachineid
-        other = PublicIp.nic_id == nic.id, PublicIp.nic_address == address, PublicIp.id != ip.id
-        taken = session.scalar(select(PublicIp.address).where(*other).limit(1))
-        if taken is not None:
+    def _refuse_second(self, ctx: Context, network: Network, nic: Nic, address: str) -> None:
+        """Refuse a second address for the same one of a guest; with elastic addresses the first one goes instead."""
+        vm, session = self.virtualmachineid, ctx.session
+        other = PublicIp.nic_id == nic.id, PublicIp.nic_address == address, PublicIp.id != self.ipaddressid.id
+        taken = session.scalar(select(PublicIp).where(*other).limit(1))
+        if taken is None:
+            return
+        if not is_elastic(network):
             raise RuleConflict(
                 f"Invalid parameter virtualmachineid value={vm.uuid}: virtual machine {vm.name} has static NAT at "
-                f"{address} already, by {taken}; vmguestip can name another of its addresses."
+                f"{address} already, by {taken.address}; vmguestip can name another of its addresses."
             )
+        ctx.touch(taken)
+        _make_room(session, taken)
+
+
+def _make_room(session: Session, ip: PublicIp) -> None:
+    if ip.is_system:
+        release(session, ip)
+    else:
+        end_static_nat(session, ip)
 
 
 class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=True, instance="IpAddress",
                        roles=EVERYONE, event="STATICNAT.DISABLE"):  # fmt: skip
-    """End static NAT on an address; its rules go with it."""
+    """End static NAT on an address; its rules go with it. A guest with elastic addresses gets another at once."""
 
     ipaddressid: PublicIp = required()
 
@@ -126,11 +139,34 @@ class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=T
             raise BadParameter(
                 f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} has no static NAT that could be disabled."
             )
+        refuse_system(ip)
         ctx.instance, vm = ip, ctx.session.get(VirtualMachine, ip.vm_id)
-        end_static_nat(ctx.session, ip)
         ctx.touch(ip)
+        end_with_successor(ctx, ip)
+        ip.part = ""  # it stands for nobody: no router of a pod answers for it
         if vm is not None:
             _tell(ctx, vm)
+
+
+def refuse_system(ip: PublicIp) -> None:
+    """Refuse to take the public address from a guest that it got by itself.
+
+    :raises BadParameter: it is one.
+    """
+    if ip.is_system and ip.static_nat:
+        raise BadParameter(
+            f"Invalid parameter ipaddressid value={ip.uuid}: {ip.address} is what its guest got by itself, and goes "
+            "when that stops; enable static NAT on another address to have that instead."
+        )
+
+
+def end_with_successor(ctx: Context, ip: PublicIp) -> None:
+    """End static NAT, if there is any; a guest with elastic addresses gets another one by itself."""
+    network, nic = (ctx.session.get(Network, ip.network_id) if ip.static_nat else None), ip.nic_id
+    end_static_nat(ctx.session, ip)
+    if network is not None:
+        ctx.session.flush()
+        ctx.touched += give_again(ctx.session, network, nic)
 
 
 def _tell(ctx: Context, vm: VirtualMachine) -> None:
@@ -269,16 +305,22 @@ def clear_address(session: Session, ip: PublicIp) -> None:
 
 @clears_nic
 def clear_nic(session: Session, nic: Nic) -> list[Network]:
-    """End static NAT that leads to a NIC; the addresses stay with their network."""
+    """End static NAT that leads to a NIC; the addresses stay with their network, but for what it got by itself."""
     addresses = session.scalars(select(PublicIp).where(PublicIp.nic_id == nic.id)).all()
+    networks = [session.get_one(Network, ip.network_id) for ip in addresses if ip.network_id]
     for ip in addresses:
-        end_static_nat(session, ip)
-    return [session.get_one(Network, ip.network_id) for ip in addresses if ip.network_id]
+        _make_room(session, ip)
+    return networks
 
 
-def static_nat_facts(session: Session, network_id: int) -> tuple[vocabulary.StaticNat, ...]:
-    """Return which of the network's public addresses are guests'."""
+def static_nat_facts(session: Session, network_id: int, part: str = "") -> tuple[vocabulary.StaticNat, ...]:
+    """Return which of the network's public addresses are guests'.
+
+    :param part: the appliance's, of a network that has several (``Router.part``).
+    """
     columns = PublicIp.uuid, PublicIp.address, PublicIp.nic_address
     mine = PublicIp.network_id == network_id, PublicIp.static_nat, PublicIp.state == ALLOCATED
     query = select(*columns).where(*mine).order_by(PublicIp.number)
+    if part:
+        query = query.where(PublicIp.part == part)
     return tuple(vocabulary.StaticNat(uuid, address, guest or "") for uuid, address, guest in session.execute(query))

@@ -15,8 +15,9 @@ from controlplane.errors import BadParameter, InUse
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
-from controlplane.network.guest_ranges import address_router
+from controlplane.network.guest_range_changes import change_range, remove_range
 from controlplane.network.networks import Network
+from controlplane.network.pod_ranges import complete, refuse_outside
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.network.shared_networks import Addresses, add_range
 from controlplane.network.vlan_ranges import (
@@ -30,10 +31,23 @@ from controlplane.network.vlan_ranges import (
     vlan_range_views,
 )
 from controlplane.network.vlan_ranges6 import Span6, refuse_used6, routed_by
+from controlplane.network.vnets import refuse_flows
+from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import must_be_free, ways_of
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
+
+
+def _refuse_routes(session: Session, zone: Zone, span: Span) -> None:
+    """Refuse public addresses that a VPC's router leads elsewhere with: they would not be reached from there.
+
+    :raises RuleConflict: names the route, gateway or VPN.
+    """
+    for vpc in session.scalars(select(Vpc).where(Vpc.zone_id == zone.id, Vpc.removed.is_(None))):
+        elsewhere = [way for way in ways_of(session, vpc) if way.owner]
+        must_be_free("startip", span.subnet, elsewhere)
 
 
 class CreateVlanIpRange(
@@ -50,7 +64,9 @@ class CreateVlanIpRange(
     zoneid: Zone | None = optional()
     physicalnetworkid: PhysicalNetwork | None = optional()
     networkid: Network | None = optional()
-    podid: Pod | None = optional()
+    podid: Pod | None = optional(
+        description="of a Basic zone: whose guests get addresses of it; gateway and netmask are its"
+    )
     forvirtualnetwork: bool | None = optional(description="true: public addresses")
     vlan: str | None = optional(description="untagged, or the VLAN; a shared network's own VLAN is not repeated")
     gateway: str | None = optional(check=syntax.ipv4)
@@ -67,13 +83,14 @@ class CreateVlanIpRange(
 
     def run(self, ctx: Context) -> VlanRange:
         """Check subnet, range and VLAN, and write the range with a row for each address."""
+        complete(ctx.session, self)
         zone, network = self._zone(), self.networkid
         addresses = Addresses.of(self)
         if network is not None:
+            refuse_outside(ctx.session, self.podid, addresses.span)
             self._owner(ctx, zone)
-            self._vlan(network.physical_network)
+            self._vlan(ctx.session, network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
-            address_router(ctx.session, network)
             ctx.touch(network)
             ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
             return row
@@ -84,11 +101,13 @@ class CreateVlanIpRange(
             zone_id=zone.id,
             physical_network_id=physical.id,
             pod_id=self.podid.id if self.podid else None,
-            vlan=self._vlan(physical),
+            vlan=self._vlan(ctx.session, physical),
             account_id=account.id if account else None,
             domain_id=domain.id if domain else None,
             for_system_vms=bool(self.forsystemvms),
         )
+        if addresses.span is not None:
+            _refuse_routes(ctx.session, zone, addresses.span)
         addresses.write(ctx.session, row)
         add_addresses(ctx.session, row, addresses.span.numbers() if addresses.span else ())
         return row
@@ -120,7 +139,7 @@ class CreateVlanIpRange(
     def _physical(self, ctx: Context, zone: Zone) -> PhysicalNetwork:
         return public_network(ctx.session, zone, self.physicalnetworkid)
 
-    def _vlan(self, physical: PhysicalNetwork) -> str:
+    def _vlan(self, session: Session, physical: PhysicalNetwork) -> str:
         network = self.networkid
         if network is not None:
             own = str(network.vnet) if network.vnet else UNTAGGED
@@ -129,6 +148,8 @@ class CreateVlanIpRange(
             return own
         vlan = vlan_of(self.vlan or UNTAGGED)
         refuse_guest_vlan(physical, vlan)
+        if vlan != UNTAGGED:
+            refuse_flows(session, physical, int(vlan), f"Invalid parameter vlan value={vlan}:")
         return vlan
 
     def _owner(self, ctx: Context, zone: Zone) -> tuple[Account | None, Domain | None]:
@@ -173,6 +194,13 @@ class UpdateVlanIpRange(
     def run(self, ctx: Context) -> VlanRange:
         """Check the whole as it will be, and make and remove the rows of addresses."""
         row = self.id
+        if row.network_id is not None:
+            if self.forsystemvms:
+                raise BadParameter("Invalid parameter forsystemvms value=true: it is a guest network's range.")
+            network = change_range(ctx.session, row, self)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
+            return row
         used = used_of(ctx.session, row)
         self._change6(ctx)
         wanted = (self.gateway, self.netmask, self.startip, self.endip)
@@ -242,6 +270,11 @@ class DeleteVlanIpRange(
         from controlplane.network.nics import Nic
 
         row, ctx.instance = self.id, self.id
+        if row.network_id is not None:
+            network = remove_range(ctx.session, row)
+            ctx.touch(network)
+            ctx.touched.extend(hosts_of_guests(ctx.session, network.id))
+            return
         used = used_of(ctx.session, row)
         if used:
             raise InUse(

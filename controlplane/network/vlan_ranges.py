@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm.interfaces import ORMOption
 
 from controlplane.api.command import many
 from controlplane.api.context import Context
@@ -20,7 +21,7 @@ from controlplane.errors import BadParameter, RuleConflict
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
 from controlplane.identity.ownership import account_named
-from controlplane.network.networks import Network
+from controlplane.network.networks import WITH_SCHEME, Network, uri_of
 from controlplane.network.portable_ranges import PortableRange
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.zone import syntax, vnet_ranges
@@ -65,7 +66,7 @@ class VlanRangeResponse(Response):
 def vlan_range_views(ctx: Context, rows: Sequence[VlanRange]) -> list[VlanRangeResponse]:
     """Return the responses of these ranges."""
     physical = _by_number(ctx, PhysicalNetwork, {row.physical_network_id for row in rows})
-    networks = _by_number(ctx, Network, {row.network_id for row in rows})
+    networks = _by_number(ctx, Network, {row.network_id for row in rows}, *WITH_SCHEME)
     pods = _by_number(ctx, Pod, {row.pod_id for row in rows})
     accounts = _by_number(ctx, Account, {row.account_id for row in rows})
     domains = _by_number(ctx, Domain, {row.domain_id for row in rows})
@@ -79,7 +80,7 @@ def vlan_range_views(ctx: Context, rows: Sequence[VlanRange]) -> list[VlanRangeR
             networkid=networks[row.network_id].uuid if row.network_id else None,
             podid=pod.uuid if pod else None,
             podname=pod.name if pod else None,
-            vlan=f"vlan://{row.vlan}",
+            vlan=uri_of(networks[row.network_id]) if row.network_id else f"vlan://{row.vlan}",
             ip6gateway=row.gateway6,
             ip6cidr=row.cidr6,
             startipv6=row.start_ip6,
@@ -98,11 +99,11 @@ def vlan_range_views(ctx: Context, rows: Sequence[VlanRange]) -> list[VlanRangeR
     return responses
 
 
-def _by_number(ctx: Context, table: Any, numbers: set[int | None]) -> dict[int | None, Any]:
+def _by_number(ctx: Context, table: Any, numbers: set[int | None], *eager: ORMOption) -> dict[int | None, Any]:
     wanted = numbers - {None}
     if not wanted:
         return {}
-    return {row.id: row for row in ctx.session.scalars(select(table).where(table.id.in_(wanted)))}
+    return {row.id: row for row in ctx.session.scalars(select(table).where(table.id.in_(wanted)).options(*eager))}
 
 
 class ListVlanIpRanges(ListCommand, name="listVlanIpRanges", answer=many("vlaniprange", vlan_range_views)):

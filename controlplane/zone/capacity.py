@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, case, func, select
@@ -234,15 +235,28 @@ def _add_public(session: Session, amounts: Amounts) -> None:
     from controlplane.network.public_ips import PublicIp, VlanRange
 
     taken = func.sum(case((PublicIp.state != "Free", 1), else_=0))
-    direct = VlanRange.network_id.is_not(None)
-    query = (
-        select(PublicIp.zone_id, direct, func.count(), taken)
-        .join(VlanRange, VlanRange.id == PublicIp.range_id)
-        .where(PublicIp.zone_id.in_(list(amounts)), VlanRange.portable_range_id.is_(None))
-        .group_by(PublicIp.zone_id, direct)
-    )
-    for number, is_direct, total, used in session.execute(query):
-        amounts[number][DIRECT_IP if is_direct else PUBLIC_IP] = Amount(int(total), int(used or 0))
+    query = select(PublicIp.zone_id, func.count(), taken).join(VlanRange, VlanRange.id == PublicIp.range_id)
+    mine = PublicIp.zone_id.in_(list(amounts)), VlanRange.portable_range_id.is_(None)
+    for number, total, used in session.execute(query.where(*mine).group_by(PublicIp.zone_id)):
+        amounts[number][PUBLIC_IP] = Amount(int(total), int(used or 0))
+    _add_direct(session, amounts)
+
+
+def _add_direct(session: Session, amounts: Amounts) -> None:
+    """Add the addresses of the Shared networks' ranges, and those that guests and routers have there."""
+    from controlplane.network.networks import Network
+    from controlplane.network.nics import NetworkAddress
+    from controlplane.network.public_ips import VlanRange
+
+    ranges = select(VlanRange.zone_id, VlanRange.start_ip, VlanRange.end_ip)
+    here = VlanRange.zone_id.in_(list(amounts)), VlanRange.network_id.is_not(None), VlanRange.gateway != ""
+    for number, start, end in session.execute(ranges.where(*here)):
+        amounts[number][DIRECT_IP].total += int(IPv4Address(end)) - int(IPv4Address(start)) + 1
+    shared = Network.guest_type == "Shared", NetworkAddress.address.not_like("%:%")
+    taken = select(Network.zone_id, func.count()).join(NetworkAddress, NetworkAddress.network_id == Network.id)
+    mine = taken.where(*shared, Network.zone_id.in_(list(amounts)))
+    for number, used in session.execute(mine.group_by(Network.zone_id)):
+        amounts[number][DIRECT_IP].used = int(used)
 
 
 def _add_vnets(session: Session, amounts: Amounts) -> None:

@@ -155,6 +155,9 @@ class Subnet:
 
 
 def _refuse_clash(ctx: Context, zone: Zone, name: str, subnet: Subnet, this: Pod | None = None) -> None:
+    from controlplane.network.pod_ranges import refuse_taken
+
+    refuse_taken(ctx.session, zone.id, subnet, this)
     others = select(Pod).where(Pod.zone_id == zone.id, Pod.removed.is_(None))
     for other in ctx.session.scalars(others):
         if other is this:
@@ -228,12 +231,13 @@ class UpdatePod(Command, name="updatePod", answer=one("pod", pod_views), event="
 
 
 class DeletePod(Command, name="deletePod", answer=success(), event="POD.DELETE", instance="Pod"):
-    """Delete a pod that has no cluster any more."""
+    """Delete a pod that has no cluster and no range of guests' addresses any more."""
 
     id: Pod = required()
 
     def run(self, ctx: Context) -> None:
         """Refuse while it has clusters, and mark it removed."""
+        from controlplane.network.public_ips import VlanRange
         from controlplane.zone.clusters import Cluster
 
         pod, ctx.instance = self.id, self.id
@@ -242,4 +246,10 @@ class DeletePod(Command, name="deletePod", answer=success(), event="POD.DELETE",
         )
         if names:
             raise InUse(f"Pod {pod.name} cannot be deleted: it still has the clusters {', '.join(names)}.")
+        row = ctx.session.scalar(select(VlanRange).where(VlanRange.pod_id == pod.id).limit(1))
+        if row is not None:
+            raise InUse(
+                f"Pod {pod.name} cannot be deleted: its guests have the range {row.start_ip}-{row.end_ip}; "
+                f"delete {row.uuid} first (deleteVlanIpRange)."
+            )
         pod.removed, pod.removed_key = ctx.now, pod.id

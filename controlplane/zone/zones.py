@@ -23,6 +23,7 @@ from controlplane.zone import syntax
 from controlplane.zone.capacity import CapacityResponse, responses_by_place
 
 STATES = ("Enabled", "Disabled")
+ADVANCED, BASIC = KINDS = ("Advanced", "Basic")
 
 
 class Zone(Created, Removable, Row):
@@ -197,7 +198,7 @@ class CreateZone(Command, name="createZone", answer=one("zone", zone_views), eve
     unsupported = ("storageaccessgroups",)
 
     name: str = required(check=syntax.name)
-    networktype: str = required(choices=("Advanced", "Basic"))
+    networktype: str = required(choices=KINDS)
     dns1: str = required(check=syntax.ipv4, description="the guests' first resolver")
     dns2: str | None = optional(check=syntax.ipv4)
     internaldns1: str = required(check=syntax.ipv4, description="the system VMs' first resolver")
@@ -215,7 +216,7 @@ class CreateZone(Command, name="createZone", answer=one("zone", zone_views), eve
     def run(self, ctx: Context) -> Zone:
         """Check the name and the kind, and write the row."""
         _refuse_taken(ctx, self.name)
-        if self.networktype == "Basic" and self.guestcidraddress:
+        if self.networktype == BASIC and self.guestcidraddress:
             raise BadParameter(
                 f"Invalid parameter guestcidraddress value={self.guestcidraddress}: a Basic zone has none."
             )
@@ -228,11 +229,11 @@ class CreateZone(Command, name="createZone", answer=one("zone", zone_views), eve
             internal_dns2=self.internaldns2,
             ip6_dns1=self.ip6dns1,
             ip6_dns2=self.ip6dns2,
-            guest_cidr=self.guestcidraddress or ("10.1.1.0/24" if self.networktype == "Advanced" else None),
+            guest_cidr=self.guestcidraddress or ("10.1.1.0/24" if self.networktype == ADVANCED else None),
             network_domain=self.domain,
             domain_id=self.domainid.id if self.domainid else None,
             allocation_state=self.allocationstate,
-            security_groups=bool(self.securitygroupenabled) or self.networktype == "Basic",
+            security_groups=bool(self.securitygroupenabled) or self.networktype == BASIC,
             local_storage=bool(self.localstorageenabled),
             type="Edge" if self.isedge else "Core",
         )
@@ -276,7 +277,7 @@ class UpdateZone(Command, name="updateZone", answer=one("zone", zone_views), eve
             _refuse_taken(ctx, self.name)
         if self.allocationstate == "Enabled":
             refuse_unready(ctx, zone)
-        if self.guestcidraddress and zone.network_type == "Basic":
+        if self.guestcidraddress and zone.network_type == BASIC:
             raise BadParameter(
                 f"Invalid parameter guestcidraddress value={self.guestcidraddress}: a Basic zone has none."
             )

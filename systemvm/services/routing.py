@@ -10,6 +10,7 @@ from pyroute2 import IPRoute
 
 _STATIC = 4  # RTPROT_STATIC: marks the routes that are ours to remove
 _MAIN = 254
+_LINK = 253  # RT_SCOPE_LINK
 _RESERVED_PRIORITIES = (0, 220, 32766, 32767)  # 220: what goes into tunnels (systemvm.services.charon)
 
 
@@ -68,6 +69,8 @@ def _route_options(route: Route) -> dict[str, Any]:
     options: dict[str, Any] = {"dst": route.to, "table": route.table, "proto": _STATIC}
     if route.via:
         options["gateway"] = route.via
+    elif ":" not in route.to:
+        options["scope"] = _LINK  # so that a gateway beyond it is found in the same table
     if route.device:
         options["oif"] = route.device
     return options

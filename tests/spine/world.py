@@ -83,11 +83,14 @@ class World:
 
     def guest(self, network: str, **options: Any) -> Any:
         """Deploy a small guest on the network and wait for the job."""
+        return self.api.deployVirtualMachine(**(self.wanted(network) | options), **NOW)["virtualmachine"]
+
+    def wanted(self, network: str) -> dict[str, str]:
+        """Return what deployVirtualMachine needs for a small guest on the network."""
         template = self.api.listTemplates(templatefilter="executable", name=TEMPLATE, zoneid=self.zone)["template"][0]
         offering = self.api.listServiceOfferings(name="Small Instance")["serviceoffering"][0]
-        name = f"vm-{next(_names)}"
-        wanted = {"name": name, "zoneid": self.zone, "templateid": template["id"], "serviceofferingid": offering["id"]}
-        return self.api.deployVirtualMachine(**(wanted | {"networkids": network} | options), **NOW)["virtualmachine"]
+        wanted = {"name": f"vm-{next(_names)}", "zoneid": self.zone, "templateid": template["id"]}
+        return wanted | {"serviceofferingid": offering["id"], "networkids": network}
 
     def address(self, network: str) -> Any:
         """Acquire a public address for the network."""
@@ -117,6 +120,21 @@ class World:
         )["networkoffering"]
         self.api.updateNetworkOffering(id=made["id"], state="Enabled")
         return name
+
+    def give_address(self, guest: Any, address: str) -> None:
+        """Give a guest an address (``192.0.2.1/24``) by hand, once its DHCP client can no longer take it away."""
+        name = f"vm/{guest['name']}"
+        until(lambda: self.run(name, "cat", "/run/udhcpc.eth0.pid").stdout)
+        self.run(name, "sh", "-c", "kill $(cat /run/udhcpc.eth0.pid)")
+        until(lambda: not self.run(name, "pidof", "udhcpc").stdout.strip())
+        self.run(name, "ip", "address", "add", address, "dev", "eth0")
+
+    def clear(self, guests: Sequence[Any], *networks: Any) -> None:
+        """Expunge guests, then delete networks."""
+        for guest in guests:
+            self.api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
+        for network in networks:
+            self.api.deleteNetwork(id=network["id"], **NOW)
 
     def host(self, number: int) -> str:
         """Return the id of a host, counted from 1."""

@@ -81,6 +81,8 @@ class Prefix:
 
     :param start: the prefix's first address, ``length`` the prefix's.
     :param dhcp: False means that guests make their addresses themselves, and are told nothing else.
+    :param leads: the router is their way out, and says so.
+    :param slaac: guests may make their addresses themselves.
     """
 
     tag: str
@@ -91,6 +93,8 @@ class Prefix:
     resolvers: tuple[str, ...]
     mtu: int
     dhcp: bool
+    leads: bool = True
+    slaac: bool = True
 
 
 @dataclass(frozen=True, slots=True)

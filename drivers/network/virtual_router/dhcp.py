@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from drivers.network.virtual_router import ipv6
+from drivers.network.virtual_router import ipv6, subnets
 from drivers.network.virtual_router.config import DhcpRange, Dnsmasq, SpecialGuest
 from drivers.network.virtual_router.syntax import (
     DOMAIN,
@@ -61,7 +61,9 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Dnsmasq | None:
     special: list[SpecialGuest] = []
     for net in served:
         guests += [
-            f"{own} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}" for own in (nics[net.nic].address, net.gateway6) if own
+            f"{own} {DATA_SERVER}.{_domain(net)} {DATA_SERVER}"
+            for own in (*(subnet.address for subnet in subnets.of(net, nics[net.nic])), net.gateway6)
+            if own
         ]
         for lease in sorted(net.leases):
             name, found = _name(net, lease), _lease_addresses(net, lease)
@@ -70,7 +72,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Dnsmasq | None:
                 hosts.append(",".join([lease.mac, *(f"[{own}]" if ":" in own else own for own in found), name]))
                 special += _special(net, lease)
     return Dnsmasq(
-        ranges=tuple(_range(net, nics[net.nic], names, upstreams) for net in served if net.cidr),
+        ranges=tuple(item for net in served for item in _ranges(net, nics[net.nic], names, upstreams)),
         upstreams=upstreams + upstreams6,
         serves_names=any("Dns" in net.services for net in served),
         hosts=tuple(sorted(hosts)),
@@ -84,24 +86,30 @@ def _domain(net: Network) -> str:
     return matched(DOMAIN, net.domain or _LOCAL, f"The domain of network {net.id}", "a domain name such as cs1.local")
 
 
-def _range(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[str, ...]) -> DhcpRange:
-    block = network(net.cidr, f"The CIDR of network {net.id}")
-    own = address(nic.address, f"The router's address on network {net.id}")
+def _ranges(net: Network, nic: Nic, names: Mapping[str, str], upstreams: tuple[str, ...]) -> list[DhcpRange]:
+    """Return what is served on the network: a range for each of its subnets."""
     leads = net.elastic is not None and net.elastic.way_out
     if not 576 <= net.mtu <= 65535:
         raise ValueError(f"The MTU of network {net.id} is {net.mtu}: it must be 576 to 65535.")
-    return DhcpRange(
-        tag=names[net.nic],
-        device=names[net.nic],
-        start=str(block.network_address),
-        netmask=str(block.netmask),
-        address=own,
-        gateway=address(net.gateway, f"The gateway of network {net.id}") if net.gateway and not leads else own,
-        domain=_domain(net),
-        resolvers=(own,) if "Dns" in net.services else upstreams,
-        mtu=net.mtu,
-        dhcp="Dhcp" in net.services,
-    )
+    found, within = [], subnets.of(net, nic)
+    for position, subnet in enumerate(within):
+        block = network(subnet.cidr, f"The CIDR of network {net.id}")
+        found.append(
+            DhcpRange(
+                # every request carries its interface's name as a tag, so that names no subnet among several
+                tag=f"{names[net.nic]}n{position}" if len(within) > 1 else names[net.nic],
+                device=names[net.nic],
+                start=str(block.network_address),
+                netmask=str(block.netmask),
+                address=subnet.address,
+                gateway=subnet.address if leads or not subnet.gateway else subnet.gateway,
+                domain=_domain(net),
+                resolvers=(subnet.address,) if "Dns" in net.services else upstreams,
+                mtu=net.mtu,
+                dhcp="Dhcp" in net.services,
+            )
+        )
+    return found
 
 
 def _name(net: Network, lease: Lease) -> str:
@@ -116,9 +124,10 @@ def _lease_addresses(net: Network, lease: Lease) -> list[str]:
     what = f"guest {lease.vm} on network {net.id}"
     found = []
     if net.cidr:
-        block = network(net.cidr, f"The CIDR of network {net.id}")
-        if IPv4Address(number(lease.address, f"The address of {what}")) not in block:
-            raise ValueError(f"The address {lease.address} of {what} is not in {net.cidr}.")
+        cidrs = [subnet.cidr for subnet in net.subnets if ":" not in subnet.cidr] or [net.cidr]
+        blocks = [network(cidr, f"The CIDR of network {net.id}") for cidr in cidrs]
+        if not any(IPv4Address(number(lease.address, f"The address of {what}")) in block for block in blocks):
+            raise ValueError(f"The address {lease.address} of {what} is not in {', '.join(cidrs)}.")
         found.append(lease.address)
     if net.cidr6 and lease.address6:
         own = address6(lease.address6, f"The IPv6 address of {what}")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class GuestSide:
     """One guest network, as the packet filter sees it.
 
-    :param address: the router's own on this network.
+    :param cidr: one, or a set of several in nft's syntax, as ``addresses``, which are the router's own on this network.
+    :param address: the first of them.
     :param ports: TCP ports of the router that its guests may use, besides DNS.
     :param source_nat: the public address that its guests leave with; empty means that they leave with their own.
     :param mark: of the uplink that they leave through; 0 is the main one.
@@ -22,6 +23,7 @@ class GuestSide:
     device: str
     cidr: str
     address: str
+    addresses: str
     egress_allow: bool
     dhcp: bool
     dns: bool

@@ -65,9 +65,9 @@ def routes(nics: Sequence[Nic], names: Mapping[str, str]) -> list[dict[str, Any]
     ]
 
 
-def sysctls(interfaces: Sequence[str]) -> dict[str, str]:
-    """Return the kernel's settings of a router that forwards IPv6 and learns nothing from its neighbours' adverts."""
-    settings = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.all.forwarding": "1"}
+def sysctls(interfaces: Sequence[str], *, forwards: bool) -> dict[str, str]:
+    """Return the kernel's settings of a router with IPv6, which learns nothing from its neighbours' adverts."""
+    settings = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.all.forwarding": str(int(forwards))}
     for name in interfaces:
         # its addresses are unique by the control plane's tables, and must serve from the moment they are there
         settings |= {f"net.ipv6.conf.{name}.accept_dad": "0", f"net.ipv6.conf.{name}.accept_ra": "0"}
@@ -109,6 +109,8 @@ def prefix(net: Network, names: Mapping[str, str], domain: str, upstreams: tuple
         resolvers=(address6(net.gateway6, "The gateway"),) if "Dns" in net.services else upstreams,
         mtu=net.mtu,
         dhcp="Dhcp" in net.services,
+        leads=not net.subnets,
+        slaac=all(subnet.slaac for subnet in net.subnets),
     )
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import Any
 
-from drivers.network.virtual_router import elastic, ipv6, static_routes
+from drivers.network.virtual_router import elastic, ipv6, static_routes, subnets
 from drivers.network.virtual_router.config import Interface, Links, Uplink
-from drivers.network.virtual_router.syntax import MAC, address, matched, number
+from drivers.network.virtual_router.syntax import MAC, address, matched, network, number
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
 
 _FIRST_TABLE = 101
@@ -80,15 +80,15 @@ def plan(
     )
     rules = (*(inward if len(ways) > 1 else ()), *_rules(facts, ways))
     routes = [*elastic.on_link(facts, ways), *_routes(interfaces, ways), *elastic.to_members(facts, names)]
-    routes += static_routes.plan(facts, interfaces, ways)
-    sysctls = _sysctls(interfaces, ways)
+    routes += [*static_routes.plan(facts, interfaces, ways), *subnets.routes(facts, names)]
+    sysctls = _sysctls(interfaces, ways) | ({"net.ipv4.ip_forward": "0"} if subnets.only_serves(facts) else {})
     if not with_v6:
         return Links(interfaces, tuple(routes), rules, sysctls)
     interfaces = tuple(
         replace(item, addresses=item.addresses + ipv6.addresses(nics[item.mac], with_v6)) for item in interfaces
     )
     routes += ipv6.routes(facts.nics, names)  # a VPC has its way out before a tier with IPv6 is in use
-    sysctls |= ipv6.sysctls([item.name for item in interfaces])
+    sysctls |= ipv6.sysctls([item.name for item in interfaces], forwards=not subnets.only_serves(facts))
     return Links(interfaces, tuple(routes), rules, sysctls)
 
 
@@ -97,6 +97,12 @@ def _addresses(nic: Nic, facts: ApplianceFacts) -> tuple[str, ...]:
     found = [(item.address, item.prefix) for item in ordered(facts.addresses) if item.nic == nic.mac]
     if nic.address and nic.address not in {item.address for item in facts.addresses}:
         found.append((nic.address, nic.prefix))
+    found += [
+        (subnet.address, network(subnet.cidr, f"The CIDR of network {net.id}").prefixlen)
+        for net in facts.networks
+        for subnet in net.subnets
+        if net.nic == nic.mac and ":" not in subnet.cidr and subnet.address != nic.address
+    ]
     seen: dict[object, str] = {}
     texts: dict[str, None] = {}
     for item, prefix in found:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from drivers.network.virtual_router import ipv6
+from drivers.network.virtual_router import ipv6, subnets
 from drivers.network.virtual_router.syntax import address, address6, identity, matched
-from drivers.vocabulary import ApplianceFacts, Network
+from drivers.vocabulary import ApplianceFacts, Network, Nic
 
 _ITEM = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=-]*", re.ASCII)
@@ -22,12 +22,12 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str]) -> Mapping[str, Any] |
     served = [net for net in sorted(facts.networks, key=lambda net: net.id) if "UserData" in net.services]
     if not served:
         return None
-    addresses = {nic.mac: nic.address for nic in facts.nics}
-    return {"networks": [_network(net, addresses[net.nic], names[net.nic]) for net in served]}
+    nics = {nic.mac: nic for nic in facts.nics}
+    return {"networks": [_network(net, nics[net.nic], names[net.nic]) for net in served]}
 
 
-def _network(net: Network, own: str, device: str) -> dict[str, Any]:
-    """Return one network: with IPv6, ``aliases`` are the further addresses that its guests ask from."""
+def _network(net: Network, nic: Nic, device: str) -> dict[str, Any]:
+    """Return one network: ``aliases`` are further addresses that its guests ask from, ``further`` those of its own."""
     guests = {}
     aliases: dict[str, str] = {}
     for guest in sorted(net.metadata, key=lambda guest: (guest.address, guest.vm)):
@@ -44,7 +44,9 @@ def _network(net: Network, own: str, device: str) -> dict[str, Any]:
             "user_data": matched(_BASE64, guest.user_data, f"The user data of {what}", "base64"),
             "password": guest.password,
         }
-    found: dict[str, Any] = {"address": own, "interface": device, "guests": guests}
+    found: dict[str, Any] = {"address": nic.address, "interface": device, "guests": guests}
+    if further := [subnet.address for subnet in subnets.of(net, nic) if subnet.address != nic.address]:
+        found["further"] = further
     if net.cidr6:
         found |= {"addresses6": [net.gateway6, ipv6.METADATA_ADDRESS], "aliases": aliases}
     return found

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
+from itertools import chain
 
-from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, wireguard
+from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, subnets, wireguard
 from drivers.network.virtual_router.config import Uplink
 from drivers.network.virtual_router.filter_config import GatewaySide, GuestSide, Ruleset
 from drivers.network.virtual_router.links import ordered
@@ -58,7 +59,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         marked=len(ways) > 1,
         vpc=str(network(facts.vpc.cidr, "The VPC's CIDR")) if facts.vpc else "",
         gateways=gateways,
-        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
+        elements={name: tuple(sorted(dict.fromkeys(elements.get(name, ())))) for name in sets},  # mostly sorted already
         tunnels=tunnels,
         ipsec=bool(tunneled),
         uncounted=bool(uncounted),
@@ -97,7 +98,7 @@ def _rules(
         for service in ("Firewall", "PortForwarding", "StaticNat", "Lb")
     }
     return [
-        filters.ingress((rule for net in nets["Firewall"] for rule in net.ingress), known),
+        filters.ingress(tuple(chain.from_iterable(net.ingress for net in nets["Firewall"])), known),
         *(filters.egress(net) for net in nets["Firewall"]),
         nat.forwards(nets["PortForwarding"], known),
         nat.static(nets["StaticNat"], known),
@@ -119,7 +120,7 @@ def _gateways(facts: ApplianceFacts, names: Mapping[str, str]) -> tuple[GatewayS
 def _guest(
     net: Network, nic: Nic, names: Mapping[str, str], facts: ApplianceFacts, marks: Mapping[str, int]
 ) -> GuestSide:
-    block = network(net.cidr, f"The CIDR of network {net.id}")
+    within = subnets.of(net, nic)
     leaving, leads = "", net.elastic is not None and net.elastic.way_out
     if "SourceNat" in net.services and not net.routed:
         own = [item for item in ordered(facts.addresses) if item.source_nat and item.network in (net.id, "")]
@@ -127,8 +128,9 @@ def _guest(
     return GuestSide(
         id=counter(net.id),
         device=names[net.nic],
-        cidr=str(block),
+        cidr=subnets.text_of([subnet.cidr for subnet in within]),
         address=address(nic.address, f"The router's address on network {net.id}"),
+        addresses=subnets.text_of([subnet.address for subnet in within]),
         egress_allow=net.egress_allow or leads,
         dhcp="Dhcp" in net.services,
         dns="Dns" in net.services,

@@ -12,6 +12,7 @@ from drivers.routing import Bgp, BgpPeer, RoutedRule
 from drivers.vocabulary import (
     ApplianceFacts,
     EgressRule,
+    GuestSubnet,
     IngressRule,
     Ipv6Rule,
     Lease,
@@ -179,6 +180,14 @@ def elastic():
     nat = (StaticNat(uid(1, 2), SECOND, "10.1.1.6"),)
     pods = Elastic("10.1.1.1", ("10.1.1.0/24", "10.1.2.0/24", "192.0.2.0/25"))
     return shared(network(services=SHARED - {"Lb"}, static_nats=nat, egress_allow=False, elastic=pods))
+
+
+def elastic_balancer():
+    """What balances on a shared network for one account, members in another pod among them."""
+    rule = LoadBalancer(uid(8, 1), "web", SECOND, 80, 8080, "roundrobin", "tcp",
+                        (Member(uid(3, 5), "10.1.1.5"), Member(uid(3, 7), "10.1.2.7")))  # fmt: skip
+    pods = Elastic("10.1.1.1", ("10.1.1.0/24", "10.1.2.0/24"), way_out=False)
+    return shared(network(services=frozenset({"Lb"}), leases=(), balancers=(rule,), egress_allow=False, elastic=pods))
 
 
 def two_networks():
@@ -409,6 +418,26 @@ def uncounted():
     return appliance(settings=(("network.usage.excluded.cidrs", listed),))
 
 
+def subnets():
+    """A network whose gateways are the operator's: two subnets, and IPv6; the router serves and forwards nothing."""
+    six = "2001:db8:8::"
+    known = Metadata(uid(3, 7), "10.1.2.7", (("local-hostname", "vm7"),), sources6=(f"{six}7",))
+    net = network(
+        services=frozenset({"Dhcp", "Dns", "UserData"}),
+        leases=(lease(5, address6=f"{six}5"), lease(7)._replace(address="10.1.2.7", address6=f"{six}7")),
+        metadata=(known,),
+        cidr6=f"{six}/64",
+        gateway6=f"{six}2",
+        subnets=(
+            GuestSubnet("10.1.1.0/24", "10.1.1.1", "10.1.1.4"),
+            GuestSubnet("10.1.2.0/24", "10.1.2.1", "10.1.2.4"),
+            GuestSubnet(f"{six}/64", "fe80::1", f"{six}2", slaac=False),
+        ),
+    )
+    nic = Nic(uid(4, 1), INNER, uid(2, 1), "Guest", "10.1.1.4", 24, "", 0, uid(2, 1))
+    return replace(appliance(net), nics=(nic,), addresses=(), dns6=("2001:db8:53::1",))
+
+
 def rendered(facts):
     router = VirtualRouter()
     return router.render(router.plan(facts()))
@@ -423,6 +452,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "elastic": elastic,
+    "elastic_balancer": elastic_balancer,
     "two_networks": two_networks,
     "redundant": redundant,
     "vpc": vpc,
@@ -438,6 +468,7 @@ FACTS = {
     "dual_stack": dual_stack,
     "ipv6_only": ipv6_only,
     "uncounted": uncounted,
+    "subnets": subnets,
 }
 
 CASES = {name: partial(rendered, facts) for name, facts in FACTS.items()}
