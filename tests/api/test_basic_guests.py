@@ -183,6 +183,21 @@ def test_a_router_of_a_pod_is_replaced_by_one_there(flat, cloud):
         assert row.part == f"pod-{row.pod_id}"
 
 
+def test_what_is_wrong_in_one_pod_stops_nothing_in_another(elastic, cloud):
+    there = elastic
+    first, second = (deploy(there, name=f"vm-{host}", hostid=host, cloud=cloud) for host in there.hosts)
+    routers = {row["hostid"]: row["name"] for row in cloud("listRouters", listall=True)["router"]}
+    there.agents[1].failing.add(routers[there.hosts[1]])
+    assert (
+        "kept its former configuration" in deploy(there, name="late", hostid=there.hosts[1], cloud=cloud)["errortext"]
+    )
+    third = deploy(there, name="third", hostid=there.hosts[0], cloud=cloud)
+    assert third["state"] == "Running"
+    for vm in (first, third):
+        assert there.job(cloud("destroyVirtualMachine", id=vm["id"], expunge=True)).get("errortext") is None
+    assert public(cloud, second)
+
+
 def public(cloud, vm):
     (seen,) = cloud("listVirtualMachines", id=vm["id"])["virtualmachine"]
     return seen.get("publicip")
