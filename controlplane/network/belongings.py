@@ -7,8 +7,10 @@ from sqlalchemy.orm import Session
 
 from controlplane.identity import limits, ownership
 from controlplane.identity.accounts import Account
+from controlplane.identity.domains import Domain
 from controlplane.network.load_balancers import Certificate
 from controlplane.network.network_changes import delete_network
+from controlplane.network.network_permissions import DOMAIN
 from controlplane.network.networks import Network
 from controlplane.network.public_ips import PublicIp, VlanRange, release
 from controlplane.network.vpc_changes import delete_vpc
@@ -47,6 +49,14 @@ def remove_certificates(session: Session, account: Account) -> list[Target]:
     return []
 
 
+def networks_for(session: Session, domain: Domain) -> list[str]:
+    """Say which Shared networks are for the accounts of a domain."""
+    for_it = Network.domain_id == domain.id, Network.acl_type == DOMAIN, Network.removed.is_(None)
+    names = session.scalars(select(Network.name).where(*for_it).order_by(Network.id))
+    return [f"Shared network {name} is for the accounts of {domain.name_path}; delete it first" for name in names]
+
+
+ownership.objects_to_domain_removal(networks_for)
 ownership.on_account_removed(remove_networks, ownership.NETWORKS)
 ownership.on_account_removed(give_addresses_back, ownership.ADDRESSES)
 ownership.on_account_removed(remove_certificates)
