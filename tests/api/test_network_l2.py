@@ -265,7 +265,9 @@ def test_an_l2_network_can_have_another_l2_offering_while_its_guests_run(there, 
     assert [drive.vm for drive in facts(there, drive_facts)] == [vm["id"]]
     (host,) = there.rows(Host)
     with cloud.database.read() as session:
-        assert session.get(Host, host.id).target.desired_generation == session.get(Host, host.id).target.applied_generation
+        assert (
+            session.get(Host, host.id).target.desired_generation == session.get(Host, host.id).target.applied_generation
+        )
     (named,) = cloud("listNetworkOfferings", name=VLAN)["networkoffering"]
     with pytest.raises(BadParameter, match="specifyvlan=true"):
         there.cloud("updateNetwork", id=made["id"], networkofferingid=named["id"])
