@@ -46,7 +46,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
                          creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN"):  # fmt: skip
     """Acquire a public address for a network or a VPC: the wanted one, or the lowest that is free."""
 
-    networkid: Network | None = optional()
+    networkid: Network | None = optional(uses=True)
     vpcid: Vpc | None = optional(description="instead of networkid: for all tiers of this VPC")
     zoneid: Zone | None = optional(description="instead of networkid, for an account with one isolated network there")
     ipaddress: str | None = optional(check=_address)
