@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from controlplane.compute.choice import PLANNERS, Want
 from controlplane.compute.counting import count, count_stopped
 from controlplane.compute.outcomes import Waits, latest, machine, networks_of, standing, trouble
-from controlplane.compute.placement import choose_host, no_host, pick_host
+from controlplane.compute.placement import choose_host, machines_anywhere, no_host, pick_host
 from controlplane.compute.release import let_go, root_volume
 from controlplane.compute.virtual_machines import GONE, VirtualMachine
 from controlplane.db.base import now
@@ -209,4 +209,5 @@ def _want(session: Session, vm: VirtualMachine, arguments: dict[str, Any], refus
         prefer=vm.host_id or (vm.last_host_id if arguments.get("lasthost", True) else None),
         avoid={int(number): reason for number, reason in refused.items()},
         machine=vm.uuid,
+        anywhere=machines_anywhere(session, vm.account_id),
     )

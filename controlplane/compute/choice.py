@@ -25,8 +25,8 @@ PLANNERS = {
 class Candidate(NamedTuple):
     """A host as the choice sees it.
 
-    :param closed: why the operator lets nothing new onto it (zone, pod, cluster or host disabled, host down); empty
-        means open.
+    :param closed: why nothing can be put on it (host down or in maintenance, cluster not managed); empty means open.
+    :param disabled: which of its zone, pod and cluster the operator has disabled, or the host itself; empty is none.
     :param arch: empty where the host has not said.
     :param mhz: speed of one processor; ``total_mhz`` of all of them with over-provisioning.
     :param total_memory: MiB, with over-provisioning, as for the ``used`` ones.
@@ -40,6 +40,7 @@ class Candidate(NamedTuple):
     cluster_id: int
     hypervisor: str
     closed: str = ""
+    disabled: str = ""
     arch: str = ""
     tags: frozenset[str] = frozenset()
     cpus: int = 0
@@ -67,6 +68,7 @@ class Want:
     :param prefer: the host that is tried first where it will do.
     :param avoid: host number → why it is not to be taken.
     :param machine: UUID of the machine that is placed.
+    :param anywhere: disabled places will do, too.
     """
 
     cpus: int = 1
@@ -83,6 +85,7 @@ class Want:
     prefer: int | None = None
     avoid: Mapping[int, str] = field(default_factory=dict)
     machine: str = ""
+    anywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ def choose(candidates: Iterable[Candidate], want: Want) -> Choice:
 
 def objections(host: Candidate, want: Want) -> list[str]:
     """Return every reason why this host will not do; none means that it will."""
-    found = [reason for reason in (host.closed, want.avoid.get(host.id, "")) if reason]
+    disabled = "" if want.anywhere else host.disabled
+    found = [reason for reason in (host.closed, disabled, want.avoid.get(host.id, "")) if reason]
     found += _wrong_place(host, want)
     if want.hypervisor and host.hypervisor.lower() != want.hypervisor.lower():
         found.append(f"its hypervisor is {host.hypervisor}, not {want.hypervisor}")

@@ -56,6 +56,8 @@ class NicResponse(Response):
     deviceid: str
     broadcasturi: str | None = None
     isolationuri: str | None = None
+    isolatedpvlan: int | None = None
+    isolatedpvlantype: str | None = None
     mtu: int | None = None
     publicip: str | None = None
     publicipid: str | None = None
@@ -338,6 +340,8 @@ def _nic(ctx: Context, nic: Nic, vm: VirtualMachine, public: PublicIp | None) ->
         deviceid=str(nic.device),
         broadcasturi=uri,
         isolationuri=uri,
+        isolatedpvlan=network.pvlan if uri else None,
+        isolatedpvlantype=(network.pvlan_role or None) if uri else None,
         mtu=network.mtu,
         publicip=public.address if public else None,
         publicipid=public.uuid if public else None,

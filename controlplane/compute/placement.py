@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ForeignKey, func, select, update
+from sqlalchemy import ForeignKey, Select, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from controlplane.compute.choice import ALGORITHMS, RANDOM, Candidate, Choice, Want, choose
@@ -14,6 +14,7 @@ from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.db.base import Base
 from controlplane.db.configuration import define
 from controlplane.errors import NoCapacity
+from controlplane.identity.accounts import Account
 from controlplane.network.routers import Router
 from controlplane.offering.service_offerings import ServiceOffering
 from controlplane.zone.capacity import CPU_FACTOR, MEMORY_FACTOR
@@ -32,8 +33,19 @@ ALGORITHM = define(
     scopes=("Zone",),
     choices=ALGORITHMS,
 )
+ADMINS_ANYWHERE = define(
+    "allow.admin.vm.on.disabled.resources",
+    False,
+    "Machines of root admins are put on disabled hosts and into disabled zones, pods and clusters, too",
+)
+ROUTERS_ANYWHERE = define(
+    "allow.router.on.disabled.resources",
+    False,
+    "Routers are put on disabled hosts and into disabled zones, pods and clusters, too",
+)
+ROOT_ADMIN = 1
 ROUTER_MHZ, ROUTER_MEMORY = 500, 256
-_COLUMNS = (
+_COLUMNS: tuple[Any, ...] = (
     Host.id,
     Host.name,
     Host.pod_id,
@@ -52,6 +64,8 @@ _COLUMNS = (
     Cluster.details.label("cluster_details"),
     Pod.name.label("pod"),
     Pod.allocation_state.label("pod_state"),
+    Zone.name.label("zone"),
+    Zone.allocation_state.label("zone_state"),
 )
 _HOLDS = VirtualMachine.host_id.is_not(None), VirtualMachine.running | (VirtualMachine.state == "Stopping")
 
@@ -98,12 +112,7 @@ def no_host(session: Session, zone_id: int, choice: Choice) -> str:
 
 
 def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
-    hosts = session.execute(
-        select(*_COLUMNS)
-        .join(Cluster, Host.cluster_id == Cluster.id)
-        .join(Pod, Host.pod_id == Pod.id)
-        .where(Host.zone_id == zone_id, Host.removed.is_(None))
-    ).all()
+    hosts = session.execute(_hosts().where(Host.zone_id == zone_id)).all()
     used = _used(session, zone_id, want.machine)
     own = _own(session, zone_id, want.account_id)
     pods: dict[int, int] = {}
@@ -119,6 +128,25 @@ def _candidates(session: Session, zone_id: int, want: Want) -> list[Candidate]:
     ]
 
 
+def _hosts() -> Select[Any]:
+    """Return the query for hosts with what their places say of them."""
+    query = select(*_COLUMNS).join(Cluster, Host.cluster_id == Cluster.id).join(Pod, Host.pod_id == Pod.id)
+    return query.join(Zone, Host.zone_id == Zone.id).where(Host.removed.is_(None))
+
+
+def machines_anywhere(session: Session, account_id: int) -> bool:
+    """Tell whether an account's machines may be put where the operator has disabled a place."""
+    return session.get_one(Account, account_id).type == ROOT_ADMIN and ADMINS_ANYWHERE.flag(session)
+
+
+def takes_routers(session: Session, host: Host) -> bool:
+    """Tell whether a router may be put on the host, as far as the operator's wishes go."""
+    row = session.execute(_hosts().where(Host.id == host.id)).first()
+    if row is None or _withdrawn(row):
+        return False
+    return not _disabled(row) or ROUTERS_ANYWHERE.flag(session)
+
+
 def _candidate(host: Any, used: tuple[int, int, int], own: tuple[int, int], factors: tuple[float, float]) -> Candidate:
     cpu_factor = _ratio(host.cluster_details, "cpuOvercommitRatio", factors[0])
     memory_factor = _ratio(host.cluster_details, "memoryOvercommitRatio", factors[1])
@@ -129,6 +157,7 @@ def _candidate(host: Any, used: tuple[int, int, int], own: tuple[int, int], fact
         host.cluster_id,
         host.hypervisor,
         closed=_closed(host),
+        disabled=_disabled(host),
         arch=host.details.get("arch", ""),
         tags=frozenset(host.tags),
         cpus=host.cpus,
@@ -144,13 +173,24 @@ def _candidate(host: Any, used: tuple[int, int, int], own: tuple[int, int], fact
 
 
 def _closed(host: Any) -> str:
-    if host.state != "Up":
-        return f"it is {host.state}"
-    if host.resource_state != "Enabled":
-        return f"it is {host.resource_state}"
-    if host.cluster_state != "Enabled" or host.managed_state != "Managed":
-        return f"its cluster {host.cluster} is not enabled"
-    return f"its pod {host.pod} is not enabled" if host.pod_state != "Enabled" else ""
+    return f"it is {host.state}" if host.state != "Up" else _withdrawn(host)
+
+
+def _withdrawn(host: Any) -> str:
+    if host.resource_state not in ("Enabled", "Disabled"):
+        return f"it is in {host.resource_state}"
+    return f"its cluster {host.cluster} is {host.managed_state}" if host.managed_state != "Managed" else ""
+
+
+def _disabled(host: Any) -> str:
+    """Return which place above the host is disabled, or that it is itself; the widest first."""
+    places = {
+        f"its zone {host.zone}": host.zone_state,
+        f"its pod {host.pod}": host.pod_state,
+        f"its cluster {host.cluster}": host.cluster_state,
+        "it": host.resource_state,
+    }
+    return next((f"{place} is disabled" for place, state in places.items() if state == "Disabled"), "")
 
 
 def _ratio(details: dict[str, str], name: str, otherwise: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session
 
 from controlplane.api.caller import EVERYONE
@@ -34,6 +34,9 @@ from controlplane.network.public_ips import (
 )
 from controlplane.network.rules import rows_by_id
 from controlplane.network.vpcs import Vpc
+from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.offering.routing_modes import ROUTED
+from controlplane.offering.vpc_offerings import VpcOffering
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.zones import Zone
 
@@ -90,6 +93,8 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
     guests = guest_names(session, (row.vm_id for row in rows))
     users = _users(session, rows)
     owners, tags, ruled = owner_fields(ctx, rows), tags_of(ctx, TAGGABLE, rows), _with_rules(ctx, rows)
+    mine = PublicIp.id.in_([row.id for row in rows if row.source_nat])
+    routed = set(session.scalars(select(PublicIp.id).where(mine, _routed())))
     found = []
     for row in rows:
         within = ranges[row.range_id]
@@ -99,7 +104,7 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
             zoneid=zones[row.zone_id].uuid,
             zonename=zones[row.zone_id].name,
             state=row.state,
-            issourcenat=row.source_nat,
+            issourcenat=row.source_nat and row.id not in routed,
             isstaticnat=row.static_nat,
             issystem=row.is_system,
             isportable=row.portable_range_id is not None,
@@ -119,6 +124,14 @@ def address_views(ctx: Context, rows: Sequence[PublicIp]) -> list[AddressRespons
             _show_range(response, row, within)
         found.append(response)
     return found
+
+
+def _routed() -> ColumnElement[bool]:
+    """Return the condition of addresses that a router has of its own, where nobody's traffic is translated."""
+    networks = select(Network.id).join(NetworkOffering).where(NetworkOffering.network_mode == ROUTED)
+    vpcs = select(Vpc.id).join(VpcOffering).where(VpcOffering.network_mode == ROUTED)
+    of_network = PublicIp.network_id.is_not(None) & PublicIp.network_id.in_(networks)
+    return of_network | (PublicIp.vpc_id.is_not(None) & PublicIp.vpc_id.in_(vpcs))
 
 
 def _users(session: Session, rows: Sequence[PublicIp]) -> dict[int, dict[str, Any]]:
@@ -176,7 +189,7 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
     vlanid: VlanRange | None = matching(PublicIp.range_id)
     associatednetworkid: Network | None = matching(PublicIp.network_id)
     vpcid: Vpc | None = matching(PublicIp.vpc_id)
-    issourcenat: bool | None = matching(PublicIp.source_nat)
+    issourcenat: bool | None = optional()
     isstaticnat: bool | None = matching(PublicIp.static_nat)
     fordisplay: bool | None = matching(PublicIp.display, admin=True)
     state: str | None = matching(PublicIp.state, choices=(FREE, ALLOCATING, ALLOCATED, RESERVED, RELEASING))
@@ -207,6 +220,9 @@ class ListPublicIpAddresses(OwnedListing, name="listPublicIpAddresses", answer=m
         if self.forloadbalancing is not None:
             used = select(LoadBalancer.id).where(LoadBalancer.public_ip_id == PublicIp.id).exists()
             query = query.where(used if self.forloadbalancing else ~used)
+        if self.issourcenat is not None:
+            theirs = _routed()
+            query = query.where((PublicIp.source_nat & ~theirs) == self.issourcenat)
         if self.forprovider:
             query = query.where(PublicIp.id.is_(None))
         within = self._of_ranges()

@@ -65,8 +65,7 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
         whole = self._whole(ctx, owner)
         if self.account is None and (isinstance(whole, Vpc) or whole.guest_type == "Isolated"):
             owner = ctx.session.get_one(Account, whole.account_id)
-        if whole.zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
-            raise Forbidden(f"Zone {whole.zone.name} is disabled: nothing can be made in it.")
+        _refuse_disabled(ctx, whole.zone)
         if isinstance(whole, Network):
             _must_take_addresses(whole)
         if self.isportable:
@@ -107,6 +106,11 @@ class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddre
                 f"networks in zone {self.zoneid.name}; give networkid to say which one."
             )
         return networks[0]
+
+
+def _refuse_disabled(ctx: Context, zone: Zone) -> None:
+    if zone.allocation_state == "Disabled" and not ctx.caller.is_admin:
+        raise Forbidden(f"Zone {zone.name} is disabled: nothing can be made in it.")
 
 
 def _must_take_addresses(network: Network) -> None:
@@ -208,6 +212,7 @@ class ReserveIpAddress(Command, name="reserveIpAddress", answer=one("ipaddress",
         """Check, and reserve it."""
         owner = owner_of_new(ctx, self.account, self.domainid, self.projectid)
         zone = ctx.session.get_one(Zone, self.id.zone_id)
+        _refuse_disabled(ctx, zone)
         ip = chosen(ctx.session, zone, owner, self.id.address)
         if ip.state != FREE:
             raise BadParameter(f"Invalid parameter id value={ip.uuid}: {ip.address} is reserved already.")

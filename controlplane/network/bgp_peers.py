@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -153,11 +153,37 @@ def chosen_for(whole: Whole) -> Any:
 
 def peers_of(session: Session, whole: Whole) -> list[BgpPeer]:
     """Return the peers that a network or VPC tells its prefixes: the named ones, or all that are open to it."""
-    named = select(BgpPeer).join(PeerChoice).where(chosen_for(whole)).order_by(BgpPeer.id)
-    found = list(session.scalars(named))
-    if found:
-        return found
-    every = open_to(session, whole)
+    return all_peers_of(session, [whole])[whole.uuid]
+
+
+def all_peers_of(session: Session, wholes: Sequence[Whole]) -> dict[str, list[BgpPeer]]:
+    """Return the peers of each of these, by UUID, with as many queries for many as for one."""
+    vpcs = [whole.id for whole in wholes if isinstance(whole, Vpc)]
+    networks = [whole.id for whole in wholes if not isinstance(whole, Vpc)]
+    chosen = or_(PeerChoice.network_id.in_(networks), PeerChoice.vpc_id.in_(vpcs))
+    named: dict[tuple[int | None, int | None], list[BgpPeer]] = {}
+    query = select(PeerChoice.network_id, PeerChoice.vpc_id, BgpPeer).join(BgpPeer).where(chosen)
+    for network, vpc, peer in session.execute(query.order_by(BgpPeer.id)):
+        named.setdefault((network, vpc), []).append(peer)
+    there = select(BgpPeer).where(BgpPeer.zone_id.in_({whole.zone_id for whole in wholes})).order_by(BgpPeer.id)
+    peers = session.scalars(there).all()
+    domains = select(Domain.id, Domain.path).where(Domain.id.in_({whole.domain_id for whole in wholes}))
+    above = {number: {int(part) for part in path.split("/") if part} for number, path in session.execute(domains)}
+    found = {}
+    for whole in wholes:
+        key = (None, whole.id) if isinstance(whole, Vpc) else (whole.id, None)
+        found[whole.uuid] = named.get(key) or _unnamed(session, whole, peers, above[whole.domain_id])
+    return found
+
+
+def _unnamed(session: Session, whole: Whole, peers: Sequence[BgpPeer], above: Collection[int]) -> list[BgpPeer]:
+    """Return the peers that are open to what names none: those dedicated to it alone, where there are any."""
+    every = [
+        peer
+        for peer in peers
+        if peer.zone_id == whole.zone_id
+        and (peer.account_id == whole.account_id or (peer.account_id is None and peer.domain_id in (None, *above)))
+    ]
     own = [peer for peer in every if peer.domain_id is not None]
     return own if own and not USE_SYSTEM.flag(session, account=whole.account_id) else every
 

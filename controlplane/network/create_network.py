@@ -14,7 +14,17 @@ from controlplane.errors import BadParameter
 from controlplane.identity import limits, names
 from controlplane.identity.accounts import Account
 from controlplane.identity.domains import Domain
-from controlplane.network import implement, ipv6, mtu, public_ips, routing, shared_networks, tiers, vnets
+from controlplane.network import (
+    implement,
+    ipv6,
+    mtu,
+    private_vlans,
+    public_ips,
+    routing,
+    shared_networks,
+    tiers,
+    vnets,
+)
 from controlplane.network.acls import AclList
 from controlplane.network.addressing import guest_range, subnet
 from controlplane.network.bgp_peers import BgpPeer
@@ -34,8 +44,7 @@ from controlplane.zone.zones import Zone
 
 class CreateNetwork(Command, name="createNetwork", answer=one("network", network_views), roles=EVERYONE,
                     event="NETWORK.CREATE", instance="Network",
-                    unsupported=("associatednetworkid", "isolatedpvlan", "isolatedpvlantype",
-                                 "tungstenvirtualrouteruuid")):  # fmt: skip
+                    unsupported=("associatednetworkid", "tungstenvirtualrouteruuid")):  # fmt: skip
     """Create a guest network, which stands alone or is a tier of a VPC."""
 
     name: str = required(check=names.text)
@@ -74,6 +83,12 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
     vlan: str | None = optional(admin=True, description="the VLAN or VNI, or untagged")
     bypassvlanoverlapcheck: bool | None = optional(
         False, admin=True, description="of a Shared or L2 network: others may have the VLAN, too"
+    )
+    isolatedpvlan: str | None = optional(
+        admin=True, description="of a Shared or L2 network: its own VLAN, with vlan as the primary one (private VLAN)"
+    )
+    isolatedpvlantype: str | None = optional(
+        admin=True, choices=private_vlans.TYPES, description="isolated unless given; promiscuous has vlan itself"
     )
     externalid: str | None = optional(check=names.text)
     cidrsize: int | None = optional(description="of a ROUTED network: the prefix length of the CIDR that it gets")
@@ -268,10 +283,14 @@ class CreateNetwork(Command, name="createNetwork", answer=one("network", network
                 )
 
     def _take(self, ctx: Context, network: Network, owner: Account) -> None:
-        if self.vlan is not None:
+        if (place := private_vlans.named(network, self)) is not None:
+            private_vlans.take(ctx.session, network, place, sharing=bool(self.bypassvlanoverlapcheck))
+            ctx.touch(*private_vlans.hearing_hosts(ctx.session, network))
+        elif self.vlan is not None:
             number = vnets.vnet_named(network, self.vlan)
             if not self.bypassvlanoverlapcheck:
                 vnets.refuse_overlap(ctx.session, network, number)
+            private_vlans.refuse_mixed(ctx.session, network, number)
             vnets.take_vnet(ctx.session, network, number)
         elif network.guest_type == SHARED:
             vnets.take_vnet(ctx.session, network)  # its gateway is there before its first guest

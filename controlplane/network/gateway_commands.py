@@ -24,6 +24,7 @@ from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway, StaticRoute, gateways_of
 from controlplane.network.tiers import choose_acl, must_not_overlap
+from controlplane.network.vnets import refuse_flows
 from controlplane.network.vpcs import Vpc
 from controlplane.network.ways import must_be_free, ways_of
 from controlplane.reconcile.targets import Target
@@ -175,6 +176,8 @@ class CreatePrivateGateway(Command, name="createPrivateGateway", answer=one("pri
                 f"Invalid parameter vlan value={self.vlan}: it must be a VLAN or VNI, such as vlan://100."
             )
         number = int(text)
+        if physical.isolation == "VLAN":
+            refuse_flows(session, physical, number, f"Invalid parameter vlan value={self.vlan}:")
         taken = session.get(Vnet, (physical.id, number))
         if taken is None:
             session.add(Vnet(physical_network_id=physical.id, number=number))

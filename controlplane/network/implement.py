@@ -240,6 +240,7 @@ def choose_host(session: Session, router: Router, avoid: Mapping[int, str] | Non
         pod_id=router.pod_id,
         machine=router.uuid,
         avoid=avoid or {},
+        anywhere=placement.ROUTERS_ANYWHERE.flag(session),
     )
     return placement.pick_host(session, router.zone_id, want)
 

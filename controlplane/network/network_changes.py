@@ -19,6 +19,7 @@ from controlplane.network.network_permissions import ACCOUNT, NetworkPermission
 from controlplane.network.networks import Network, Whole, network_views
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.offering_change import change_offering
+from controlplane.network.private_vlans import hearing_hosts
 from controlplane.network.public_ips import PublicIp, VlanRange
 from controlplane.network.reserved_range import reserve
 from controlplane.network.vnets import free_vnet
@@ -149,6 +150,7 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
     public_ips.forget_network(session, network)
     touched = implement.unplug(session, network) if network.vpc_id is not None else []
     touched += implement.remove_routers(session, network)
+    told = [target for host in hearing_hosts(session, network) for target in host.targets(session)]
     network.removed, network.state = now(), "Destroy"
     if not touched:
         free_vnet(session, network)
@@ -156,4 +158,5 @@ def delete_network(session: Session, network: Network) -> list[targets.Target]:
         session.query(table).filter_by(network_id=network.id).delete()
     if network.acl_type == ACCOUNT:
         limits.give_back(session, network.account_id, "network")
+    targets.touch(session, told)  # nothing waits for them: what they hear too much of is sent no more
     return touched

@@ -36,6 +36,7 @@ class Network(Created, Removable, Owned, Row):
     :ivar vpc_id: the VPC that it is a tier of, ``acl_id`` the ACL list that says who may talk to it.
     :ivar cidr6: its own /64, and ``gateway6`` the router's address in it; None without IPv6, as ``cidr`` without IPv4.
     :ivar vnet: its VLAN or VNI while it is implemented; 0 is untagged.
+    :ivar pvlan: its own VLAN in the private VLAN whose primary one is ``vnet``, and ``pvlan_role`` what that may hear.
     :ivar acl_type: ``Account``: its owner uses it; ``Domain``: every account of ``domain_id`` does, and with
         ``subdomain_access`` those of the domains below; it is a Shared network of the system account then.
     :ivar guest_cidr: the part of ``cidr`` that guests get addresses of; None is all of it.
@@ -69,6 +70,8 @@ class Network(Created, Removable, Owned, Row):
     cidr6: Mapped[str | None] = mapped_column(String(50))
     gateway6: Mapped[str | None] = mapped_column(String(50))
     vnet: Mapped[int | None]
+    pvlan: Mapped[int | None]
+    pvlan_role: Mapped[str] = mapped_column(String(20), default="")
     network_domain: Mapped[str] = mapped_column(String(255), default="")
     dns: Mapped[list[str]] = mapped_column(default=list)
     dns6: Mapped[list[str]] = mapped_column(default=list)
@@ -127,6 +130,10 @@ WITH_SCHEME = joinedload(Network.physical_network), joinedload(Network.offering)
 DOMAIN_TYPES = {"vs": "Vswitch"}
 """Scheme of a broadcast URI → CloudStack's broadcast domain type, where it is not the scheme itself."""
 
+PVLAN = "pvlan"
+ISOLATED, COMMUNITY, PROMISCUOUS = "isolated", "community", "promiscuous"
+"""The roles in a private VLAN, as CloudStack's isolatedpvlantype names them."""
+
 Whole = Network | Vpc
 """What has routers and public addresses: a network that stands alone, or a VPC with all its tiers."""
 
@@ -138,6 +145,8 @@ def services_of(network: Network) -> dict[str, list[str]]:
 
 def scheme_of(network: Network) -> str:
     """Return the scheme of the network's broadcast URI: its isolation method's, or that of its Connectivity."""
+    if network.pvlan is not None:
+        return PVLAN
     installed = registry.network_providers()
     for provider in services_of(network).get("Connectivity", ()):
         if provider in installed:
@@ -149,6 +158,8 @@ def uri_of(network: Network) -> str:
     """Return the network's broadcast URI; empty while it has none."""
     if network.vnet is None:
         return ""
+    if network.pvlan is not None:
+        return f"{PVLAN}://{network.vnet}-{network.pvlan_role[0]}{network.pvlan}"
     return f"{scheme_of(network)}://{network.vnet}" if network.vnet else "vlan://untagged"
 
 
@@ -204,6 +215,16 @@ class RouteResponse(Response):
 
 
 @dataclass(kw_only=True)
+class PeerResponse(Response):
+    """A BGP peer that a network's prefixes are announced to."""
+
+    id: str
+    asnumber: int
+    ipaddress: str | None = None
+    ip6address: str | None = None
+
+
+@dataclass(kw_only=True)
 class NetworkResponse(Response):
     """A guest network, as the API shows it."""
 
@@ -225,6 +246,7 @@ class NetworkResponse(Response):
     ip4routes: list[RouteResponse] | None = None
     asnumber: int | None = None
     asnumberid: str | None = None
+    bgppeers: list[PeerResponse] | None = None
     internetprotocol: str
     networkcidr: str | None = None
     reservediprange: str | None = None
@@ -294,7 +316,7 @@ def network_views(ctx: Context, rows: Sequence[Network]) -> list[NetworkResponse
         _view(
             ctx,
             row,
-            owners[row.id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | _ipv4(ways.get(row.uuid, {})),
+            owners[row.id] | traffic[row.id] | _ipv6(row, routes.get(row.id)) | routed_fields(ways.get(row.uuid, {})),
             tags[row.id],
             usable=row.id not in full,
         )
@@ -393,8 +415,12 @@ def _ipv6(row: Network, routes: list[dict[str, Any]] | None) -> dict[str, Any]:
     return found
 
 
-def _ipv4(way: dict[str, Any]) -> dict[str, Any]:
-    return way | {"ip4routes": [RouteResponse(**route) for route in way["ip4routes"]]} if way else {}
+def routed_fields(way: dict[str, Any]) -> dict[str, Any]:
+    """Return the response fields about how a network or VPC is routed."""
+    if not way:
+        return {}
+    peers = [PeerResponse(**peer) for peer in way["bgppeers"]]
+    return way | {"ip4routes": [RouteResponse(**route) for route in way["ip4routes"]], "bgppeers": peers or None}
 
 
 def _service(name: str, providers: list[str], chosen: dict[str, dict[str, str]]) -> ServiceResponse:

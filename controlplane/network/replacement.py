@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, aliased
 
+from controlplane.compute import placement
 from controlplane.db.base import new_uuid, now
 from controlplane.db.configuration import define
 from controlplane.errors import ApiError, Unavailable
@@ -27,7 +28,6 @@ from controlplane.reconcile.observations import on_observation
 from controlplane.reconcile.sweep import duty
 from controlplane.reconcile.targets import Target
 from controlplane.work.workflows import Flow
-from controlplane.zone.hosts import Host
 from drivers import registry
 from systemvm.bundle import Observation
 
@@ -70,8 +70,8 @@ def prepare(session: Session, uuid: str, keep: bool = False) -> Waits:
         heir = implement.add_router(session, old.whole, old.provider, like=old)
         heir.replaces_id, heir.dark = old.id, True
         heir.name = f"{old.name}-{heir.id}" if keep else heir.name  # its shell keeps this one
-        host = old.host if old.host is not None and _takes_more(old.host) else implement.choose_host(session, heir)
-        implement.place(session, heir, host)
+        stays = old.host is not None and placement.takes_routers(session, old.host)
+        implement.place(session, heir, old.host if stays and old.host else implement.choose_host(session, heir))
     return targets.touch(session, list(heir.targets(session)))
 
 
@@ -185,10 +185,6 @@ def heir_of(session: Session, old: Router) -> Router | None:
 
 def _serves(router: Router) -> bool:
     return router.running and router.removed is None and router.retired is None
-
-
-def _takes_more(host: Host) -> bool:
-    return host.removed is None and host.resource_state == "Enabled"
 
 
 def _hosts(session: Session, router: Router) -> list[Target]:

@@ -121,6 +121,8 @@ def shown(session: Session, rows: Sequence[Whole]) -> dict[str, dict[str, Any]]:
     columns = AsNumber.network_id, AsNumber.vpc_id, AsNumber.number, AsNumber.uuid
     for network, vpc, number, uuid in session.execute(select(*columns).where(having)):
         numbers[network, vpc] = number, uuid
+    heard = {whole.uuid: whole for whole in wholes.values() if whole.offering.routing_mode == DYNAMIC}
+    peers = bgp_peers.all_peers_of(session, list(heard.values())) if heard else {}
     found: dict[str, dict[str, Any]] = {}
     for row in routed:
         whole = wholes[row.uuid]
@@ -131,5 +133,9 @@ def shown(session: Session, rows: Sequence[Whole]) -> dict[str, dict[str, Any]]:
             "ip4routes": [{"subnet": row.cidr, "gateway": way}] if way and row.cidr else [],
             "asnumber": voice[0] if voice else None,
             "asnumberid": voice[1] if voice else None,
+            "bgppeers": [
+                {"id": peer.uuid, "asnumber": peer.number, "ipaddress": peer.address, "ip6address": peer.address6}
+                for peer in peers.get(whole.uuid, ())
+            ],
         }
     return found

@@ -44,10 +44,12 @@ class Pages(Generic[Fact]):
         :param columns: what a fact is made of, in this order.
         :param conditions: which of the network's rows are meant.
         """
+        self._size = SIZE
         page, mine = table.c.id // SIZE, table.c.network_id == bindparam("network")
         self._sums = select(page, func.count(), func.sum(table.c.stamp)).where(mine).group_by(page).order_by(page)
         self._all = select(page, *columns).where(mine, *conditions).order_by(table.c.id)
-        self._some = self._all.where(page.in_(bindparam("pages", expanding=True)))
+        between = table.c.id >= bindparam("first"), table.c.id < bindparam("end")  # what an index finds
+        self._some = self._all.where(page.in_(bindparam("pages", expanding=True)), *between)
         self._kept: WeakKeyDictionary[Engine, OrderedDict[int, Kept[Fact]]] = WeakKeyDictionary()
         self._lock = Lock()
 
@@ -65,8 +67,8 @@ class Pages(Generic[Fact]):
         stale = [page for page, total in sums.items() if page not in known or known[page][0] != total]
         fresh: dict[int, list[Fact]] = {page: [] for page in stale}
         if fresh:
-            few = len(fresh) <= FEW
-            given = {"network": network} | ({"pages": list(fresh)} if few else {})
+            few, span = len(fresh) <= FEW, {"first": min(fresh) * self._size, "end": (max(fresh) + 1) * self._size}
+            given = {"network": network} | ({"pages": list(fresh)} | span if few else {})
             for page, *values in session.execute(self._some if few else self._all, given):
                 made = fact(*values) if page in fresh else None
                 if made is not None:

@@ -7,9 +7,10 @@ from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.network import redundancy
-from controlplane.network.networks import WITH_SCHEME, Network, Whole, uri_of
+from controlplane.network.networks import PROMISCUOUS, PVLAN, WITH_SCHEME, Network, Whole, uri_of
 from controlplane.network.nics import Nic
 from controlplane.network.private_gateways import PrivateGateway
+from controlplane.network.private_vlans import below
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
 from controlplane.network.vpcs import Vpc
@@ -63,10 +64,10 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     query = select(Nic).outerjoin(VirtualMachine, Nic.vm_id == VirtualMachine.id)
     query = query.outerjoin(Router, theirs).where(here)
     nics = session.scalars(query.options(joinedload(Nic.network).options(*WITH_SCHEME))).all()
-    networks = {nic.network.id: nic.network for nic in nics if nic.network is not None}
+    sides = {guest_segment_id(nic.network, router=nic.vm_id is None): nic for nic in nics if nic.network is not None}
     used = {nic.range_id for nic in nics if nic.range_id}
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_(used))).all()
-    found = {_guest_segment(network, host.hypervisor) for network in networks.values() if network.vnet is not None}
+    found = {_guest_segment(session, nic, host.hypervisor) for nic in sides.values() if _is_carried(nic)}
     gateways = {nic.private_gateway for nic in nics if nic.private_gateway is not None}
     found |= {_private_segment(gateway, host.hypervisor) for gateway in gateways}
     most = _greatest_public_mtu(session, host) if ranges else 0
@@ -77,11 +78,30 @@ def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     return tuple(sorted(found))
 
 
-def _guest_segment(network: Network, hypervisor: str) -> Segment:
+def guest_segment_id(network: Network, *, router: bool) -> str:
+    """Return the name of the segment that an interface on a guest network is plugged into.
+
+    A router is on the promiscuous side of a private VLAN, whatever the role of the network that it serves.
+    """
+    if router and network.pvlan is not None and network.pvlan_role != PROMISCUOUS:
+        return f"promiscuous-{network.physical_network_id}-{network.vnet}"
+    return network.uuid
+
+
+def _is_carried(nic: Nic) -> bool:
+    return nic.network is not None and nic.network.vnet is not None
+
+
+def _guest_segment(session: Session, nic: Nic, hypervisor: str) -> Segment:
+    network = nic.network
+    assert network is not None
+    name = guest_segment_id(network, router=nic.vm_id is None)
     physical = network.physical_network
     label = _label(physical, "Guest", hypervisor)
+    promiscuous = network.pvlan is not None and (name != network.uuid or network.pvlan_role == PROMISCUOUS)
     hub = port_policies.allows(network.offering.details, port_policies.PROMISCUOUS)
-    return Segment(network.uuid, uri_of(network), "Guest", label, network.mtu, hub=hub)
+    uri = f"{PVLAN}://{network.vnet}-p{network.vnet}" if promiscuous else uri_of(network)
+    return Segment(name, uri, "Guest", label, network.mtu, below(session, network) if promiscuous else (), hub)
 
 
 def _greatest_public_mtu(session: Session, host: Host) -> int:

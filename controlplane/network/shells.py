@@ -15,7 +15,7 @@ from controlplane.network.networks import Whole
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import VlanRange
 from controlplane.network.routers import Router
-from controlplane.network.segments import private_segment_id, public_segment_id, serving_mac
+from controlplane.network.segments import guest_segment_id, private_segment_id, public_segment_id, serving_mac
 from controlplane.zone.hosts import Host
 from drivers import vocabulary
 from drivers.vocabulary import PublicAddress, Shell
@@ -105,8 +105,9 @@ def nic_fact(session: Session, whole: Whole, nic: Nic, addresses: tuple[PublicAd
     network = nic.network
     if network is not None:
         prefix = subnet_at(session, network, nic.address).prefixlen if nic.address else 0
+        side, where = guest_segment_id(network, router=True), network.uuid
         return vocabulary.Nic(
-            nic.uuid, nic.mac, network.uuid, "Guest", nic.address, prefix, "", nic.device, network.uuid, mtu=network.mtu
+            nic.uuid, nic.mac, side, "Guest", nic.address, prefix, "", nic.device, where, mtu=network.mtu
         )
     if (private := nic.private_gateway) is not None:
         prefix = IPv4Network(f"{private.gateway}/{private.netmask}", strict=False).prefixlen

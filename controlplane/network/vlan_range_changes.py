@@ -31,10 +31,23 @@ from controlplane.network.vlan_ranges import (
     vlan_range_views,
 )
 from controlplane.network.vlan_ranges6 import Span6, refuse_used6, routed_by
+from controlplane.network.vnets import refuse_flows
+from controlplane.network.vpcs import Vpc
+from controlplane.network.ways import must_be_free, ways_of
 from controlplane.zone import syntax
 from controlplane.zone.physical_networks import PhysicalNetwork
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import Zone
+
+
+def _refuse_routes(session: Session, zone: Zone, span: Span) -> None:
+    """Refuse public addresses that a VPC's router leads elsewhere with: they would not be reached from there.
+
+    :raises RuleConflict: names the route, gateway or VPN.
+    """
+    for vpc in session.scalars(select(Vpc).where(Vpc.zone_id == zone.id, Vpc.removed.is_(None))):
+        elsewhere = [way for way in ways_of(session, vpc) if way.owner]
+        must_be_free("startip", span.subnet, elsewhere)
 
 
 class CreateVlanIpRange(
@@ -76,7 +89,7 @@ class CreateVlanIpRange(
         if network is not None:
             refuse_outside(ctx.session, self.podid, addresses.span)
             self._owner(ctx, zone)
-            self._vlan(network.physical_network)
+            self._vlan(ctx.session, network.physical_network)
             row = add_range(ctx.session, network, addresses, self.podid)
             ctx.touch(network)
             ctx.touched.extend(hosts_of_guests(ctx.session, network.id))  # who let the router's new address serve
@@ -88,11 +101,13 @@ class CreateVlanIpRange(
             zone_id=zone.id,
             physical_network_id=physical.id,
             pod_id=self.podid.id if self.podid else None,
-            vlan=self._vlan(physical),
+            vlan=self._vlan(ctx.session, physical),
             account_id=account.id if account else None,
             domain_id=domain.id if domain else None,
             for_system_vms=bool(self.forsystemvms),
         )
+        if addresses.span is not None:
+            _refuse_routes(ctx.session, zone, addresses.span)
         addresses.write(ctx.session, row)
         add_addresses(ctx.session, row, addresses.span.numbers() if addresses.span else ())
         return row
@@ -124,7 +139,7 @@ class CreateVlanIpRange(
     def _physical(self, ctx: Context, zone: Zone) -> PhysicalNetwork:
         return public_network(ctx.session, zone, self.physicalnetworkid)
 
-    def _vlan(self, physical: PhysicalNetwork) -> str:
+    def _vlan(self, session: Session, physical: PhysicalNetwork) -> str:
         network = self.networkid
         if network is not None:
             own = str(network.vnet) if network.vnet else UNTAGGED
@@ -133,6 +148,8 @@ class CreateVlanIpRange(
             return own
         vlan = vlan_of(self.vlan or UNTAGGED)
         refuse_guest_vlan(physical, vlan)
+        if vlan != UNTAGGED:
+            refuse_flows(session, physical, int(vlan), f"Invalid parameter vlan value={vlan}:")
         return vlan
 
     def _owner(self, ctx: Context, zone: Zone) -> tuple[Account | None, Domain | None]:

@@ -19,7 +19,14 @@ from controlplane.api.responses import Response
 from controlplane.identity.ownership import OwnedListing, owner_fields
 from controlplane.identity.tags import TagResponse, tags_of
 from controlplane.network import routing
-from controlplane.network.networks import Network, NetworkResponse, RouteResponse, network_views
+from controlplane.network.networks import (
+    Network,
+    NetworkResponse,
+    PeerResponse,
+    RouteResponse,
+    network_views,
+    routed_fields,
+)
 from controlplane.network.vpcs import TAGGABLE, Vpc
 from controlplane.offering.scope import has
 from controlplane.offering.services import ServiceResponse, service_name, service_responses
@@ -51,6 +58,7 @@ class VpcResponse(Response):
     ip4routes: list[RouteResponse] | None = None
     asnumber: int | None = None
     asnumberid: str | None = None
+    bgppeers: list[PeerResponse] | None = None
     publicmtu: int
     redundantvpcrouter: bool
     distributedvpcrouter: bool = False
@@ -100,7 +108,7 @@ def vpc_views(ctx: Context, rows: Sequence[Vpc]) -> list[VpcResponse]:
             network=tiers[row.id],
             tags=tags[row.id],
             **(
-                ways.get(row.uuid, {})
+                routed_fields(ways.get(row.uuid, {}))
                 | {"ip4routes": [route for tier in tiers[row.id] for route in tier.ip4routes or ()] or None}
             ),
             **owners[row.account_id],

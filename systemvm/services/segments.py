@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +218,8 @@ def _sentence(host: HostSettings, segment: Segment, error: Exception) -> str:
         error = RuntimeError(f"its kernel has no 802.1Q (module 8021q, CONFIG_VLAN_8021Q), and {error}")
     if isinstance(error, NetlinkError) and error.code == errno.EOPNOTSUPP and segment.kind == "vxlan":
         error = RuntimeError("its kernel has no VXLAN (module vxlan, CONFIG_VXLAN)")
+    if isinstance(error, NetlinkError):
+        error = RuntimeError(f"its kernel says: {os.strerror(abs(error.code))}")
     return f"{host.host} cannot carry {segment.traffic} {what}: {error}"
 
 
@@ -334,7 +337,11 @@ class _Maker:
         except NetlinkError as error:
             if segment.kind == "vlan" and error.code == errno.EOPNOTSUPP:
                 return False
-            raise
+            if segment.kind != "vxlan" or error.code != errno.EEXIST:
+                raise
+            name = next((link.name for link in self.present.values() if _vni(self.ip, link) == segment.number), "")
+            what = f"its device {name} has" if name else "another device of it has"
+            raise RuntimeError(f"{what} this VNI already: remove it, or use another VNI") from None
         return True
 
     def _carry(self, segment: Segment, uplink: Link) -> None:
@@ -347,6 +354,14 @@ class _Maker:
     def _read(self, name: str) -> Link:
         self.present[name] = links.read(self.ip, name)[name]
         return self.present[name]
+
+
+def _vni(ip: IPRoute, link: Link) -> int | None:
+    if link.kind != "vxlan":
+        return None
+    (message,) = ip.get_links(link.index)
+    number: int | None = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VXLAN_ID")
+    return number
 
 
 def group(vni: int) -> str:

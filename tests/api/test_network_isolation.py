@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from controlplane.errors import BadParameter
+from controlplane.errors import BadParameter, InUse
+from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.reconcile.targets import Target, load_facts
 from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType
 from controlplane.zone.providers import NetworkServiceProvider
@@ -92,6 +93,28 @@ def test_connectivity_by_ovs_has_hosts_hold_the_flows_of_who_lives_there(there, 
         admin("configureVirtualRouterElement", id=element, enabled=False)
     assert element not in {row["id"] for row in admin("listVirtualRouterElements").get("virtualrouterelement", [])}
     assert provider
+
+
+def test_a_wire_has_a_vlan_once_plain_or_by_flows(there, cloud):
+    admin = there.cloud.as_user("admin")
+    enable_ovs(there, admin)
+    offering = switched_offering(there, admin)
+    given = {"zoneid": there.zone, "networkofferingid": offering}
+    network = there.cloud("createNetwork", name="f", **given)["network"]
+    there.deploy(name="one", networkids=network["id"])
+    with cloud.database.write() as session:  # the operator narrows what networks are given by themselves
+        physical = session.scalars(select(PhysicalNetwork)).one()
+        physical.vnets = [[200, 299]]
+        physical.traffic_types.append(TrafficType(traffic="Public"))
+    block = {"gateway": "192.0.2.1", "netmask": "255.255.255.0", "startip": "192.0.2.9", "endip": "192.0.2.20"}
+    with pytest.raises(InUse, match="vlan value=100: network f has vs://100 on the same wire"):
+        admin("createVlanIpRange", zoneid=there.zone, vlan="vlan://100", forvirtualnetwork=True, **block)
+    admin("createVlanIpRange", zoneid=there.zone, vlan="vlan://150", forvirtualnetwork=True, **block)
+    with cloud.database.write() as session:
+        session.scalars(select(NetworkOffering).where(NetworkOffering.uuid == offering)).one().specify_vlan = True
+    with pytest.raises(InUse, match=r"public range .* has vlan://150 on the same wire"):
+        admin("createNetwork", name="g", vlan=150, **given)
+    assert admin("createNetwork", name="g", vlan=151, **given)["network"]["broadcasturi"] == "vs://151"
 
 
 def test_flows_need_a_physical_network_that_isolates_by_vlan(there, cloud):

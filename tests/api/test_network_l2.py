@@ -172,7 +172,7 @@ def test_what_an_update_would_change_of_addresses_is_refused(there, cloud):
     (isolated,) = cloud("listNetworkOfferings", name="iso")["networkoffering"]
     with pytest.raises(BadParameter, match="Isolated networks, and the network is L2"):
         there.cloud("updateNetwork", id=made["id"], networkofferingid=isolated["id"])
-    assert there.job(there.cloud("updateNetwork", id=made["id"], name="cable", privatemtu=1400))["name"] == "cable"
+    assert there.job(cloud("updateNetwork", id=made["id"], name="cable", privatemtu=1400))["name"] == "cable"
 
 
 def test_user_data_is_on_a_drive(there):

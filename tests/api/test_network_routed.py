@@ -404,6 +404,8 @@ def test_a_routed_vpc_has_its_cidr_of_the_zone_and_its_tiers_are_announced(there
         there.cloud("createVPC", **given)
     vpc = there.job(there.cloud("createVPC", cidrsize=24, **given))
     assert (vpc["cidr"], vpc["asnumber"], vpc["ip4routing"]) == ("10.200.0.0/24", 64512, "Dynamic")
+    (shown,) = vpc["bgppeers"]
+    assert (shown["asnumber"], shown["ipaddress"]) == (65000, "198.51.100.1")
     tiers = offering(there, "Dynamic", TIER, forvpc=True)["id"]
     more = {"vpcid": vpc["id"], "gateway": "10.200.0.1", "netmask": "255.255.255.128", "cidrsize": None}
     static = offering(there, "Static", TIER, forvpc=True)["id"]
@@ -413,8 +415,13 @@ def test_a_routed_vpc_has_its_cidr_of_the_zone_and_its_tiers_are_announced(there
         network(there, offering=tiers, **{**more, "cidrsize": 26})
     web = network(there, offering=tiers, name="web", **more)
     assert web["asnumber"] == 64512
+    assert web["bgppeers"] == vpc["bgppeers"]
     found = facts(there)
     assert found.bgp.number == 64512
+    (own,) = there.cloud("listPublicIpAddresses", vpcid=vpc["id"])["publicipaddress"]
+    assert own["issourcenat"] is False, "nothing is translated there"
+    assert there.cloud("listPublicIpAddresses", vpcid=vpc["id"], issourcenat=True) == {}
+    assert there.cloud("listPublicIpAddresses", vpcid=vpc["id"], issourcenat=False)["count"] == 1
     with pytest.raises(BadParameter, match="changeBgpPeersForVpc"):
         there.job(there.admin("changeBgpPeersForNetwork", networkid=web["id"]))
     assert there.job(there.admin("changeBgpPeersForVpc", vpcid=vpc["id"]))["ipaddress"] == "198.51.100.1"

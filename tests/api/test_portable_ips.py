@@ -302,3 +302,13 @@ def test_lists_ask_no_more_for_more_addresses(ground, alice):
     for _ in range(5):
         taken(ground, alice, network)
     assert ground.queries(lambda: ground.cloud("listPortableIpRanges")) == few
+
+
+def test_an_address_waits_for_both_halves_of_a_pair(ground, alice, two):
+    other = ground.router(two["web"])
+    ground.settle(other)
+    alice("enableStaticNat", ipaddressid=two["ip"]["id"], virtualmachineid=two["vm2"])
+    ground.settle(two["routers"][0])
+    assert row_of(ground, two["ip"]).state == "Allocating", "the other half may still answer for it"
+    ground.settle(other)
+    assert row_of(ground, two["ip"]).state == "Allocated"

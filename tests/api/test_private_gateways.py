@@ -6,6 +6,7 @@ import itertools
 from ipaddress import IPv4Network
 
 import pytest
+from sqlalchemy import select
 
 from controlplane.errors import BadParameter, InUse, RuleConflict, Unsupported
 from controlplane.network.nics import Nic
@@ -14,7 +15,7 @@ from controlplane.network.private_gateways import PrivateGateway, StaticRoute
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.vpn_connections import VpnConnection
 from controlplane.network.wireguard_peers import WireguardPeer
-from controlplane.zone.physical_networks import Vnet
+from controlplane.zone.physical_networks import PhysicalNetwork, TrafficType, Vnet
 from tests.api.test_vpcs import facts
 from tests.api.vpc_world import TIER_INTERNAL, vpc_world
 
@@ -254,6 +255,26 @@ def test_no_two_ways_of_a_vpc_lead_to_the_same_addresses(here, vpc):
     for cidr in {*made.values(), *others.values()} - {made[ways.dial]}:
         ways.refused(ways.dial, cidr)
     ways.dial(made[ways.dial])
+
+
+def test_a_public_range_that_comes_later_is_in_no_ways_way(here, vpc):
+    ways = Ways(here, vpc)
+    made = {ways.route: "172.20.0.0/16", ways.peer: "10.8.0.0/16", ways.tunnel: "10.9.0.0/16", ways.dial: "10.7.0.0/24"}
+    for make, cidr in made.items():
+        make(cidr)
+    admin = here.there.cloud.as_user("admin")
+    with here.there.cloud.database.write() as session:
+        physical = session.scalars(select(PhysicalNetwork)).first()
+        physical.traffic_types.append(TrafficType(traffic="Public"))
+    for cidr in (*made.values(), "172.16.1.0/24", "192.0.2.0/24"):
+        block = next(IPv4Network(cidr).subnets(new_prefix=26))
+        given = {"gateway": block[1], "netmask": block.netmask, "startip": block[9], "endip": block[20], "vlan": "600"}
+        given |= {"zoneid": here.there.zone, "forvirtualnetwork": True}
+        if cidr == "192.0.2.0/24":
+            assert admin("createVlanIpRange", **given)["vlan"]["startip"] == "192.0.2.9"
+            continue
+        with pytest.raises(RuleConflict, match=r"startip .*overlaps"):
+            admin("createVlanIpRange", **given)
 
 
 def test_the_longer_prefix_of_a_route_may_be_a_private_gateways(here, vpc):

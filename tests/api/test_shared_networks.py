@@ -73,7 +73,7 @@ def test_whoever_may_only_use_a_network_does_not_change_it(there, cloud):
         ({"subdomainaccess": False}, "name the domainid"),
         ({"sourcenatipaddress": "203.0.113.11"}, "have none to be named"),
         ({"projectid": "123"}, "projectid"),
-        ({"isolatedpvlan": "5"}, "isolatedpvlan"),
+        ({"isolatedpvlan": "5"}, "isolates by VXLAN"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(there, cloud, given, names):

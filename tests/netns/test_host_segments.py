@@ -150,6 +150,17 @@ def test_a_host_carries_more_vnis_than_a_kernel_listens_to_groups_by_itself(clou
     assert {f"vxlan{number}" for number in range(6001, 6041)} <= links(cloud).keys()
 
 
+def test_a_vni_that_another_device_has_is_named_and_taken_once_it_is_free(cloud):
+    host = cloud.fabric.namespace("h1")
+    foreign = "type vxlan id 5001 dstport 4789 local 192.0.2.1 group 239.0.19.137 dev und0"
+    netns.run(host, ["ip", "link", "add", "theirs", *foreign.split()])
+    (failure,) = cloud.apply("h1", NET)
+    sentence = "h1 cannot carry Guest vxlan 5001: its device theirs has this VNI already: remove it, or use another VNI"
+    assert failure.reason == sentence
+    netns.run(host, ["ip", "link", "del", "theirs"])
+    assert cloud.apply("h1", NET) == []
+
+
 def test_an_operators_own_bridge_is_used_and_left(cloud):
     space = cloud.fabric.namespace("h1")
     netns.run(space, ["ip", "link", "add", "cloudbr0", "type", "bridge"])

@@ -71,3 +71,47 @@ def test_guests_of_a_network_by_flows_reach_each_other_their_router_and_the_inte
     world.api.deleteNetwork(id=network["id"], **NOW)
     # the last segment of the switch takes its daemons along
     until(lambda: not any(list(state.glob("targets/*/ovs")) for state in world.states))
+
+
+def test_members_of_a_private_vlan_hear_whom_their_role_lets_them(world: World, physical):
+    """Two isolated guests on one host and one on the other, a community on both, a promiscuous one that is made last."""
+    l2, wire = "DefaultL2NetworkOfferingVlan", {"vlan": "900", "physicalnetworkid": physical}
+    isolated = world.network(l2, isolatedpvlan="901", **wire)
+    community = world.network(l2, isolatedpvlan="902", isolatedpvlantype="community", **wire)
+    gate = world.network(l2, isolatedpvlantype="promiscuous", **wire)
+    assert gate["broadcasturi"] == "pvlan://900-p900"
+    where = [(isolated, 1), (isolated, 1), (isolated, 2), (community, 1), (community, 2), (gate, 2)]
+    guests = [world.guest(network["id"], hostid=world.host(number)) for network, number in where]
+    for last, guest in enumerate(guests, 1):
+        world.give_address(guest, f"192.168.78.{last}/24")
+
+    def reaches(one: int, other: int) -> bool:
+        return world.pings(f"vm/{guests[one - 1]['name']}", f"192.168.78.{other}")
+
+    for other in (1, 2, 3, 4, 5):
+        until(lambda other=other: reaches(other, 6))
+        assert reaches(6, other)
+    until(lambda: reaches(4, 5))
+    assert [pair for pair in ((1, 2), (1, 3), (2, 3), (1, 4), (3, 5), (4, 2)) if reaches(*pair)] == []
+    late = world.network(l2, isolatedpvlan="903", isolatedpvlantype="community", **wire)
+    guests.append(world.guest(late["id"], hostid=world.host(1)))
+    world.give_address(guests[-1], "192.168.78.7/24")
+    until(lambda: reaches(7, 6))  # the promiscuous guest's host knows the new VLAN
+    assert not reaches(7, 4)
+    world.clear(guests, isolated, community, gate, late)
+
+
+def test_guests_of_an_isolated_shared_network_have_their_router_and_nobody_else(world: World, physical):
+    given = {"gateway": "10.77.0.1", "netmask": "255.255.255.0", "startip": "10.77.0.10", "endip": "10.77.0.30"}
+    wire = {"vlan": "700", "isolatedpvlan": "701", "physicalnetworkid": physical}
+    network = world.network("DefaultSharedNetworkOffering", **given, **wire)
+    guests = [world.guest(network["id"], hostid=world.host(number)) for number in (1, 1, 2)]
+    addresses = [guest["nic"][0]["ipaddress"] for guest in guests]
+    (inside,) = world.router(network["id"])["nic"]
+    for guest, address in zip(guests, addresses, strict=True):
+        name = f"vm/{guest['name']}"
+        until(lambda name=name, address=address: address in world.run(name, "ip", "address").stdout)  # by DHCP
+        until(lambda name=name: world.pings(name, inside["ipaddress"]))
+    one = f"vm/{guests[0]['name']}"
+    assert [address for address in addresses[1:] if world.pings(one, address)] == []
+    world.clear(guests, network)

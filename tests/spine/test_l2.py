@@ -25,15 +25,6 @@ def drive(world: World, guest, path: str) -> str:
     return world.run(f"vm/{guest['name']}", "cat", f"/run/config-2/{path}").stdout
 
 
-def give_address(world: World, guest, address: str) -> None:
-    """Set an address by hand, as nobody gives it one; its DHCP client no longer takes it away."""
-    name = f"vm/{guest['name']}"
-    until(lambda: world.run(name, "cat", "/run/udhcpc.eth0.pid").stdout)
-    world.run(name, "sh", "-c", "kill $(cat /run/udhcpc.eth0.pid)")
-    until(lambda: not world.run(name, "pidof", "udhcpc").stdout.strip())
-    world.run(name, "ip", "address", "add", address, "dev", "eth0")
-
-
 def test_guests_on_two_hosts_reach_each_other_with_addresses_of_their_own(world: World):
     network = world.network(PLAIN)
     assert (network["type"], network["state"]) == ("L2", "Allocated")
@@ -52,10 +43,10 @@ def test_guests_on_two_hosts_reach_each_other_with_addresses_of_their_own(world:
     assert any("Request" in line for line in heard)
     assert not any("Reply" in line for line in heard)
     for last, guest in enumerate(guests, 1):
-        give_address(world, guest, f"192.168.77.{last}/24")
+        world.give_address(guest, f"192.168.77.{last}/24")
     until(lambda: world.pings(f"vm/{guests[0]['name']}", "192.168.77.2"))
     assert world.run(f"vm/{guests[1]['name']}", "wget", "-q", "-O", "-", "http://192.168.77.1/").stdout.strip()
-    _clear(world, network, guests)
+    world.clear(guests, network)
 
 
 def test_another_mac_is_held_unless_the_offering_lets_it_through(world: World):
@@ -69,7 +60,7 @@ def test_another_mac_is_held_unless_the_offering_lets_it_through(world: World):
         network = world.network(offering)
         guests = [world.guest(network["id"], hostid=world.host(1)) for _ in range(2)]
         for last, guest in enumerate(guests, 1):
-            give_address(world, guest, f"192.168.77.{last}/24")
+            world.give_address(guest, f"192.168.77.{last}/24")
         name = f"vm/{guests[0]['name']}"
         until(lambda name=name: world.pings(name, "192.168.77.2"))
         world.run(name, "ip", "link", "set", "eth0", "address", "02:66:66:66:66:66")
@@ -77,7 +68,7 @@ def test_another_mac_is_held_unless_the_offering_lets_it_through(world: World):
             until(lambda name=name: world.pings(name, "192.168.77.2"))
         else:
             assert not world.pings(name, "192.168.77.2")
-        _clear(world, network, guests)
+        world.clear(guests, network)
 
 
 def test_user_data_keys_and_a_password_are_on_the_drive_and_change_there(world: World):
@@ -98,7 +89,7 @@ def test_user_data_keys_and_a_password_are_on_the_drive_and_change_there(world: 
     assert (folder / "config-2.iso").stat().st_mode & 0o777 == 0o600
     world.api.rebootVirtualMachine(id=guest["id"], **NOW)
     assert drive(world, guest, "cloudstack/password/vm_password.txt") == ""
-    _clear(world, network, [guest])
+    world.clear([guest], network)
     assert not folder.exists()
 
 
@@ -115,10 +106,4 @@ def test_an_isolated_network_by_drive_has_its_addresses_from_it_and_no_router(wo
     told = drive(world, guest, "openstack/latest/network_data.json")
     assert guest["nic"][0]["ipaddress"] in told
     assert guest["nic"][0]["macaddress"] in told
-    _clear(world, network, [guest])
-
-
-def _clear(world: World, network, guests) -> None:
-    for guest in guests:
-        world.api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
-    world.api.deleteNetwork(id=network["id"], **NOW)
+    world.clear([guest], network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from tests.spine.world import ISOLATED, World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 TCP, OUT = 7001, 7003
+HEALED = 30
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,13 @@ def keeper(world: World, router: Any) -> int:
     return json.loads((world.appliance(router).parents[1] / "leases" / "run" / "leases.pid").read_text())[0]
 
 
+def rules(world: World, name: str) -> str:
+    """A router's packet filter as nft prints it; the elements of a set, which have no order, are put in one."""
+    text = world.run(f"router/{name}", "nft", "-s", "list", "ruleset").stdout
+    assert "table inet netspine" in text
+    return re.sub(r"elements = \{([^}]*)\}", lambda found: str(sorted(map(str.strip, found[1].split(",")))), text)
+
+
 def test_two_routers_on_two_hosts_of_which_one_holds_the_addresses(world: World, pair):
     net, _, _ = pair
     found = routers(world, net)
@@ -80,6 +89,7 @@ def test_a_connection_lives_on_when_the_owner_is_paused_and_there_is_never_a_sec
     found = routers(world, net)
     inside, internet = world.space(f"vm/{guest['name']}"), world.space("internet")
     paused = keeper(world, found["PRIMARY"])
+    kernel = {row["name"]: rules(world, row["name"]) for row in found.values()}
     with traffic.echoing(inside, tcp=TCP):
         until(lambda: traffic.echoes(internet, address, TCP))
         with traffic.conversation(internet, address, TCP) as talk:
@@ -97,6 +107,26 @@ def test_a_connection_lives_on_when_the_owner_is_paused_and_there_is_never_a_sec
         assert not talk.failed
     after = until(lambda: (now := routers(world, net))["PRIMARY"]["name"] == found["BACKUP"]["name"] and now, 30)
     assert after["BACKUP"]["name"] == found["PRIMARY"]["name"]
+    assert {name: rules(world, name) for name in kernel} == kernel
+
+
+def test_lease_processes_that_are_killed_come_back_and_connections_live_on(world: World, pair):
+    net, guest, address = pair
+    inside, internet = world.space(f"vm/{guest['name']}"), world.space("internet")
+    with traffic.echoing(inside, tcp=TCP):
+        until(lambda: traffic.echoes(internet, address, TCP))
+        with traffic.conversation(internet, address, TCP) as talk:
+            for role in ("BACKUP", "PRIMARY"):
+                found = routers(world, net)
+                killed = keeper(world, found[role])
+                kernel = {row["name"]: rules(world, row["name"]) for row in found.values()}
+                os.kill(killed, signal.SIGKILL)
+                until(lambda router=found[role], killed=killed: keeper(world, router) != killed, HEALED)
+                until(lambda: sum(holds(world, row) for row in routers(world, net).values()) == 1, HEALED)
+                before = talk.sent
+                until(lambda before=before: talk.sent > before + 20)
+                assert {name: rules(world, name) for name in kernel} == kernel
+        assert not talk.failed
 
 
 def test_both_are_made_anew_and_the_addresses_stay(world: World, pair):

@@ -121,6 +121,21 @@ class World:
         self.api.updateNetworkOffering(id=made["id"], state="Enabled")
         return name
 
+    def give_address(self, guest: Any, address: str) -> None:
+        """Give a guest an address (``192.0.2.1/24``) by hand, once its DHCP client can no longer take it away."""
+        name = f"vm/{guest['name']}"
+        until(lambda: self.run(name, "cat", "/run/udhcpc.eth0.pid").stdout)
+        self.run(name, "sh", "-c", "kill $(cat /run/udhcpc.eth0.pid)")
+        until(lambda: not self.run(name, "pidof", "udhcpc").stdout.strip())
+        self.run(name, "ip", "address", "add", address, "dev", "eth0")
+
+    def clear(self, guests: Sequence[Any], *networks: Any) -> None:
+        """Expunge guests, then delete networks."""
+        for guest in guests:
+            self.api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
+        for network in networks:
+            self.api.deleteNetwork(id=network["id"], **NOW)
+
     def host(self, number: int) -> str:
         """Return the id of a host, counted from 1."""
         return self.api.listHosts(name=f"host-{number}")["host"][0]["id"]

@@ -34,6 +34,7 @@ def candidates(draw):
             cluster_id=draw(st.integers(1, 4)),
             hypervisor=draw(st.sampled_from(["LXC", "KVM"])),
             closed=draw(st.sampled_from(["", "it is Down"])),
+            disabled=draw(st.sampled_from(["", "its pod p is disabled"])),
             tags=frozenset(draw(st.sets(st.sampled_from(["ssd", "gpu"])))),
             used_mhz=draw(st.integers(0, 8000)),
             used_memory=draw(st.integers(0, 4096)),
@@ -55,6 +56,7 @@ wants = st.builds(
     algorithm=st.sampled_from(ALGORITHMS),
     avoid=st.dictionaries(st.integers(1, 30), st.just("it failed"), max_size=4),
     machine=st.uuids().map(str),
+    anywhere=st.booleans(),
 )
 
 
@@ -67,6 +69,7 @@ def test_the_chosen_host_has_room_and_is_open_and_every_other_has_a_reason_or_fi
         assert host.used_mhz + want.cpus * want.mhz <= host.total_mhz
         assert host.used_memory + want.memory <= host.total_memory
         assert not host.closed
+        assert want.anywhere or not host.disabled
         assert set(want.tags) <= host.tags
         assert host.id not in want.avoid
     fitting = [host for host in hosts if not objections(host, want)]

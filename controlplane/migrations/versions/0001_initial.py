@@ -1507,12 +1507,15 @@ def upgrade() -> None:
         sa.Column("target_id", sa.Integer(), nullable=True),
         sa.Column("service_offering_id", sa.Integer(), nullable=True),
         sa.Column("provider", sa.String(length=60), nullable=False),
+        sa.Column("part", sa.String(length=40), nullable=False),
+        sa.Column("pod_id", sa.Integer(), nullable=True),
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("running", sa.Boolean(), nullable=False),
         sa.Column("boot", sa.Integer(), nullable=False),
         sa.Column("replaces_id", sa.Integer(), nullable=True),
         sa.Column("dark", sa.Boolean(), nullable=False),
         sa.Column("retired", UtcDateTime(), nullable=True),
+        sa.Column("version", sa.String(length=20), nullable=False),
         sa.Column("votes_after", sa.JSON(), nullable=False),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.Column("removed", UtcDateTime(), nullable=True),
@@ -1522,6 +1525,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["domain_id"], ["domains.id"], name=op.f("fk_routers_domain_id")),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_routers_host_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_routers_network_id")),
+        sa.ForeignKeyConstraint(["pod_id"], ["pods.id"], name=op.f("fk_routers_pod_id")),
         sa.ForeignKeyConstraint(["replaces_id"], ["routers.id"], name=op.f("fk_routers_replaces_id")),
         sa.ForeignKeyConstraint(
             ["service_offering_id"], ["service_offerings.id"], name=op.f("fk_routers_service_offering_id")
@@ -1774,8 +1778,10 @@ def upgrade() -> None:
         sa.Column("default", sa.Boolean(), nullable=False),
         sa.Column("rate", sa.Integer(), nullable=False),
         sa.Column("guest_name", sa.String(length=63), nullable=True),
+        sa.Column("pod_id", sa.Integer(), nullable=True),
         sa.Column("created", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_nics_network_id")),
+        sa.ForeignKeyConstraint(["pod_id"], ["pods.id"], name=op.f("fk_nics_pod_id")),
         sa.ForeignKeyConstraint(
             ["private_gateway_id"], ["private_gateways.id"], name=op.f("fk_nics_private_gateway_id")
         ),
@@ -1932,6 +1938,7 @@ def upgrade() -> None:
         sa.Column("vm_id", sa.Integer(), nullable=True),
         sa.Column("nic_id", sa.Integer(), nullable=True),
         sa.Column("nic_address", sa.String(length=40), nullable=True),
+        sa.Column("part", sa.String(length=40), nullable=False),
         sa.Column("portable_range_id", sa.Integer(), nullable=True),
         sa.Column("left_network_id", sa.Integer(), nullable=True),
         sa.Column("left_vpc_id", sa.Integer(), nullable=True),

@@ -87,6 +87,7 @@ def _of_bridge(segments: Sequence[SegmentConfig], zones: Mapping[str, int]) -> d
     return {
         "members": tuple(sorted({mac for segment in segments for mac in segment.members})),
         "hub": any(segment.hub for segment in segments),
+        "mtu": max(segment.mtu for segment in segments),
         "zone": max(zones.get(segment.id, 0) for segment in segments),
     }
 

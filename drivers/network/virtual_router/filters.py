@@ -6,11 +6,11 @@ element counts for its rule, whose id is its comment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from drivers.intervals import Box, Interval, Piece, disjoint
-from drivers.network.virtual_router.singles import REMEMBERED, Single, split
+from drivers.network.virtual_router.singles import REMEMBERED, Run, Single, must_be_known, run_of, runs, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, ports
 from drivers.routing import RoutedRule
 from drivers.vocabulary import ApplianceFacts, EgressRule, IngressRule, Ipv6Rule, Network
@@ -20,7 +20,7 @@ _CODES = 256
 Elements = dict[str, list[str]]
 
 
-def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elements:
+def ingress(rules: Sequence[IngressRule], known: Mapping[str, object]) -> Elements:
     """Return the elements of ``ingress_open``, ``ingress_ports``, ``ingress_icmp`` and ``ingress_all``.
 
     A single port that is open to everyone, as most are, goes into a set without intervals: ten thousand of them load
@@ -30,7 +30,9 @@ def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elemen
     :raises ValueError: a rule names another address, protocol, port or CIDR than there can be.
     """
     groups: dict[tuple[str, str], list[Piece]] = {}
-    opened, others = split((rule, _single(rule)) for rule in _known(rules, known))
+    parts = [_run(part) for part in runs(rules)]
+    must_be_known("Firewall", rules, parts, known)
+    opened, others = split(parts)
     ordered = sorted(others)
     for rank, rule in enumerate(ordered):
         what = f"Firewall rule {identity(rule.id, 'The firewall rule id')}"
@@ -52,16 +54,11 @@ def ingress(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Elemen
     return found
 
 
-def _known(rules: Iterable[IngressRule], known: Mapping[str, object]) -> Iterator[IngressRule]:
-    for rule in rules:
-        if rule.address not in known:
-            raise ValueError(
-                f"Firewall rule {rule.id} is for {rule.address!r}, which is no public address of this router."
-            )
-        yield rule
-
-
 @lru_cache(maxsize=REMEMBERED)
+def _run(rules: tuple[IngressRule, ...]) -> Run[IngressRule]:
+    return run_of(rules, _single)
+
+
 def _single(rule: IngressRule) -> Single | None:
     """Return a rule that opens one port to everyone as the element that it is."""
     port = rule.start

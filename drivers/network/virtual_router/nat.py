@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import chain
 
 from drivers.intervals import Box, Interval, Piece, disjoint
 from drivers.network.virtual_router.filters import Elements
-from drivers.network.virtual_router.singles import REMEMBERED, Single, split
+from drivers.network.virtual_router.singles import REMEMBERED, Run, Single, must_be_known, run_of, runs, split
 from drivers.network.virtual_router.syntax import EVERYONE, addresses, cidr, identity, number, ports
 from drivers.vocabulary import Network, PortForward
 
@@ -24,15 +25,11 @@ def forwards(networks: Iterable[Network], known: Mapping[str, object]) -> Elemen
 
     :raises ValueError: a rule names an address that is not the router's or not the network's, or ranges that differ.
     """
-    insides: dict[PortForward, Interval] = {}
-    for net in networks:
-        insides |= dict.fromkeys(net.forwards, cidr(net.cidr, "The network's CIDR"))
-    for rule in insides:
-        if rule.address not in known:
-            raise ValueError(
-                f"Port forwarding rule {rule.id} is for {rule.address!r}, which is no public address of this router."
-            )
-    alone, others = split((rule, _single(rule, inside)) for rule, inside in insides.items())
+    blocks = [(net.forwards, cidr(net.cidr, "The network's CIDR")) for net in networks]
+    parts = [_run(part, inside) for rules, inside in blocks for part in runs(rules)]
+    must_be_known("Port forwarding", chain.from_iterable(rules for rules, _ in blocks), parts, known)
+    alone, others = split(parts)
+    insides = {rule: inside for rules, inside in blocks for rule in rules} if others else {}
     ordered = sorted(others, key=lambda rule: (not rule.sources, rule.id))
     groups: dict[tuple[str, str], list[Piece]] = {}
     for rank, rule in enumerate(ordered):
@@ -52,6 +49,10 @@ def forwards(networks: Iterable[Network], known: Mapping[str, object]) -> Elemen
 
 
 @lru_cache(maxsize=REMEMBERED)
+def _run(rules: tuple[PortForward, ...], inside: Interval) -> Run[PortForward]:
+    return run_of(rules, lambda rule: _single(rule, inside))
+
+
 def _single(rule: PortForward, inside: Interval) -> Single | None:
     """Return a rule that forwards one port for everyone as the element that it is."""
     if rule.public_start != rule.public_end or rule.sources:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import collapse_addresses
+from itertools import chain
 
 from drivers.network.virtual_router import acl, balancing, bgp, elastic, filters, ipsec, ipv6, nat, subnets, wireguard
 from drivers.network.virtual_router.config import Uplink
@@ -58,7 +59,7 @@ def plan(facts: ApplianceFacts, names: Mapping[str, str], ways: Mapping[tuple[st
         marked=len(ways) > 1,
         vpc=str(network(facts.vpc.cidr, "The VPC's CIDR")) if facts.vpc else "",
         gateways=gateways,
-        elements={name: tuple(sorted(set(elements.get(name, ())))) for name in sets},
+        elements={name: tuple(sorted(dict.fromkeys(elements.get(name, ())))) for name in sets},  # mostly sorted already
         tunnels=tunnels,
         ipsec=bool(tunneled),
         uncounted=bool(uncounted),
@@ -97,7 +98,7 @@ def _rules(
         for service in ("Firewall", "PortForwarding", "StaticNat", "Lb")
     }
     return [
-        filters.ingress((rule for net in nets["Firewall"] for rule in net.ingress), known),
+        filters.ingress(tuple(chain.from_iterable(net.ingress for net in nets["Firewall"])), known),
         *(filters.egress(net) for net in nets["Firewall"]),
         nat.forwards(nets["PortForwarding"], known),
         nat.static(nets["StaticNat"], known),
