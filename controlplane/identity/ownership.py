@@ -143,6 +143,9 @@ REMOVERS: dict[str, list[Remover]] = {stage: [] for stage in STAGES}
 STOPPERS: list[Remover] = []
 MAKERS: list[Callable[[Session, Account], object]] = []
 OBJECTIONS: list[Objection] = []
+DomainObjection = Callable[[Session, Domain], Sequence[str]]
+"""Returns the reasons why a domain cannot be removed now, other than its accounts'; none is fine."""
+DOMAIN_OBJECTIONS: list[DomainObjection] = []
 
 
 def on_account_made(maker: Callable[[Session, Account], object]) -> None:
@@ -169,6 +172,11 @@ def on_account_disabled(stopper: Remover) -> None:
 def objects_to_removal(objection: Objection) -> None:
     """Have a room say why an account cannot be removed now."""
     OBJECTIONS.append(objection)
+
+
+def objects_to_domain_removal(objection: DomainObjection) -> None:
+    """Have a room say why a domain cannot be removed now."""
+    DOMAIN_OBJECTIONS.append(objection)
 
 
 def stop_all(session: Session, account: Account) -> list[Target]:

@@ -119,6 +119,8 @@ class DeleteDomain(
         reasons = [
             f"{account.name}: {why}" for account in accounts for why in ownership.objections(ctx.session, account)
         ]
+        objections = ownership.DOMAIN_OBJECTIONS
+        reasons += [why for domain in domains for objection in objections for why in objection(ctx.session, domain)]
         if reasons:
             raise InUse(f"Domain {row.name_path} cannot be deleted: {'; '.join(reasons)}.")
         for domain in domains:

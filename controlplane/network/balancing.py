@@ -28,8 +28,10 @@ from controlplane.network.load_balancers import (
     remove_balancers,
 )
 from controlplane.network.networks import Network, require_service
+from controlplane.network.parts import ensure_balancer, take_down_idle
 from controlplane.network.public_ips import PublicIp, acquire, release
 from controlplane.network.purposes import must_take, network_of
+from controlplane.network.routers import part_of_balancing
 from controlplane.network.rules import set_custom_id
 from controlplane.offering.services import PUBLIC
 from controlplane.zone.zones import Zone
@@ -76,7 +78,7 @@ class CreateLoadBalancerRule(Command, name="createLoadBalancerRule", answer=one(
     description: str | None = optional(length=4096)
     domainid: Domain | None = optional()
     fordisplay: bool | None = optional(True, admin=True)
-    networkid: Network | None = optional()
+    networkid: Network | None = optional(uses=True)
     openfirewall: bool | None = optional(True)
     protocol: str | None = optional("tcp", description="tcp, udp, tcp-proxy or ssl, as far as the provider has it")
     publicipid: PublicIp | None = optional()
@@ -101,8 +103,17 @@ class CreateLoadBalancerRule(Command, name="createLoadBalancerRule", answer=one(
             opened = FirewallRule(protocol=wanted.protocol, start=rule.public_port, end=rule.public_port)
             opened.sources, opened.related_uuid = [rule_text.EVERYONE], rule.uuid
             open_related(session, network, ip, opened)
-        ctx.touch(network)
+        if network.offering.elastic_lb:
+            self._start_appliance(ctx, ip, network)
+        ctx.touch(rule)
         return rule
+
+    def _start_appliance(self, ctx: Context, ip: PublicIp, network: Network) -> None:
+        """Have the account's own appliance take the address; the first rule starts it."""
+        assert ip.account_id is not None
+        ip.part = part_of_balancing(ip.account_id)
+        ctx.session.flush()
+        ctx.touch(ensure_balancer(ctx.session, network, ip.account_id))
 
     def _rule(self, ip: PublicIp, network: Network) -> LoadBalancer:
         public, _ = rule_text.port_range("publicport", self.publicport, "publicport", None)
@@ -131,9 +142,10 @@ class CreateLoadBalancerRule(Command, name="createLoadBalancerRule", answer=one(
         if self.networkid is None:
             raise BadParameter("Invalid parameter publicipid: give it, or networkid for a new address on that network.")
         require_service(self.networkid, "Lb")
+        own = bool(self.account) or self.networkid.guest_type == "Shared"  # whose account is nobody's
         owner = (
             owner_of_new(ctx, self.account, self.domainid)
-            if self.account
+            if own
             else ctx.session.get_one(Account, self.networkid.account_id)
         )
         ip = acquire(ctx.session, self.networkid.whole, owner)
@@ -199,7 +211,7 @@ class UpdateLoadBalancerRule(Command, name="updateLoadBalancerRule", answer=one(
 
 class DeleteLoadBalancerRule(Command, name="deleteLoadBalancerRule", answer=success(), job=True,
                              instance="LoadBalancerRule", roles=EVERYONE, event="LB.DELETE"):  # fmt: skip
-    """Delete a load balancer rule with its policies, and the address that was taken for it."""
+    """Delete a load balancer rule with its policies; an address that was taken for rules goes with the last of them."""
 
     id: LoadBalancer = required()
 
@@ -208,9 +220,13 @@ class DeleteLoadBalancerRule(Command, name="deleteLoadBalancerRule", answer=succ
         ip = public_of(self.id)
         ctx.instance = self.id
         ctx.touch(self.id)
+        network, owner = self.id.network, self.id.account_id
         remove_balancers(ctx.session, LoadBalancer.id == self.id.id)
-        if ip.is_system:
+        others = select(LoadBalancer.id).where(LoadBalancer.public_ip_id == ip.id).limit(1)
+        if ip.is_system and ctx.session.scalar(others) is None:
             release(ctx.session, ip)
+        if network.offering.elastic_lb:
+            ctx.touched += take_down_idle(ctx.session, network, owner)
 
 
 class BalancerListing(OwnedListing):

@@ -119,6 +119,10 @@ class Part(NamedTuple):
     acl: tuple[AclItem, ...] | None
 
 
+def _balanced_for(router: Router) -> int | None:
+    return router.account_id if router.balances else None
+
+
 def _services(network: Network, router: Router) -> frozenset[str]:
     """Return the services that the router gives the network; several share those of one with elastic addresses."""
     providers = {router.provider} if network.vpc_id is None else set(router_providers(network))
@@ -151,13 +155,15 @@ def _network(session: Session, network: Network, part: Part) -> vocabulary.Netwo
         ingress=ingress_facts(session, network.id),
         forwards=forward_facts(session, network.id),
         static_nats=static_nat_facts(session, network.id, part.router.part),
-        balancers=balancer_facts(session, network.id) if "Lb" in services else (),
+        balancers=balancer_facts(session, network.id, account_id=_balanced_for(part.router))
+        if "Lb" in services
+        else (),
         acl=part.acl if "NetworkACL" in services else None,
         routed=routed,
         ingress4=routed_ingress_facts(session, network) if routed else (),
         cidr6=network.cidr6 or "",
         gateway6=own6 or "",
-        subnets=subnets,
+        subnets=() if part.router.balances else subnets,
         elastic=elastic_fact(session, network, part.router),
         ingress6=rule_facts6(session, network.id, "Ingress") if network.cidr6 else (),
         egress6=rule_facts6(session, network.id, "Egress") if network.cidr6 else (),

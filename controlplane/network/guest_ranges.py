@@ -87,15 +87,17 @@ def without_addresses(session: Session, rows: Sequence[Network]) -> set[int]:
     mine = NetworkAddress.network_id.in_([row.id for row in rows]), NetworkAddress.address.not_like("%:%")
     used = {number: count for number, count in session.execute(counts.where(*mine))}
     ranges = ranges_by_network(session, rows)
-    full = set()
-    for row in rows:
-        if not row.cidr:
-            continue
-        possible = spans(row, ranges.get(row.id, ()))
-        size = sum(int(last) - int(first) + 1 for first, last in possible)
-        if used.get(row.id, 0) >= size - 1 and lowest_free(row, possible, taken_of(session, row)) is None:
-            full.add(row.id)
-    return full
+    possible = {row.id: (row, spans(row, ranges.get(row.id, ()))) for row in rows if row.cidr}
+    near = [number for number, (_, within) in possible.items() if used.get(number, 0) >= _size(within) - 1]
+    taken: dict[int, set[str]] = {number: set() for number in near}
+    query = select(NetworkAddress.network_id, NetworkAddress.address).where(NetworkAddress.network_id.in_(near))
+    for number, address in session.execute(query) if near else ():
+        taken[number].add(address)
+    return {number for number in near if lowest_free(*possible[number], taken[number]) is None}
+
+
+def _size(within: Spans) -> int:
+    return sum(int(last) - int(first) + 1 for first, last in within)
 
 
 def subnets(ranges: Sequence[VlanRange]) -> dict[IPv4Network, list[VlanRange]]:

@@ -24,10 +24,10 @@ from controlplane.network import ipv6, nics, public_ips, redundancy, routing
 from controlplane.network.guest_ranges import SHARED
 from controlplane.network.networks import Network, Whole, counted, router_providers, services_of
 from controlplane.network.nics import Nic
-from controlplane.network.pod_networks import by_pods, pods_in_use
+from controlplane.network.pod_networks import by_pods
 from controlplane.network.private_gateways import gateways_of
 from controlplane.network.public_ips import PublicIp
-from controlplane.network.routers import Router, part_of_pod
+from controlplane.network.routers import Router
 from controlplane.network.vnets import free_vnet, take_vnet
 from controlplane.network.vpcs import Vpc
 from controlplane.offering.service_offerings import ServiceOffering
@@ -86,13 +86,12 @@ def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
 def ensure_routers(session: Session, network: Network, provider: str) -> list[Router]:
     """Return the network's routers of this provider, running: two on different hosts where it is redundant.
 
-    The network of a basic zone has one in each pod where it is in use.
+    Those of a basic zone, and of elastic load balancing, share its work.
     """
-    if by_pods(network):
-        return [
-            _bring_up(session, _of_pod(session, network, provider, pod), [network])
-            for pod in pods_in_use(session, network)
-        ]
+    from controlplane.network import parts
+
+    if by_pods(network) or network.offering.elastic_lb:
+        return parts.ensure(session, network, provider)
     return _with_other_half(session, ensure_router(session, network, provider), [network])
 
 
@@ -122,22 +121,14 @@ def _with_other_half(session: Session, first: Router, networks: Sequence[Network
         redundancy.join(session, second)
     clear_alert(session, ROUTER, subject, zone=whole.zone_id)
     redundancy.ensure_link(session, second)
-    return [first, _bring_up(session, second, networks)]
+    return [first, bring_up(session, second, networks)]
 
 
 def ensure_router(session: Session, network: Network, provider: str) -> Router:
     """Return the network's router of this provider, running: made, placed and plugged in where it was not."""
-    found = (router for router in serving(session, network) if router.provider == provider)
+    found = (router for router in serving(session, network) if (router.provider, router.part) == (provider, ""))
     router = next(found, None) or add_router(session, network, provider)
-    return _bring_up(session, router, [network])
-
-
-def _of_pod(session: Session, network: Network, provider: str, pod_id: int) -> Router:
-    part = part_of_pod(pod_id)
-    there = (router for router in serving(session, network) if (router.provider, router.part) == (provider, part))
-    router = next(there, None) or add_router(session, network, provider)
-    router.part, router.pod_id = part, pod_id
-    return router
+    return bring_up(session, router, [network])
 
 
 def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
@@ -146,7 +137,7 @@ def ensure_vpc_routers(session: Session, vpc: Vpc) -> list[Router]:
     tiers = select(Network).where(Network.vpc_id == vpc.id, Network.vnet.is_not(None), Network.removed.is_(None))
     networks = session.scalars(tiers.order_by(Network.id)).all()
     first = next(iter(serving(session, vpc)), None) or add_router(session, vpc, VPC_PROVIDER)
-    return _with_other_half(session, _bring_up(session, first, networks), networks)
+    return _with_other_half(session, bring_up(session, first, networks), networks)
 
 
 def routers_of(session: Session, whole: Whole) -> list[Router]:
@@ -182,7 +173,7 @@ def add_router(session: Session, whole: Whole, provider: str, like: Router | Non
     return router
 
 
-def _bring_up(session: Session, router: Router, networks: Sequence[Network]) -> Router:
+def bring_up(session: Session, router: Router, networks: Sequence[Network]) -> Router:
     """Have the router run somewhere, with an interface on each of these networks and of its public addresses."""
     for network in networks:
         _plug(session, router, network)

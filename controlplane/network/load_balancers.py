@@ -23,6 +23,7 @@ from controlplane.network.firewall import close_related
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
 from controlplane.network.public_ips import ALLOCATING, PublicIp, clears_address, clears_network, clears_nic
+from controlplane.network.routers import part_of_balancing
 from controlplane.network.rule_text import limiting
 from controlplane.network.rules import remove_rows, rows_by_id
 from controlplane.reconcile.targets import Target
@@ -75,8 +76,9 @@ class LoadBalancer(Created, Owned, Row):
     health: Mapped[HealthCheckPolicy | None] = relationship(cascade="all, delete-orphan")
 
     def targets(self, session: Session) -> Sequence[Target]:
-        """Return the targets of its network."""
-        return session.get_one(Network, self.network_id).targets(session)
+        """Return the targets of its network, or of the appliance that balances for its account there."""
+        network = session.get_one(Network, self.network_id)
+        return network.targets(session, part_of_balancing(self.account_id) if network.offering.elastic_lb else None)
 
 
 class LoadBalancerMember(Base):
@@ -238,12 +240,17 @@ def clear_nic(session: Session, nic: Nic) -> list[Network]:
     return found
 
 
-def balancer_facts(session: Session, network_id: int, rule_id: int | None = None) -> tuple[balancing.LoadBalancer, ...]:
+def balancer_facts(
+    session: Session, network_id: int, rule_id: int | None = None, account_id: int | None = None
+) -> tuple[balancing.LoadBalancer, ...]:
     """Return the network's load balancer rules, or just one of them; their number costs no further query.
 
     :param rule_id: the only rule wanted.
+    :param account_id: whose rules alone are wanted.
     """
     query = select(LoadBalancer).where(LoadBalancer.network_id == network_id).order_by(LoadBalancer.id)
+    if account_id is not None:
+        query = query.where(LoadBalancer.account_id == account_id)
     if rule_id is not None:
         query = query.where(LoadBalancer.id == rule_id)
     parts = joinedload(LoadBalancer.public_ip), joinedload(LoadBalancer.stickiness), joinedload(LoadBalancer.health)

@@ -104,10 +104,10 @@ class Network(Created, Removable, Owned, Row):
         """What it shares its routers and public addresses with: its VPC, or nothing but itself."""
         return self.vpc or self
 
-    def targets(self, session: Session, part: str = "") -> Sequence[Target]:
+    def targets(self, session: Session, part: str | None = None) -> Sequence[Target]:
         """Return the targets of the appliances that serve it.
 
-        :param part: the one with this part of its work only, where several share that (``Router.part``).
+        :param part: only those with this part of its work (``Router.part``).
         """
         if self.vpc is not None:
             return self.vpc.targets(session)
@@ -116,12 +116,12 @@ class Network(Created, Removable, Owned, Row):
 
 @cache
 def _targets() -> Select[Target]:
-    """Return the query for the targets of a ``network``'s appliances, or of those with a ``part`` that is not empty."""
+    """Return the query for the targets of a ``network``'s appliances, or only of those with a ``part``."""
     from controlplane.network.routers import Router
 
     mine = Router.network_id == bindparam("network"), Router.retired.is_(None)
-    part: BindParameter[str] = bindparam("part", type_=String)
-    return select(Target).join(Router).where(*mine, or_(part == "", Router.part == part))
+    part: BindParameter[str | None] = bindparam("part", type_=String)
+    return select(Target).join(Router).where(*mine, or_(part.is_(None), Router.part == part))
 
 
 WITH_SCHEME = joinedload(Network.physical_network), joinedload(Network.offering)

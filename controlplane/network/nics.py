@@ -129,13 +129,21 @@ def _without(network: Network, family: str) -> str:
 
 
 def plug_server(session: Session, network: Network, router: Router, device: int) -> Nic:
-    """Give the router of a Shared network its interface, with the addresses that it keeps there."""
+    """Give the router of a Shared network its interface, with the addresses that it keeps there.
+
+    An appliance that balances for an account has an address of a guest instead.
+    """
     from controlplane.network.guest_ranges import address_router
     from controlplane.network.pod_networks import of_pod
 
     ranges = of_pod(address_router(session, network), router.pod_id)
     nic = Nic(router_id=router.id, network_id=network.id, mac=new_mac(), device=device)
     nic.pod_id = router.pod_id
+    if router.balances:
+        session.add(nic)
+        session.flush()
+        nic.address = take_address(session, network, "", nic)
+        return nic
     nic.address = next((row.router_ip for row in ranges if row.router_ip), "")
     nic.address6 = next((row.router_ip6 for row in ranges if row.router_ip6), "")
     session.add(nic)

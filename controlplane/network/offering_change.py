@@ -13,10 +13,12 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.compute.holding_hosts import hosts_of_guests
+from controlplane.compute.virtual_machines import VirtualMachine
 from controlplane.errors import BadParameter
 from controlplane.network import firewall, implement, ipv6, ipv6_firewall, tiers
 from controlplane.network.claims import PortClaim
 from controlplane.network.firewall import FirewallRule
+from controlplane.network.guest_ranges import SHARED
 from controlplane.network.ipv6_firewall import Ipv6FirewallRule
 from controlplane.network.load_balancers import LoadBalancer, remove_balancers
 from controlplane.network.networks import Network, router_providers, services_of
@@ -129,6 +131,9 @@ def _lost(session: Session, network: Network, offering: NetworkOffering) -> dict
         asked[f"IPv6 {EGRESS}"] = select(Ipv6FirewallRule.uuid).where(*_ipv6_rules(network, "Egress"))
     if "Firewall" in gone:
         asked["IPv6 rules"] = select(Ipv6FirewallRule.uuid).where(*_ipv6_rules(network, "Ingress"))
+    if network.guest_type == SHARED and gone:
+        here = select(VirtualMachine.name).join(Nic, Nic.vm_id == VirtualMachine.id)
+        asked[f"guests' {', '.join(sorted(gone))}"] = here.where(Nic.network_id == network.id)
     found = {what: session.scalars(query.limit(5)).all() for what, query in asked.items()}
     return {what: items for what, items in found.items() if items}
 
@@ -147,7 +152,7 @@ def _remove(session: Session, network: Network, lost: Collection[str]) -> None:
             session, Ipv6FirewallRule, ipv6_firewall.TAGGABLE, *_ipv6_rules(network, "Ingress")
         ),
     }
-    for what in lost:
+    for what in remove.keys() & lost:
         remove[what]()
 
 

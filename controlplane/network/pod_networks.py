@@ -94,16 +94,26 @@ def full_hosts(session: Session, vm: VirtualMachine) -> dict[int, str]:
     """Return the hosts where the machine could get no address, and why: host number → sentence."""
     found: dict[int, str] = {}
     for nic, network in _nics(session, vm):
-        ranges, taken = ranges_of(session, network), taken_of(session, network)
-        pods = session.execute(select(Pod.id, Pod.name).where(Pod.zone_id == vm.zone_id, Pod.removed.is_(None)))
-        for number, name in pods.all():
-            if nic.pod_id == number and nic.address:
-                continue
-            within = spans(network, [row for row in ranges if row.pod_id == number])
-            if lowest_free(network, within, taken) is None:
-                reason = f"pod {name} has no free address of network {network.name}"
-                here = session.scalars(select(Host.id).where(Host.pod_id == number, Host.removed.is_(None)))
-                found |= dict.fromkeys(here, reason)
+        found |= without_address(session, network, nic.pod_id if nic.address else None)
+    return found
+
+
+def without_address(session: Session, network: Network, but: int | None = None) -> dict[int, str]:
+    """Return the hosts in pods that have no address of the network left, and why: host number → sentence.
+
+    :param but: a pod that needs none.
+    """
+    if not by_pods(network):
+        return {}
+    found: dict[int, str] = {}
+    ranges, taken = ranges_of(session, network), taken_of(session, network)
+    pods = session.execute(select(Pod.id, Pod.name).where(Pod.zone_id == network.zone_id, Pod.removed.is_(None)))
+    for number, name in pods.all():
+        within = spans(network, [row for row in ranges if row.pod_id == number])
+        if number != but and lowest_free(network, within, taken) is None:
+            reason = f"pod {name} has no free address of network {network.name}"
+            here = session.scalars(select(Host.id).where(Host.pod_id == number, Host.removed.is_(None)))
+            found |= dict.fromkeys(here, reason)
     return found
 
 

@@ -169,7 +169,8 @@ def hand_over_addresses(session: Session, nic: Nic) -> None:
     """Let the other router's interface answer for the addresses that this one, which goes, was given for both."""
     if nic.network_id is None or nic.router_id is None:
         return
-    same = Nic.network_id == nic.network_id, Nic.router_id.is_not(None), Nic.id != nic.id
+    near = [one.id for one in kin(session, session.get_one(Router, nic.router_id)) if one.id != nic.router_id]
+    same = Nic.network_id == nic.network_id, Nic.router_id.in_(near)
     heir = session.scalar(select(Nic.id).where(*same).limit(1))
     if heir is not None:
         session.execute(update(NetworkAddress).where(NetworkAddress.nic_id == nic.id).values(nic_id=heir))

@@ -69,7 +69,7 @@ class EnableStaticNat(Command, name="enableStaticNat", answer=success(), roles=E
 
     ipaddressid: PublicIp = required()
     virtualmachineid: VirtualMachine = required()
-    networkid: Network | None = optional()
+    networkid: Network | None = optional(uses=True)
     vmguestip: str | None = optional()
 
     def run(self, ctx: Context) -> None:
@@ -143,6 +143,7 @@ class DisableStaticNat(Command, name="disableStaticNat", answer=success(), job=T
         ctx.instance, vm = ip, ctx.session.get(VirtualMachine, ip.vm_id)
         ctx.touch(ip)
         end_with_successor(ctx, ip)
+        ip.part = ""  # it stands for nobody: no router of a pod answers for it
         if vm is not None:
             _tell(ctx, vm)
 

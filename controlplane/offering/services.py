@@ -194,6 +194,12 @@ class Matrix:
                 f"Invalid parameter serviceproviderlist value={routers[0]}: an L2 network has no router; UserData is "
                 "by ConfigDrive there."
             )
+        routers = [name for name in self.services.get("SourceNat", ()) if name in self._with_appliance()]
+        if self.guest_type == "Shared" and routers:
+            raise BadParameter(
+                f"Invalid parameter supportedservices: {routers[0]} cannot give a Shared network SourceNat: "
+                "its gateway is the operator's; leave it out."
+            )
         if "SecurityGroup" in self.services and self.guest_type != "Shared":
             raise BadParameter("Service SecurityGroup is for Shared networks only.")
         if "NetworkACL" in self.services and not self.for_vpc:

@@ -13,15 +13,18 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.db.session import Database, after_commit
 from controlplane.errors import ApiError, Unavailable
 from controlplane.work import jobs
+from controlplane.work.deferred import deferred
 from controlplane.work.jobs import PENDING, Job, JobProblem
 from controlplane.work.signals import signals
+
+with deferred("psycopg", "errors"):  # 9 MB, for an engine whose books are in PostgreSQL: ours are in SQLite
+    from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 log = logging.getLogger(__name__)
 VERSION = "1"

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from controlplane.errors import BadParameter
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic
+from controlplane.network.parts import take_down_forgotten
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.routers import Router
 from controlplane.reconcile.targets import Target
@@ -239,3 +240,58 @@ def test_each_pods_router_has_the_addresses_of_its_own_guests(elastic, cloud):
     assert set(routers) == {"pod-1", "pod-2"}
     bob = cloud.as_user("bob")
     assert bob("listPublicIpAddresses", allocatedonly=True).get("publicipaddress") is None
+
+
+def appliances(cloud):
+    return [row for row in cloud("listRouters", listall=True).get("router", []) if row["role"] == "LB"]
+
+
+def balance(elastic, cloud, port, **more):
+    given = {"name": f"lb-{port}", "algorithm": "roundrobin", "publicport": port, "privateport": 80}
+    return elastic.job(cloud("createLoadBalancerRule", **given, **({"networkid": elastic.network} | more)))
+
+
+def test_the_first_rule_starts_an_appliance_of_the_accounts_own_and_the_last_takes_it_down(elastic, cloud):
+    alice, bob = cloud.as_user("alice"), cloud.as_user("bob")
+    vm = deploy(elastic, name="one", cloud=alice)
+    first = balance(elastic, alice, 80)
+    assert first["account"] == "alice"
+    (seen,) = alice("listPublicIpAddresses", id=first["publicipid"])["publicipaddress"]
+    assert (seen["issystem"], seen["isstaticnat"], seen["purpose"]) == (True, False, "Lb")
+    (own,) = appliances(cloud)
+    assert (own["account"], own["state"], own["guestnetworkid"]) == ("alice", "Running", elastic.network)
+    assert own["guestipaddress"] in {f"10.8{pod}.0.{last}" for pod in (1, 2) for last in (10, 11, 12, 13)}
+    assert own["serviceofferingname"] == "System Offering For Elastic LB VM"
+    elastic.job(alice("assignToLoadBalancerRule", id=first["id"], virtualmachineids=vm["id"]))
+    second = balance(elastic, alice, 81, publicipid=first["publicipid"])
+    assert [row["id"] for row in appliances(cloud)] == [own["id"]]
+    other = balance(elastic, bob, 80)
+    assert {row["account"] for row in appliances(cloud)} == {"alice", "bob"}
+    elastic.job(alice("deleteLoadBalancerRule", id=first["id"]))
+    assert len(appliances(cloud)) == 2, "it has a rule yet, on the same address"
+    elastic.job(alice("deleteLoadBalancerRule", id=second["id"]))
+    assert [row["account"] for row in appliances(cloud)] == ["bob"]
+    elastic.job(bob("deleteLoadBalancerRule", id=other["id"]))
+    settled(cloud)
+    assert not appliances(cloud)
+    with cloud.database.read() as session:
+        taken = set(session.scalars(select(NetworkAddress.address)))
+    assert taken == {"10.81.0.10", "10.82.0.10", vm["nic"][0]["ipaddress"]}
+    assert signals.wait(["target"], lambda: free(cloud) == 30, 40)
+
+
+def test_an_appliance_that_is_destroyed_comes_back_and_goes_with_its_address(elastic, cloud):
+    alice = cloud.as_user("alice")
+    deploy(elastic, name="one", cloud=alice)
+    ip = elastic.job(alice("associateIpAddress", zoneid=elastic.zone))
+    balance(elastic, alice, 80, publicipid=ip["id"])
+    (own,) = appliances(cloud)
+    elastic.job(cloud("destroyRouter", id=own["id"]))
+    assert not appliances(cloud)
+    elastic.job(cloud("restartNetwork", id=elastic.network, cleanup=True))
+    (again,) = appliances(cloud)
+    assert again["id"] != own["id"]
+    elastic.job(alice("disassociateIpAddress", id=ip["id"]))
+    with cloud.database.write() as session:
+        take_down_forgotten(session)
+    assert not appliances(cloud)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.errors import BadParameter, Forbidden
+from controlplane.errors import BadParameter, Forbidden, InUse
 from controlplane.network.network_permissions import NetworkPermission
+from controlplane.network.networks import Network
 from tests.api.shared_world import WHERE, network, root, shared_world
 
 
@@ -115,3 +116,37 @@ def test_a_machine_on_several_networks(there, cloud):
     second = there.deploy(cloud=alice, name="db")
     again = there.job(alice("addNicToVirtualMachine", virtualmachineid=second["id"], networkid=made["id"]))
     assert [nic["gateway"] for nic in again["nic"]] == ["10.1.1.1", "10.8.1.1"]
+
+
+def test_an_account_stays_while_others_are_on_its_network_and_leaves_no_permission_behind(there, cloud):
+    alice, bob = (cloud("listAccounts", name=name, listall=True)["account"][0]["id"] for name in ("alice", "bob"))
+    cloud("createNetworkPermissions", networkid=there.network, accounts="bob")
+    vm = there.deploy(cloud=cloud.as_user("bob"), name="one")
+    with pytest.raises(InUse, match="machine one of another account is on its network web"):
+        cloud("deleteAccount", id=alice)
+    there.job(cloud("destroyVirtualMachine", id=vm["id"], expunge=True))
+    there.job(cloud("deleteAccount", id=bob))
+    assert there.rows(NetworkPermission) == []
+    there.job(cloud("deleteAccount", id=alice))
+    assert there.rows(Network, Network.removed.is_(None)) == []
+
+
+def test_a_domains_admin_makes_networks_for_the_domain_and_not_beyond(there, cloud):
+    sales = cloud("createDomain", name="sales")["domain"]["id"]
+    cloud("createAccount", username="dora", email="a@example.test", firstname="d", lastname="d", password="password",
+          accounttype=2, domainid=sales, account="dora")  # fmt: skip
+    given = {"serviceproviderlist[0].service": "Dhcp", "serviceproviderlist[0].provider": "VirtualRouter"}
+    cloud.raw(
+        {"command": "createNetworkOffering", "name": "open", "guestiptype": "Shared", "enable": "true",
+         "traffictype": "Guest", "specifyipranges": "true", "supportedservices": "Dhcp"} | given
+    )  # fmt: skip
+    dora, where = cloud.as_user("dora"), {key: value for key, value in WHERE.items() if key != "vlan"}
+    with pytest.raises(BadParameter, match="vlan may only be given by a root admin"):
+        network(there, dora, "open", **WHERE)
+    with pytest.raises(BadParameter, match="domainid"):
+        network(there, dora, "open", domainid=root(cloud), **where)
+    made = network(there, dora, "open", **where)
+    assert (made["domain"], made["acltype"]) == ("sales", "Domain")
+    assert cloud("listNetworks", id=made["id"])["network"][0]["vlan"] == "5000"
+    assert cloud.as_user("bob")("listNetworks", listall=True) == {}
+    assert there.job(dora("deleteNetwork", id=made["id"])) is True

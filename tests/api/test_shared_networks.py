@@ -8,6 +8,7 @@ from controlplane.errors import BadParameter, Forbidden, InUse, RuleConflict
 from controlplane.network.nics import NetworkAddress
 from controlplane.network.public_ips import VlanRange
 from controlplane.zone.physical_networks import Vnet
+from tests.api.ground import Ground
 from tests.api.shared_world import SECOND, V6, WHERE, network, root, shared_world
 
 
@@ -117,6 +118,63 @@ def test_both_families(there, cloud):
     vm = there.deploy(cloud=cloud, name="one", networkids=made["id"])
     assert vm["nic"][0]["ip6gateway"] == "2001:db8:8::1"
     assert vm["nic"][0]["ip6address"].startswith("2001:db8:8:0:")
+
+
+def offering(cloud, *services):
+    given = {f"serviceproviderlist[{at}].{key}": value
+             for at, name in enumerate(services)
+             for key, value in (("service", name), ("provider", "VirtualRouter"))}  # fmt: skip
+    made = cloud.raw(
+        {"command": "createNetworkOffering", "name": "-".join(services), "guestiptype": "Shared", "enable": "true",
+         "traffictype": "Guest", "specifyvlan": "true", "specifyipranges": "true",
+         "supportedservices": ",".join(services)} | given
+    )  # fmt: skip
+    return made["networkoffering"]["id"]
+
+
+def test_no_router_of_ours_is_a_shared_networks_gateway(there, cloud):
+    with pytest.raises(BadParameter, match="cannot give a Shared network SourceNat"):
+        offering(cloud, "Dhcp", "SourceNat")
+
+
+def test_another_offering_says_first_which_guests_lose_a_service(there, cloud):
+    made, leaner = network(there, cloud, **WHERE), offering(cloud, "Dhcp")
+    there.deploy(cloud=cloud, name="one", networkids=made["id"])
+    with pytest.raises(BadParameter, match=r"guests' Dns, UserData would be lost \(forced=true removes them\): one"):
+        cloud("updateNetwork", id=made["id"], networkofferingid=leaner)
+    isolated = cloud("listNetworkOfferings", name="DefaultIsolatedNetworkOfferingWithSourceNatService")
+    with pytest.raises(BadParameter, match="it is for Isolated networks"):
+        cloud("updateNetwork", id=made["id"], networkofferingid=isolated["networkoffering"][0]["id"])
+    changed = there.job(cloud("updateNetwork", id=made["id"], networkofferingid=leaner, forced=True))
+    assert [service["name"] for service in changed["service"]] == ["Dhcp"]
+    assert there.rows(NetworkAddress, NetworkAddress.address == "10.8.1.10") != []
+    bare = cloud("listNetworkOfferings", name="QuickCloudNoServices")["networkoffering"][0]["id"]
+    there.job(cloud("updateNetwork", id=made["id"], networkofferingid=bare, forced=True))
+    assert cloud("listRouters", networkid=made["id"], listall=True) == {}
+    there.job(cloud("updateNetwork", id=made["id"], networkofferingid=leaner))
+    (router,) = cloud("listRouters", networkid=made["id"], listall=True)["router"]
+    assert router["guestipaddress"] == "10.8.1.10"
+
+
+def test_a_domain_stays_while_a_network_is_for_its_accounts(there, cloud):
+    sales = cloud("createDomain", name="sales")["domain"]["id"]
+    made = network(there, cloud, domainid=sales, **WHERE)
+    with pytest.raises(InUse, match=r"Shared network common is for the accounts of ROOT/sales"):
+        cloud("deleteDomain", id=sales, cleanup=True)
+    there.job(cloud("deleteNetwork", id=made["id"]))
+    there.job(cloud("deleteDomain", id=sales))
+
+
+def test_the_list_asks_no_more_of_the_database_for_more_networks(there, cloud):
+    network(there, cloud, **WHERE | {"endip": "10.8.1.10"})
+
+    def asked():
+        # the agents ask for work beside it
+        return min(Ground(cloud).queries(lambda: cloud("listNetworks", listall=True)) for _ in range(3))
+
+    first = asked()
+    network(there, cloud, **WHERE | SECOND | {"vlan": "301", "endip": "10.8.2.10"})
+    assert asked() == first
 
 
 @pytest.mark.parametrize("offering", ["DefaultL2NetworkOffering", "DefaultL2NetworkOfferingVlan"])

@@ -132,7 +132,8 @@ def test_another_address_takes_its_place_within_two_seconds(basic: World, alice:
         began = time.monotonic()
         own.api.enableStaticNat(ipaddressid=ip["id"], virtualmachineid=target["id"])
         url = f"http://{ip['ipaddress']}/"
-        until(lambda url=url, target=target: basic.curl(url, "--interface", STRANGER) == target["name"], MOVED)
+        asked = ("-m", "0.3", "--interface", STRANGER)
+        until(lambda url=url, target=target, asked=asked: basic.curl(url, *asked) == target["name"], MOVED)
         print(f"an address moved after {time.monotonic() - began:.3f} s")
         with answering(basic.space("internet"), tcp=(4001,)):
             assert basic.ask(STRANGER, 4001, where=f"vm/{target['name']}") == f"4001 {ip['ipaddress']}"
@@ -141,3 +142,38 @@ def test_another_address_takes_its_place_within_two_seconds(basic: World, alice:
         assert seen != ip["ipaddress"]
         until(lambda seen=seen, target=target: basic.curl(f"http://{seen}/", "--interface", STRANGER) == target["name"])
     own.api.disassociateIpAddress(id=ip["id"], **NOW)
+
+
+def test_the_first_rule_brings_a_load_balancer_along_and_the_last_takes_it_away(basic: World, alice: Tenant):
+    own, network = alice.own, alice.guests[0]["nic"][0]["networkid"]
+    rules = {"algorithm": "roundrobin", "privateport": 80, "networkid": network}
+    made = own.api.createLoadBalancerRule(name="web", publicport=80, **rules, **NOW)["loadbalancer"]
+    machines = ",".join(one["id"] for one in alice.guests)
+    own.api.assignToLoadBalancerRule(id=made["id"], virtualmachineids=machines, **NOW)
+    (appliance,) = [
+        row for row in basic.api.listRouters(zoneid=basic.zone, listall=True)["router"] if row["role"] == "LB"
+    ]
+    assert (appliance["account"], appliance["state"]) == ("alice", "Running")
+    url = f"http://{made['publicip']}/"
+    assert basic.curl(url) == "", "the members' groups do not let the appliance in yet"
+    alice.allow(protocol="TCP", startport=80, endport=80, cidrlist=f"{appliance['guestipaddress']}/32")
+    names = {one["name"] for one in alice.guests}
+    answered: set[str] = set()
+    until(lambda: names <= (answered.add(basic.curl(url)) or answered), 15)
+    second = own.api.createLoadBalancerRule(
+        name="more", publicport=8080, publicipid=made["publicipid"], **rules, **NOW
+    )["loadbalancer"]
+    own.api.assignToLoadBalancerRule(id=second["id"], virtualmachineids=machines, **NOW)
+    until(lambda: basic.curl(f"http://{made['publicip']}:8080/") in names, 15)
+    own.api.deleteLoadBalancerRule(id=made["id"], **NOW)
+    assert basic.curl(f"http://{made['publicip']}:8080/") in names
+    own.api.deleteLoadBalancerRule(id=second["id"], **NOW)
+    until(lambda: f"router/{appliance['name']}".partition("/")[2] not in str(basic.kernel().keys()))
+    seen = basic.api.listPublicIpAddresses(ipaddress=made["publicip"], allocatedonly=False)["publicipaddress"][0]
+    until(
+        lambda: (
+            basic.api.listPublicIpAddresses(id=seen["id"], allocatedonly=False)["publicipaddress"][0]["state"] == "Free"
+        ),
+        35,
+    )
+    assert not [row for row in basic.api.listRouters(zoneid=basic.zone, listall=True)["router"] if row["role"] == "LB"]

@@ -193,6 +193,22 @@ def test_a_permitted_account_puts_a_guest_on_anothers_network(world: World, owne
     assert "was not permitted" in world.refused("deployVirtualMachine", **world.wanted(net["id"]), **ben)
 
 
+def test_a_guest_on_a_shared_and_a_private_network_reaches_both(world: World, owners, third, shared):
+    del third
+    alone = world.network(**owners[0])
+    near = world.guest(alone["id"], **owners[0])
+    both = world.guest(f"{alone['id']},{shared['id']}", **owners[0])
+    inner, outer = both["nic"]
+    assert (inner["networkid"], outer["networkid"]) == (alone["id"], shared["id"])
+    until(lambda: world.pings(at(both), near["nic"][0]["ipaddress"]))
+    until(lambda: world.pings(at(both), outer["gateway"]))
+    routes = world.run(at(both), "ip", "route").stdout
+    assert [line.split()[2] for line in routes.splitlines() if line.startswith("default")] == [inner["gateway"]]
+    assert not world.pings(at(near), outer["gateway"]), "nobody leads from the one to the other"
+    for guest in (near, both):
+        world.api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)
+
+
 def test_deletion_frees_everything(world: World, pair, third, shared):
     for guest in (*pair, third):
         world.api.destroyVirtualMachine(id=guest["id"], expunge=True, **NOW)

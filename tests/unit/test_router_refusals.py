@@ -7,7 +7,7 @@ import pytest
 from drivers.balancing import Certificate, HealthCheck, Member, Stickiness
 from drivers.network.virtual_router import VirtualRouter
 from drivers.network.virtual_router.stickiness import METHODS
-from drivers.vocabulary import SERVICES, EgressRule, IngressRule, Metadata, PortForward, StaticNat
+from drivers.vocabulary import SERVICES, EgressRule, GuestSubnet, IngressRule, Metadata, PortForward, StaticNat
 from tests.golden.router.cases import ANY, FIRST, SECOND, appliance, balancer, lease, network, public, uid
 
 BAD = ["", "a\nb", "a\rb", 'a"b', "a'b", "a b", "a=b;c", "a\0b", "é", "a#b", "a\\b", "a{b}", "-a", "x" * 300]
@@ -26,6 +26,9 @@ STRINGS = {
     "lease mac": lambda text: of_network(leases=(lease(5)._replace(mac=text),)),
     "lease address": lambda text: of_network(leases=(lease(5)._replace(address=text),)),
     "mac": lambda text: replace(of_network(), nics=(appliance().nics[0]._replace(mac=text), appliance().nics[1])),
+    "subnet": lambda text: of_network(subnets=(GuestSubnet(text, "10.1.1.1", "10.1.1.4"),)),
+    "subnet gateway": lambda text: of_network(subnets=(GuestSubnet("10.1.1.0/24", text, "10.1.1.4"),)),
+    "subnet address": lambda text: of_network(subnets=(GuestSubnet("10.1.1.0/24", "10.1.1.1", text),)),
     "resolver": lambda text: replace(of_network(), dns=(text,)),
     "gateway": lambda text: appliance(network(), (public(1, FIRST, gateway=text or "?", source_nat=True),)),
     "public address": lambda text: appliance(network(), (public(1, text, source_nat=True),)),

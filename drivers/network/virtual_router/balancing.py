@@ -131,9 +131,10 @@ def _checked(rule: LoadBalancer, net: Network, known: Mapping[str, object]) -> s
         raise ValueError(f"{what} has the protocol {rule.protocol!r}: it must be one of {', '.join(PROTOCOLS)}.")
     for port in (rule.port, rule.private_port):
         ports(port, port, what)
-    inside = cidr(net.cidr, "The network's CIDR")
+    blocks = [cidr(block, "The network's CIDR") for block in (net.cidr, *(net.elastic.inside if net.elastic else ()))]
     for member in rule.members:
-        if not inside[0] <= number(member.address, f"The member of {what}") <= inside[1]:
+        own = number(member.address, f"The member of {what}")
+        if not any(first <= own <= last for first, last in blocks):
             raise ValueError(f"{what} has the member {member.address}, which is not on its network.")
     return what
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 from typing import Any
 
 from drivers.network.virtual_router import elastic, ipv6, static_routes, subnets
 from drivers.network.virtual_router.config import Interface, Links, Uplink
-from drivers.network.virtual_router.syntax import MAC, address, matched, number
+from drivers.network.virtual_router.syntax import MAC, address, matched, network, number
 from drivers.vocabulary import ApplianceFacts, Network, Nic, PublicAddress
 
 _FIRST_TABLE = 101
@@ -97,11 +97,11 @@ def _addresses(nic: Nic, facts: ApplianceFacts) -> tuple[str, ...]:
     found = [(item.address, item.prefix) for item in ordered(facts.addresses) if item.nic == nic.mac]
     if nic.address and nic.address not in {item.address for item in facts.addresses}:
         found.append((nic.address, nic.prefix))
-    shared = [
-        subnet for net in facts.networks if net.nic == nic.mac for subnet in net.subnets if ":" not in subnet.cidr
-    ]
     found += [
-        (subnet.address, IPv4Network(subnet.cidr).prefixlen) for subnet in shared if subnet.address != nic.address
+        (subnet.address, network(subnet.cidr, f"The CIDR of network {net.id}").prefixlen)
+        for net in facts.networks
+        for subnet in net.subnets
+        if net.nic == nic.mac and ":" not in subnet.cidr and subnet.address != nic.address
     ]
     seen: dict[object, str] = {}
     texts: dict[str, None] = {}

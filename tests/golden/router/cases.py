@@ -182,6 +182,14 @@ def elastic():
     return shared(network(services=SHARED - {"Lb"}, static_nats=nat, egress_allow=False, elastic=pods))
 
 
+def elastic_balancer():
+    """What balances on a shared network for one account, members in another pod among them."""
+    rule = LoadBalancer(uid(8, 1), "web", SECOND, 80, 8080, "roundrobin", "tcp",
+                        (Member(uid(3, 5), "10.1.1.5"), Member(uid(3, 7), "10.1.2.7")))  # fmt: skip
+    pods = Elastic("10.1.1.1", ("10.1.1.0/24", "10.1.2.0/24"), way_out=False)
+    return shared(network(services=frozenset({"Lb"}), leases=(), balancers=(rule,), egress_allow=False, elastic=pods))
+
+
 def two_networks():
     """Two networks behind one router, the second without a firewall of ours and with names only."""
     mac = "02:00:00:00:01:02"
@@ -444,6 +452,7 @@ FACTS = {
     "balancers": partial(balancers, CERTIFICATE),
     "two_ranges": two_ranges,
     "elastic": elastic,
+    "elastic_balancer": elastic_balancer,
     "two_networks": two_networks,
     "redundant": redundant,
     "vpc": vpc,
