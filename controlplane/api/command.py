@@ -83,6 +83,7 @@ class Command:
     :cvar instance: the type name that the job and its event carry.
     :cvar roles: the role types that may call it unless a rule of the role says otherwise.
     :cvar event: the type of the event that each call leaves; empty leaves none.
+    :cvar other_events: the types that it leaves instead in some cases (:attr:`Context.event`).
     :cvar unsupported: parameters of CloudStack's command that are refused by name.
     :cvar writes: it changes rows; list commands do not and run on a read snapshot.
     :cvar authenticated: it needs to be known who calls; false for what comes before the login.
@@ -96,6 +97,7 @@ class Command:
     instance: ClassVar[str] = ""
     roles: ClassVar[frozenset[Role]] = ADMINS
     event: ClassVar[str] = ""
+    other_events: ClassVar[tuple[str, ...]] = ()
     unsupported: ClassVar[tuple[str, ...]] = ()
     envelope: ClassVar[str] = ""
     writes: ClassVar[bool] = True

@@ -301,4 +301,5 @@ class ListEventTypes(Command, name="listEventTypes", answer=many("eventtype", ev
     def run(self, ctx: Context) -> list[str]:
         """Return the types that commands leave."""
         del ctx
-        return sorted({command.event for command in REGISTRY.values() if command.event})
+        left = (one for command in REGISTRY.values() for one in (command.event, *command.other_events))
+        return sorted({one for one in left if one})

@@ -43,7 +43,8 @@ def _address(text: str) -> str:
 
 
 class AssociateIpAddress(Command, name="associateIpAddress", answer=one("ipaddress", address_views), job=True,
-                         creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN"):  # fmt: skip
+                         creates=True, instance="IpAddress", roles=EVERYONE, event="NET.IPASSIGN",
+                         other_events=("PORTABLE.IP.ASSIGN",)):  # fmt: skip
     """Acquire a public address for a network or a VPC: the wanted one, or the lowest that is free."""
 
     networkid: Network | None = optional(uses=True)
@@ -126,7 +127,8 @@ def _must_take_addresses(network: Network) -> None:
 
 
 class DisassociateIpAddress(Command, name="disassociateIpAddress", answer=success(), job=True, instance="IpAddress",
-                            roles=EVERYONE, event="NET.IPRELEASE"):  # fmt: skip
+                            roles=EVERYONE, event="NET.IPRELEASE",
+                            other_events=("PORTABLE.IP.RELEASE",)):  # fmt: skip
     """Give a public address back, with every rule on it."""
 
     id: PublicIp | None = optional()

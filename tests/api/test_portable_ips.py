@@ -162,6 +162,7 @@ def test_portable_addresses_count_and_their_events_say_what_they_are(ground, poo
     ground.done(alice("disassociateIpAddress", id=ip["id"]))
     types = {event.type for event in ground.rows(Event)}
     assert {"PORTABLE.IP.RANGE.CREATE", "PORTABLE.IP.ASSIGN", "PORTABLE.IP.RELEASE"} <= types
+    assert types <= {one["name"] for one in alice("listEventTypes")["eventtype"]}
     with ground.cloud.database.read() as session:
         assert session.scalar(select(func.sum(ResourceCount.count)).where(ResourceCount.kind == "public_ip")) == 0
 

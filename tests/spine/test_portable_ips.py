@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controlplane.demo_zone import NOW
-from tests.spine.wire import listening
+from tests.spine.wire import answering, listening
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
@@ -114,6 +114,31 @@ def test_an_address_moves_into_a_vpc_and_out_again(world: World, pool, shops):
     api.destroyVirtualMachine(id=inner["id"], expunge=True, **NOW)
     api.deleteNetwork(id=tier["id"], **NOW)
     api.deleteVPC(id=vpc, **NOW)
+
+
+@pytest.fixture
+def elsewhere(world: World):
+    """A portable range of a subnet of its own, whose gateway is out there, too."""
+    gateway, mask = "192.0.2.129", "255.255.255.128"
+    world.beside("internet", "ip", "address", "add", f"{gateway}/25", "dev", "br0")
+    wanted = {"regionid": 1, "startip": "192.0.2.140", "endip": "192.0.2.141", "gateway": gateway, "netmask": mask}
+    made = world.api.createPortableIpRange(**wanted, **NOW)["portableiprange"]["id"]
+    yield
+    world.api.deletePortableIpRange(id=made, **NOW)
+    world.beside("internet", "ip", "address", "del", f"{gateway}/25", "dev", "br0")
+
+
+def test_an_address_of_another_subnet_is_its_guests_both_ways(world: World, shops, elsewhere):
+    for net, guest in shops:
+        with portable(world, networkid=net["id"], ipaddress="192.0.2.140") as ip:
+            world.api.enableStaticNat(ipaddressid=ip["id"], virtualmachineid=guest["id"])
+            world.api.createFirewallRule(ipaddressid=ip["id"], protocol="tcp", startport=80, endport=80, **NOW)
+            until(lambda ip=ip, guest=guest: world.curl(f"http://{ip['ipaddress']}/") == guest["name"])
+            rule = world.api.createEgressFirewallRule(networkid=net["id"], protocol="all", **NOW)["firewallrule"]
+            with answering(world.space("internet"), tcp=(7100,)):
+                seen = until(lambda guest=guest: world.ask("203.0.113.1", 7100, where=f"vm/{guest['name']}"))
+            assert seen == f"7100 {ip['ipaddress']}"
+            world.api.deleteEgressFirewallRule(id=rule["id"], **NOW)
 
 
 def test_a_freed_address_is_nobody_elses_for_a_while(world: World, shops):

@@ -243,3 +243,8 @@ class HostConfig:
     guests: tuple[GuestConfig, ...]
     filters: FilterConfig
     drives: tuple[DriveConfig, ...] = ()
+
+    @property
+    def refused(self) -> tuple[tuple[str, str], ...]:
+        """What is left out, by its UUID, and why."""
+        return self.filters.refused
