@@ -14,7 +14,19 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from bench import balancing, bring_up, failover, forwarding, large, memory, replacement, requests, vpc, wireguard
+from bench import (
+    balancing,
+    bring_up,
+    failover,
+    forwarding,
+    large,
+    memory,
+    port_filters,
+    replacement,
+    requests,
+    vpc,
+    wireguard,
+)
 from bench.cloud import Cloud, Guest, standing
 from bench.figures import Figure, table
 
@@ -84,6 +96,7 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         "lists": lambda: requests.lists(cloud, site()),
         "swaps": lambda: large.swaps(cloud, site()),
         "failover": failover.seeded_faults,
+        "filters": lambda: port_filters.measures(cloud),
         "replacement": lambda: replacement.vpc_under_load(cloud),
         "after": lambda: memory.control_plane(cloud, "after all this"),
     }

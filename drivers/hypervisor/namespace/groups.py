@@ -15,11 +15,18 @@ from drivers.hypervisor.namespace.rule_pieces import CLASSES, Pieces, cut
 from drivers.security import GroupMembers, PortFilter, SecurityGroup
 
 WAYS = ("in", "out")
+_FAMILIES = ("ports4", "ports6", "icmp4", "icmp6", "other4", "other6")
 SETS = tuple(
     f"{way}_{name}"
     for way in WAYS
-    for name in ("ports4", "ports6", "icmp4", "icmp6", "other4", "other6", *(f"circle_{kind}" for kind in CLASSES))
+    for name in (
+        *("single4", "single6"),
+        *_FAMILIES,
+        *(f"{name}_ends" for name in _FAMILIES),
+        *(f"circle_{kind}" for kind in CLASSES),
+    )
 )
+
 Elements = dict[str, list[str]]
 Key = tuple[str, ...]
 
@@ -107,9 +114,9 @@ class Guard:
     def _write(self, profile: Profile, way: str, pieces: Pieces) -> None:
         mark = self.mark(profile)
         for name, rest in pieces.by_cidr:
-            self._add(f"{way}_{name}", f"{mark} . {rest}")
+            self._add(f"{way}_{name}", f"{rest} . {mark}")
         for name, rest, circle in pieces.by_group:
-            self._add(f"{way}_circle_{name}", f"{mark} . {rest} : {self._number(_circle(circle))}")
+            self._add(f"{way}_circle_{name}", f"{rest} . {mark} : {self._number(_circle(circle))}")
 
     def _number(self, key: Key) -> str:
         return f"{self._numbers[key]:#010x}"
