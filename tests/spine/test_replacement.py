@@ -13,6 +13,7 @@ import pytest
 from bench import traffic
 from bench.traffic import Counted
 from controlplane.demo_zone import NOW
+from systemvm import VERSION
 from tests.spine.world import World, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
@@ -102,8 +103,8 @@ def counted(world: World, shop: Shop) -> list[int]:
     return [found["receivedbytes"], found["sentbytes"]] if found["receivedbytes"] else []
 
 
-@pytest.mark.parametrize("change", ["restart", "reboot", "reboot again"])
-def test_a_restart_with_cleanup_and_a_reboot_are_not_noticed(world: World, shop: Shop, busy, change):
+@pytest.mark.parametrize("change", ["restart", "reboot", "upgrade"])
+def test_a_restart_with_cleanup_a_reboot_and_an_upgrade_are_not_noticed(world: World, shop: Shop, busy, change):
     before, kernel = world.router(shop.net["id"]), rules(world, shop)
     shell = world.space(f"router/{before['name']}")
     count = until(lambda: counted(world, shop))
@@ -112,10 +113,18 @@ def test_a_restart_with_cleanup_and_a_reboot_are_not_noticed(world: World, shop:
         begun = time.monotonic()
         if change == "restart":
             world.api.restartNetwork(id=shop.net["id"], cleanup=True, **NOW)
+        elif change == "upgrade":
+            world.sql("UPDATE routers SET version = '0.0.9' WHERE uuid = ?", before["id"])
+            assert routers(world, shop)[0]["requiresupgrade"] is True
+            (job,) = world.api.upgradeRouterTemplate(zoneid=world.zone)["asyncjobs"]
+            ended = until(lambda: (now := world.api.queryAsyncJobResult(**job))["jobstatus"] and now, 30)
+            assert ended["jobstatus"] == 1, ended
+            answer = ended["jobresult"]["router"]
         else:
             answer = world.api.rebootRouter(id=before["id"], **NOW)["router"]
         seconds = time.monotonic() - begun
     after = next(one for one in routers(world, shop) if one["state"] == "Running")
+    assert (after["requiresupgrade"], after["version"]) == (False, VERSION)
     if change != "restart":
         assert {key: after[key] for key in ("id", "name", "created")} == {
             key: before[key] for key in ("id", "name", "created")

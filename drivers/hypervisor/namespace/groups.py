@@ -97,9 +97,10 @@ class Guard:
     def _cut(self, profile: Profile, way: str) -> Pieces:
         """Cut the rules of a profile apart, and note what had to be left out."""
         of = [self._groups[name] for name in profile.groups if name in self._groups]
-        pieces = cut(tuple(rule for group in of for rule in (group.ingress if way == "in" else group.egress)))
+        rules = tuple(rule for group in of for rule in (group.ingress if way == "in" else group.egress))
+        pieces = cut(rules)
         for rule, reason in pieces.refused:
-            units = (rule,) if rule else profile.groups
+            units = (rule,) if rule else (*profile.groups, *(each.id for each in rules))
             self.refused += [(unit, reason) for unit in units]
         return pieces
 
