@@ -14,13 +14,26 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from bench import balancing, bring_up, failover, forwarding, large, memory, replacement, requests, vpc, wireguard
+from bench import (
+    balancing,
+    bring_up,
+    failover,
+    forwarding,
+    groups,
+    large,
+    memory,
+    port_filters,
+    replacement,
+    requests,
+    vpc,
+    wireguard,
+)
 from bench.cloud import Cloud, Guest, standing
 from bench.figures import Figure, table
 
 LIMIT = 8 * 60
 """Seconds after which a run ends, measured or not."""
-LONG = ("failover",)
+LONG = ("failover", "groups")
 """Parts that are measured only when they are named."""
 OUT = Path(__file__).parent / "out"
 
@@ -84,6 +97,8 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         "lists": lambda: requests.lists(cloud, site()),
         "swaps": lambda: large.swaps(cloud, site()),
         "failover": failover.seeded_faults,
+        "filters": lambda: port_filters.measures(cloud),
+        "groups": groups.changes,
         "replacement": lambda: replacement.vpc_under_load(cloud),
         "after": lambda: memory.control_plane(cloud, "after all this"),
     }

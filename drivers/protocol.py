@@ -59,6 +59,8 @@ class HypervisorDriver(Protocol[Config]):
     def plan(self, facts: HostFacts) -> Config:
         """Decide what the host is to hold.
 
+        A config that has ``refused`` names there what it leaves out, as (UUID, reason): jobs about these fail.
+
         :raises ValueError: the facts ask for something that this hypervisor cannot do; the sentence says what.
         """
         ...

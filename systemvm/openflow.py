@@ -48,8 +48,10 @@ class Lane:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The destinations whose frames it is sent; an empty one is all."""
-        return ("",) if self.members is None else (_GROUP, *self.members)
+        """The destinations whose frames it is sent; an empty one is all that nobody else here has."""
+        if self.members is None:
+            return ("", _GROUP) if self.primary else ("",)
+        return (_GROUP, *self.members)
 
     def hears(self, other: Lane) -> bool:
         """Tell whether it gets what another lane of this host sends."""
@@ -70,20 +72,21 @@ def flows(lanes: Iterable[Lane]) -> tuple[str, ...]:
     for lane in lanes:
         found |= _leaving(lane, [other for other in lanes if other.hears(lane)])
     for tag in {tag for lane in lanes for tag in lane.heard_tags}:
-        arriving = f"priority=100,in_port={UPLINK},dl_vlan={tag}"
         outputs = _outputs(lane for lane in lanes if tag in lane.heard_tags)
-        found |= {f"{arriving}{_to(mac)} actions=pop_vlan,{ports}" for mac, ports in outputs.items()}
+        for mac, ports in outputs.items():
+            found.add(f"{_first(mac)},in_port={UPLINK},dl_vlan={tag}{_to(mac)} actions=pop_vlan,{ports}")
     return tuple(sorted(found))
 
 
 def _leaving(lane: Lane, near: list[Lane]) -> set[str]:
     """Return the flows for what comes out of a lane: to the uplink, and to the lanes here that hear it."""
     tagged = f"push_vlan:0x8100,set_field:{_PRESENT | lane.vlan}->vlan_vid,output:{UPLINK}"
-    found = {f"priority=100,in_port={lane.vlan},{_UNTAGGED} actions={tagged}"}
-    for mac, ports in _outputs(near).items():
+    found = set()
+    for mac, ports in ({"": ""} | _outputs(near)).items():
         # whoever has a single MAC of its own lives here and nowhere else
-        actions = f"{ports},{tagged}" if "/" in mac else ports
-        found.add(f"priority=110,in_port={lane.vlan},{_UNTAGGED}{_to(mac)} actions={actions}")
+        alone = mac and "/" not in mac
+        actions = ports if alone else ",".join(filter(None, (ports, tagged)))
+        found.add(f"{_first(mac)},in_port={lane.vlan},{_UNTAGGED}{_to(mac)} actions={actions}")
     return found
 
 
@@ -94,6 +97,11 @@ def _outputs(lanes: Iterable[Lane]) -> dict[str, str]:
         for mac in lane.wanted:
             found.setdefault(mac, set()).add(lane.vlan)
     return {mac: ",".join(f"output:{port}" for port in sorted(ports)) for mac, ports in found.items()}
+
+
+def _first(mac: str) -> str:
+    """Return the priority of a flow for a destination: before that for all others."""
+    return f"priority={110 if mac else 100}"
 
 
 def _to(mac: str) -> str:

@@ -21,10 +21,13 @@ _PROTOCOLS = {"tcp": _TCP, "udp": _UDP}
 _METADATA = int(ip_address("169.254.169.254"))
 _DNS, _WEB, _WEBS = 53, 80, (80, 8080)
 _DHCP = {"out": {(68, 67), (546, 547)}, "in": {(67, 68), (547, 546)}}
+_FAMILIES = frozenset(f"{kind}{version}" for kind in ("ports", "icmp", "other") for version in (4, 6))
+_CIRCLES = frozenset({"ports", "icmp4", "icmp6", "other"})
 SETS = frozenset(
     {"circles4", "circles6", "guards", "open", "servers4", "servers6", "speakers4", "speakers6"}
-    | {f"{way}_{kind}" for way in _WAYS for kind in ("ports4", "ports6", "icmp4", "icmp6", "other4", "other6")}
-    | {f"{way}_circle_{kind}" for way in _WAYS for kind in ("ports", "icmp4", "icmp6", "other")}
+    | {f"{way}_single{version}" for way in _WAYS for version in (4, 6)}
+    | {f"{way}_{family}{order}" for way in _WAYS for family in _FAMILIES for order in ("", "_ends")}
+    | {f"{way}_circle_{kind}" for way in _WAYS for kind in _CIRCLES}
 )
 """The sets and maps that decide; in none of them does an element forbid anything, and where one goes less passes."""
 
@@ -66,31 +69,39 @@ class Judge:
                 port, _, address = item.partition(" . ")
                 if port in zones and port in marks:
                     self._profiles[zones[port], version, int(ip_address(address))] = marks[port]
-        self._zones = frozenset(zones.values())
         self._open = frozenset(sets.get("open", ()))
         self._members = {
             name: frozenset(sets.get(name, ())) for name in ("circles4", "circles6", "servers4", "servers6")
         }
         self._rules: dict[tuple[str, str], list[tuple[Interval, ...]]] = {}
         self._circles: dict[tuple[str, str], list[tuple[tuple[Interval, ...], str]]] = {}
-        for name in SETS:
-            if name.partition("_")[0] in _WAYS:
-                self._read(name, sets.get(name, ()))
+        self._singles = {
+            f"{way}_ports{version}": frozenset(sets.get(f"{way}_single{version}", ()))
+            for way in _WAYS
+            for version in (4, 6)
+        }
+        for way in _WAYS:
+            for family in _FAMILIES:
+                for order in ("", "_ends"):
+                    self._read(f"{way}_{family}", sets.get(f"{way}_{family}{order}", ()), ends_first=bool(order))
+            for kind in _CIRCLES:
+                self._read_circles(f"{way}_circle_{kind}", sets.get(f"{way}_circle_{kind}", ()))
 
-    def _read(self, name: str, items: Iterable[str]) -> None:
+    def _read(self, name: str, items: Iterable[str], *, ends_first: bool) -> None:
+        for item in items:
+            *fields, mark = item.split(" . ")
+            end = fields.pop(0 if ends_first else 2 if "icmp" in name else 1)
+            self._rules.setdefault((name, mark), []).append((*_key(name, fields), _interval(end)))
+
+    def _read_circles(self, name: str, items: Iterable[str]) -> None:
         for item in items:
             key, circle = _pair(item)
-            mark, *fields = key.split(" . ")
-            box = tuple(_interval(field) for field in fields)
-            if circle:
-                self._circles.setdefault((name, mark), []).append((box, circle))
-            else:
-                self._rules.setdefault((name, mark), []).append(box)
+            *fields, mark = key.split(" . ")
+            self._circles.setdefault((name, mark), []).append((_key(name, fields), circle))
 
     def allows(self, entry: Entry) -> bool:
-        """Tell whether a connection may go on; what is none of the guarded segments' business may."""
-        zone = int.from_bytes(entry.parts.get(ZONE, b""), "big")
-        return zone not in self._zones or self.judges(zone, First.of(entry.orig))
+        """Tell whether a connection on a guarded segment may go on."""
+        return self.judges(zone_of(entry), First.of(entry.orig))
 
     def judges(self, zone: int, packet: First) -> bool:
         """Tell whether a first packet on a segment would pass."""
@@ -117,15 +128,21 @@ class Judge:
             return True
         far = packet.source if way == "in" else packet.destination
         kind, key = _class(packet)
-        family = "" if kind.startswith("icmp") else str(packet.version)
-        rules = self._rules.get((f"{way}_{kind}{family}", mark), ())
-        if any(_inside((*key, far), box) for box in rules):
+        family = f"{way}_{kind}{'' if kind.startswith('icmp') else packet.version}"
+        if kind == "ports" and f"{_PORTED[key[0]]} . {key[1]} . {mark}" in self._singles[family]:
+            return True
+        if any(_inside((*key, far), box) for box in self._rules.get((family, mark), ())):
             return True
         circles = self._circles.get((f"{way}_circle_{kind}", mark), ())
         members = self._members[f"circles{packet.version}"]
         return any(
             f"{circle} . {_text(packet.version, far)}" in members for box, circle in circles if _inside(key, box)
         )
+
+
+def zone_of(entry: Entry) -> int:
+    """Return the zone of a connection, 0 where it has none."""
+    return int.from_bytes(entry.parts.get(ZONE, b""), "big")
 
 
 def _is_service(packet: First) -> bool:
@@ -139,6 +156,11 @@ def _class(packet: First) -> tuple[str, tuple[int, ...]]:
     if packet.protocol == _ICMP[packet.version]:
         return f"icmp{packet.version}", (packet.first, packet.second)
     return "other", (packet.protocol,)
+
+
+def _key(name: str, fields: list[str]) -> tuple[Interval, ...]:
+    """Read an element's fields but for the address, in the order of :func:`_class`."""
+    return tuple(map(_interval, reversed(fields) if "ports" in name else fields))
 
 
 def _inside(key: tuple[int, ...], box: tuple[Interval, ...]) -> bool:

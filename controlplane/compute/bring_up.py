@@ -23,7 +23,8 @@ from controlplane.db.base import now
 from controlplane.errors import ApiError, BadParameter, NoCapacity, Unavailable
 from controlplane.network import elastic_ips
 from controlplane.network.implement import ensure_implemented
-from controlplane.network.pod_networks import full_hosts, placed, settle_in
+from controlplane.network.pod_networks import by_pods, full_hosts, placed, settle_in
+from controlplane.network.routers import part_of_pod
 from controlplane.reconcile.targets import Target, touch
 from controlplane.work.workflows import Flow, workflow
 from controlplane.zone.hosts import Host
@@ -99,8 +100,9 @@ def prepare(session: Session, uuid: str, arguments: dict[str, Any], refused: Ref
     elastic_ips.associate(session, vm)
     pairs: list[Any] = []
     for network in networks_of(session, vm):
-        pairs += ensure_implemented(session, network)
-        pairs += standing(network.targets(session))
+        pod = choice.host.pod_id if by_pods(network) else None
+        pairs += ensure_implemented(session, network, pod)
+        pairs += standing(network.targets(session, part_of_pod(pod) if pod is not None else None))
     return latest(pairs)
 
 

@@ -13,11 +13,10 @@ from controlplane.network.networks import Network
 from controlplane.network.nics import Nic, SecondaryAddress
 from controlplane.network.security_facts import group_facts, groups_on, guarding_offerings, servers_on
 from controlplane.offering.network_offerings import NetworkOffering
+from controlplane.offering.port_policies import FORGED, MAC_CHANGES, allows
 from controlplane.zone.hosts import Host
 from drivers.security import GroupMembers, PortFilter, SecurityGroup
 
-FORGED = "forgedTransmits"
-"""The detail of a network offering that lets guests send with any address, as CloudStack calls it."""
 _vm, _nic, _further, _network = (
     cast("Table", table.__table__) for table in (VirtualMachine, Nic, SecondaryAddress, Network)
 )
@@ -101,4 +100,4 @@ def _all_further(session: Session, host: Host) -> dict[int, list[str]]:
 
 def _forging(session: Session, offerings: set[int]) -> set[int]:
     details = session.execute(_DETAILS, {"offerings": list(offerings)})
-    return {number for number, values in details if values.get(FORGED, "").lower() == "true"}
+    return {number for number, values in details if allows(values, FORGED, MAC_CHANGES)}

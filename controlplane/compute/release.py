@@ -12,6 +12,7 @@ from controlplane.identity.tags import ResourceTag
 from controlplane.network import nics, public_ips
 from controlplane.network.networks import Network
 from controlplane.network.nics import Nic
+from controlplane.network.pod_networks import targets_of
 from controlplane.network.security_groups import SecurityGroupMember, hosts_meaning
 from controlplane.reconcile.targets import Target
 from controlplane.storage.volumes import Volume
@@ -31,7 +32,7 @@ def forget_rules(session: Session, vm: VirtualMachine) -> list[Target]:
     touched = hosts_meaning(session, vm.id)
     for nic in _nics(session, vm):
         touched += public_ips.forget_nic(session, nic)
-        touched += session.get_one(Network, nic.network_id).targets(session)
+        touched += targets_of(session, session.get_one(Network, nic.network_id), nic)
     return touched
 
 

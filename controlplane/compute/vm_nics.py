@@ -30,6 +30,7 @@ from controlplane.network.implement import ensure_implemented
 from controlplane.network.load_balancers import LoadBalancerMember
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic, SecondaryAddress
+from controlplane.network.pod_networks import targets_of
 from controlplane.network.port_forwarding import PortForward
 from controlplane.network.public_ips import PublicIp
 from controlplane.network.security_groups import hosts_meaning
@@ -356,7 +357,11 @@ def _free(session: Session, network: Network, address: str) -> None:
 
 def _remove(session: Session, nic: Nic) -> list[Any]:
     network = session_network(session, nic)
-    touched = [*public_ips.forget_nic(session, nic), *network.targets(session), *hosts_meaning(session, nic.vm_id or 0)]
+    touched = [
+        *public_ips.forget_nic(session, nic),
+        *targets_of(session, network, nic),
+        *hosts_meaning(session, nic.vm_id or 0),
+    ]
     nics.release(session, nic)
     return touched
 

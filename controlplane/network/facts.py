@@ -103,8 +103,7 @@ def _addresses(session: Session, whole: Whole, nics: Sequence[Nic], part: str) -
     macs = {vlans[nic.range_id]: nic.mac for nic in nics if nic.range_id}
     mine = used_by(whole), PublicIp.part == part
     used = {uuid: vlan for uuid, vlan in session.execute(select(PublicIp.uuid, PublicIp.vlan).where(*mine))}
-    found = (address for address in addresses_facts(session, whole) if address.id in used)
-    return tuple(address._replace(nic=macs[used[address.id]]) for address in found)
+    return tuple(address._replace(nic=macs[used[address.id]]) for address in addresses_facts(session, whole, part))
 
 
 class Part(NamedTuple):

@@ -111,10 +111,11 @@ def subnets(ranges: Sequence[VlanRange]) -> dict[IPv4Network, list[VlanRange]]:
 
 def range_with(ranges: Iterable[VlanRange], address: str) -> VlanRange | None:
     """Return a range whose subnet an IPv4 address is in; None for an address of none."""
-    if not address:
+    rows = [row for row in ranges if row.gateway]
+    if not address or not rows:
         return None
     wanted = IPv4Address(address)
-    return next((row for row in ranges if row.gateway and wanted in subnet_of(row)), None)
+    return next((row for row in rows if wanted in subnet_of(row)), None)
 
 
 def address_router(

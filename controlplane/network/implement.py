@@ -47,9 +47,10 @@ VPC_PROVIDER = "VpcVirtualRouter"
 LIVE = VirtualMachine.state.in_(("Starting", "Running", "Stopping", "Migrating")) | VirtualMachine.running
 
 
-def ensure_implemented(session: Session, network: Network) -> list[tuple[int, int]]:
+def ensure_implemented(session: Session, network: Network, pod_id: int | None = None) -> list[tuple[int, int]]:
     """Have the network carried and served: its number, its source NAT address and its router, or its VPC's.
 
+    :param pod_id: of a basic zone's network: the only pod that matters now.
     :return: what to wait for, as (target number, generation).
     :raises NoCapacity: no number, no public address or no host is left.
     """
@@ -66,7 +67,7 @@ def ensure_implemented(session: Session, network: Network) -> list[tuple[int, in
         if "SourceNat" in services_of(network) or network.offering.routed:
             ensure_source_nat(session, network)
         for provider in router_providers(network):
-            for router in ensure_routers(session, network, provider):
+            for router in ensure_routers(session, network, provider, pod_id):
                 touched.extend(router.targets(session))
     if not touched:
         network.state = "Implemented"
@@ -83,7 +84,7 @@ def ensure_source_nat(session: Session, whole: Whole) -> PublicIp:
     return public_ips.acquire(session, whole, owner, source_nat=True)
 
 
-def ensure_routers(session: Session, network: Network, provider: str) -> list[Router]:
+def ensure_routers(session: Session, network: Network, provider: str, pod_id: int | None = None) -> list[Router]:
     """Return the network's routers of this provider, running: two on different hosts where it is redundant.
 
     Those of a basic zone, and of elastic load balancing, share its work.
@@ -91,7 +92,7 @@ def ensure_routers(session: Session, network: Network, provider: str) -> list[Ro
     from controlplane.network import parts
 
     if by_pods(network) or network.offering.elastic_lb:
-        return parts.ensure(session, network, provider)
+        return parts.ensure(session, network, provider, pod_id)
     return _with_other_half(session, ensure_router(session, network, provider), [network])
 
 
@@ -160,11 +161,11 @@ def add_router(session: Session, whole: Whole, provider: str, like: Router | Non
     router = Router(zone_id=whole.zone_id, provider=provider)
     router.account_id, router.domain_id = whole.account_id, whole.domain_id
     if like is not None:
-        router.part, router.pod_id, router.account_id, router.domain_id = (
-            like.part, like.pod_id, like.account_id, like.domain_id,
-        )  # fmt: skip
+        router.part, router.pod_id, router.account_id = like.part, like.pod_id, like.account_id
+        router.domain_id = like.domain_id
     router.vpc, router.network = (whole, None) if isinstance(whole, Vpc) else (None, whole)
-    router.service_offering_id = whole.offering.service_offering_id or session.scalar(
+    own = like.service_offering_id if like is not None else whole.offering.service_offering_id
+    router.service_offering_id = own or session.scalar(
         select(ServiceOffering.id).where(ServiceOffering.system_vm_type == "domainrouter").limit(1)
     )
     session.add(router)

@@ -24,11 +24,14 @@ SWEEP = 10
 """Seconds between two looks for appliances that have nothing to balance any more."""
 
 
-def ensure(session: Session, network: Network, provider: str) -> list[Router]:
+def ensure(session: Session, network: Network, provider: str, pod_id: int | None = None) -> list[Router]:
     """Return the routers of this provider that the network needs now, running; repeatable.
 
+    :param pod_id: only the one of this pod: what is wrong in another is not waited for.
     :raises NoCapacity: no host will do for one of them.
     """
+    if pod_id is not None:
+        return [_of_pod(session, network, provider, pod_id)]
     found = [_of_pod(session, network, provider, pod) for pod in pods_in_use(session, network)]
     if not by_pods(network):
         found = [implement.ensure_router(session, network, provider)]

@@ -21,6 +21,8 @@ from controlplane.network.network_permissions import ACCOUNT
 from controlplane.network.networks import Network
 from controlplane.network.nics import NetworkAddress, Nic
 from controlplane.network.public_ips import VlanRange
+from controlplane.network.routers import part_of_balancing, part_of_pod
+from controlplane.reconcile.targets import Target
 from controlplane.zone.hosts import Host
 from controlplane.zone.pods import Pod
 from controlplane.zone.zones import BASIC, Zone
@@ -149,6 +151,17 @@ def pods_in_use(session: Session, network: Network) -> list[int]:
     query = select(Nic.pod_id).join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
     found = session.scalars(query.where(Nic.network_id == network.id, Nic.pod_id.is_not(None), LIVE).distinct())
     return sorted(number for number in found if number is not None)
+
+
+def targets_of(session: Session, network: Network, nic: Nic) -> list[Target]:
+    """Return the targets of the appliances that know a guest's NIC: in a basic zone its pod's, and its account's."""
+    if not by_pods(network):
+        return list(network.targets(session))
+    vm = session.get(VirtualMachine, nic.vm_id)
+    found = list(network.targets(session, part_of_pod(nic.pod_id))) if nic.pod_id is not None else []
+    if vm is not None and network.offering.elastic_lb:
+        found += network.targets(session, part_of_balancing(vm.account_id))
+    return found
 
 
 def of_pod(ranges: Sequence[VlanRange], pod_id: int | None) -> list[VlanRange]:

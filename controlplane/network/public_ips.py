@@ -337,17 +337,22 @@ def forget_nic(session: Session, nic: Nic) -> list[Target]:
 
     :return: the targets whose desired state has changed.
     """
+    from controlplane.network.pod_networks import targets_of
+
     networks = {network.id: network for clear in _nic_clearers for network in clear(session, nic)}
     session.flush()
-    return [target for network in networks.values() for target in network.targets(session)]
+    return [target for network in networks.values() for target in targets_of(session, network, nic)]
 
 
-def addresses_facts(session: Session, whole: Whole) -> tuple[vocabulary.PublicAddress, ...]:
-    """Return the public addresses of a VPC or network; which interface carries each is for the caller to say."""
+def addresses_facts(session: Session, whole: Whole, part: str = "") -> tuple[vocabulary.PublicAddress, ...]:
+    """Return the public addresses of a VPC or network; which interface carries each is for the caller to say.
+
+    :param part: of an appliance that has only some of them (``Router.part``).
+    """
     query = (
         select(PublicIp.uuid, PublicIp.address, PublicIp.source_nat, VlanRange.gateway, VlanRange.netmask)
         .join(VlanRange, PublicIp.range_id == VlanRange.id)
-        .where(used_by(whole), PublicIp.state == ALLOCATED)
+        .where(used_by(whole), PublicIp.part == part, PublicIp.state == ALLOCATED)
         .order_by(PublicIp.number)
     )
     return tuple(

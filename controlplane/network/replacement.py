@@ -202,6 +202,8 @@ def _drains(session: Session, router: Router) -> bool:
     heir = heir_of(session, router)
     if heir is None or heir.host_id != router.host_id:
         return False
+    if router.network is not None and router.network.offering.elastic_lb and not router.balances:
+        return False  # others balance
     balanced = LoadBalancer.network_id == router.network_id
     if router.vpc_id is not None:
         balanced = LoadBalancer.network_id.in_(select(Network.id).where(Network.vpc_id == router.vpc_id))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, func, or_, select
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from controlplane.compute.virtual_machines import VirtualMachine
@@ -51,19 +54,31 @@ def serving_mac(whole: Whole, nic: Nic, vlan: VlanRange | None) -> str:
     return shared_mac(whole.uuid, where)
 
 
+@cache
+def _plugged() -> Select[Any]:
+    """Return the query for a ``host``'s interfaces: its routers' own, and of its guests' one on each network."""
+    host: Any = bindparam("host")
+    guests = (
+        select(func.min(Nic.id))
+        .join(VirtualMachine, Nic.vm_id == VirtualMachine.id)
+        .where(VirtualMachine.host_id == host, VirtualMachine.removed.is_(None))
+        .where(VirtualMachine.state.not_in(("Expunging", "Error")))
+        .group_by(Nic.network_id)
+    )
+    # a router that is made in the dark has the interfaces of the one whose place it takes
+    theirs = or_(Nic.router_id == Router.id, and_(Router.dark, Nic.router_id == Router.replaces_id))
+    routers = select(Nic.id).join(Router, theirs)
+    routers = routers.where(Router.host_id == host, Router.running, Router.removed.is_(None))
+    query = select(Nic).where(Nic.id.in_(guests) | Nic.id.in_(routers))
+    return query.options(joinedload(Nic.network).options(*WITH_SCHEME), joinedload(Nic.private_gateway))
+
+
 def segment_facts(session: Session, host: Host) -> tuple[Segment, ...]:
     """Return the segments of all guests and routers that the host is to hold.
 
     What is being taken away counts no more, though its rows stay until that is done: nobody touches the host then.
     """
-    guests = VirtualMachine.removed.is_(None), VirtualMachine.state.not_in(("Expunging", "Error"))
-    routers = Router.running, Router.removed.is_(None)
-    # a router that is made in the dark has the interfaces of the one whose place it takes
-    theirs = or_(Nic.router_id == Router.id, and_(Router.dark, Nic.router_id == Router.replaces_id))
-    here = or_(and_(VirtualMachine.host_id == host.id, *guests), and_(Router.host_id == host.id, *routers))
-    query = select(Nic).outerjoin(VirtualMachine, Nic.vm_id == VirtualMachine.id)
-    query = query.outerjoin(Router, theirs).where(here)
-    nics = session.scalars(query.options(joinedload(Nic.network).options(*WITH_SCHEME))).all()
+    nics = session.scalars(_plugged(), {"host": host.id}).all()
     sides = {guest_segment_id(nic.network, router=nic.vm_id is None): nic for nic in nics if nic.network is not None}
     used = {nic.range_id for nic in nics if nic.range_id}
     ranges = session.scalars(select(VlanRange).where(VlanRange.id.in_(used))).all()

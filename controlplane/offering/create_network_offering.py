@@ -14,9 +14,8 @@ from controlplane.offering import port_policies, scope
 from controlplane.offering.network_offerings import NetworkOffering, network_offering_views
 from controlplane.offering.routing_modes import MODES, NATTED, ROUTED, ROUTINGS, routing_of
 from controlplane.offering.service_offerings import ServiceOffering
-from controlplane.offering.services import Matrix, service_name
+from controlplane.offering.services import Matrix, capabilities_chosen, providers_named, service_name
 from controlplane.zone import syntax
-from controlplane.zone.providers import driver_name
 from controlplane.zone.zones import Zone
 
 PROTOCOLS = ("IPv4", "DualStack", "IPv6")
@@ -76,7 +75,7 @@ class CreateNetworkOffering(
 
     def run(self, ctx: Context) -> NetworkOffering:
         """Check the matrix of services and providers and what does not go together, and write the row."""
-        services, chosen = self._services(), self._chosen()
+        services, chosen = self._services(), capabilities_chosen(self.servicecapabilitylist or ())
         self._refuse_contradictions(services)
         protocol = self.internetprotocol or "IPv4"
         routing = self._routing(protocol)
@@ -124,19 +123,8 @@ class CreateNetworkOffering(
         return routing_of(self.networkmode, self.routingmode, specify_number=number, protocol=protocol)
 
     def _services(self) -> dict[str, list[str]]:
-        named: dict[str, list[str]] = {}
-        for record in self.serviceproviderlist or ():
-            if not record.get("service") or not record.get("provider"):
-                raise BadParameter("Invalid parameter serviceproviderlist: each record has a service and a provider.")
-            service = service_name(record["service"], "serviceproviderlist")
-            providers = named.setdefault(service, [])
-            providers += [driver_name(name.strip()) for name in record["provider"].split(",") if name.strip()]
         supported = {service_name(name) for name in self.supportedservices or ()}
-        strange = sorted(set(named) - supported)
-        if strange:
-            raise BadParameter(
-                f"Invalid parameter serviceproviderlist: {strange[0]} is not among the supportedservices."
-            )
+        named = providers_named(self.serviceproviderlist or (), supported)
         default = "VpcVirtualRouter" if self.forvpc else "VirtualRouter"
         own = {"SecurityGroup": "SecurityGroupProvider"}
         services = {
@@ -145,16 +133,6 @@ class CreateNetworkOffering(
         if "SourceNat" in services or self.networkmode == ROUTED:
             services.setdefault("Gateway", services.get("SourceNat", [default]))
         return services
-
-    def _chosen(self) -> dict[str, dict[str, str]]:
-        chosen: dict[str, dict[str, str]] = {}
-        for record in self.servicecapabilitylist or ():
-            missing = {"service", "capabilitytype", "capabilityvalue"} - set(record)
-            if missing:
-                raise BadParameter(f"Invalid parameter servicecapabilitylist: a record lacks {', '.join(missing)}.")
-            service = service_name(record["service"], "servicecapabilitylist")
-            chosen.setdefault(service, {})[record["capabilitytype"]] = record["capabilityvalue"]
-        return chosen
 
     def _refuse_contradictions(self, services: dict[str, list[str]]) -> None:
         kind = self.guestiptype

@@ -6,7 +6,7 @@ offering is made, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.api.caller import EVERYONE
@@ -17,7 +17,7 @@ from controlplane.api.parameters import optional
 from controlplane.api.responses import Response
 from controlplane.errors import BadParameter
 from controlplane.offering.routing_modes import refuse_translation
-from controlplane.zone.providers import ProviderResponse
+from controlplane.zone.providers import ProviderResponse, driver_name
 from drivers import registry
 from drivers.vocabulary import SERVICES
 
@@ -107,6 +107,39 @@ def service_name(name: str, parameter: str = "supportedservices") -> str:
     if name.lower() not in known:
         raise BadParameter(f"Invalid parameter {parameter} value={name}: the services are {', '.join(SERVICES)}.")
     return known[name.lower()]
+
+
+def providers_named(records: Iterable[Mapping[str, str]], supported: Collection[str]) -> dict[str, list[str]]:
+    """Read a ``serviceproviderlist``: the providers that are named for each service.
+
+    :param supported: the services that the offering has.
+    :raises BadParameter: a record lacks something, or names a service or provider that there is not.
+    """
+    named: dict[str, list[str]] = {}
+    for record in records:
+        if not record.get("service") or not record.get("provider"):
+            raise BadParameter("Invalid parameter serviceproviderlist: each record has a service and a provider.")
+        providers = named.setdefault(service_name(record["service"], "serviceproviderlist"), [])
+        providers += [driver_name(name.strip()) for name in record["provider"].split(",") if name.strip()]
+    strange = sorted(set(named) - set(supported))
+    if strange:
+        raise BadParameter(f"Invalid parameter serviceproviderlist: {strange[0]} is not among the supportedservices.")
+    return named
+
+
+def capabilities_chosen(records: Iterable[Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Read a ``servicecapabilitylist``: the value that is chosen of each capability, by service.
+
+    :raises BadParameter: a record lacks something, or names a service that there is not.
+    """
+    chosen: dict[str, dict[str, str]] = {}
+    for record in records:
+        missing = {"service", "capabilitytype", "capabilityvalue"} - set(record)
+        if missing:
+            raise BadParameter(f"Invalid parameter servicecapabilitylist: a record lacks {', '.join(sorted(missing))}.")
+        service = service_name(record["service"], "servicecapabilitylist")
+        chosen.setdefault(service, {})[record["capabilitytype"]] = record["capabilityvalue"]
+    return chosen
 
 
 _ELASTIC = {"ElasticIp": "StaticNat", "ElasticLb": "Lb", "AssociatePublicIP": "StaticNat"}

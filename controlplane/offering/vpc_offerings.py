@@ -24,9 +24,15 @@ from controlplane.offering import scope
 from controlplane.offering.routing_modes import MODES, NATTED, ROUTED, ROUTINGS, TRANSLATING, routing_of
 from controlplane.offering.scope import for_domain, has, in_zone, scope_fields, usable_by
 from controlplane.offering.service_offerings import ServiceOffering
-from controlplane.offering.services import Matrix, ServiceResponse, service_name, service_responses
+from controlplane.offering.services import (
+    Matrix,
+    ServiceResponse,
+    capabilities_chosen,
+    providers_named,
+    service_name,
+    service_responses,
+)
 from controlplane.zone import syntax
-from controlplane.zone.providers import driver_name
 from controlplane.zone.zones import Zone
 from drivers import registry
 
@@ -179,7 +185,7 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
 
     def run(self, ctx: Context) -> VpcOffering:
         """Check the matrix of services and providers, and write the row."""
-        services, chosen = self._services(), self._chosen()
+        services, chosen = self._services(), capabilities_chosen(self.servicecapabilitylist or ())
         specify_number, protocol = bool(self.specifyasnumber), self.internetprotocol or "IPv4"
         routing = routing_of(self.networkmode, self.routingmode, specify_number=specify_number, protocol=protocol)
         Matrix(services, chosen, for_vpc=True, alternatives=True, routed=routing is not None).check()
@@ -213,34 +219,14 @@ class CreateVpcOffering(Command, name="createVPCOffering", answer=one("vpcofferi
         return row
 
     def _services(self) -> dict[str, list[str]]:
-        named: dict[str, list[str]] = {}
-        for record in self.serviceproviderlist or ():
-            if not record.get("service") or not record.get("provider"):
-                raise BadParameter("Invalid parameter serviceproviderlist: each record has a service and a provider.")
-            providers = named.setdefault(service_name(record["service"], "serviceproviderlist"), [])
-            providers += [driver_name(name.strip()) for name in record["provider"].split(",") if name.strip()]
         supported = {service_name(name) for name in self.supportedservices or ()} or self._all_of_the_router()
-        strange = sorted(set(named) - supported)
-        if strange:
-            raise BadParameter(
-                f"Invalid parameter serviceproviderlist: {strange[0]} is not among the supportedservices."
-            )
+        named = providers_named(self.serviceproviderlist or (), supported)
         supported |= {"NetworkACL", "Gateway"} if self.networkmode == ROUTED else {*ALWAYS, "Gateway"}
         return {name: list(dict.fromkeys(named.get(name) or [DEFAULT_PROVIDER])) for name in sorted(supported)}
 
     def _all_of_the_router(self) -> set[str]:
         every = set(registry.network_providers()[DEFAULT_PROVIDER].capabilities)
         return every - set(TRANSLATING) if self.networkmode == ROUTED else every
-
-    def _chosen(self) -> dict[str, dict[str, str]]:
-        chosen: dict[str, dict[str, str]] = {}
-        for record in self.servicecapabilitylist or ():
-            missing = {"service", "capabilitytype", "capabilityvalue"} - set(record)
-            if missing:
-                raise BadParameter(f"Invalid parameter servicecapabilitylist: a record lacks {', '.join(missing)}.")
-            service = service_name(record["service"], "servicecapabilitylist")
-            chosen.setdefault(service, {})[record["capabilitytype"]] = record["capabilityvalue"]
-        return chosen
 
 
 class UpdateVpcOffering(Command, name="updateVPCOffering", answer=one("vpcoffering", vpc_offering_views), job=True,

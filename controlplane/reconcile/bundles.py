@@ -105,7 +105,9 @@ def make(session: Session, target: Target) -> tuple[Bundle, dict[str, str]]:
     if isinstance(facts, ApplianceFacts):
         (files, elements), refused = plan_around(write, facts, target.refused)
     else:
-        files, elements = driver.render(driver.plan(facts))  # type: ignore[arg-type]
+        config = driver.plan(facts)  # type: ignore[arg-type]
+        files, elements = driver.render(config)
+        refused = dict(getattr(config, "refused", ()))
     return Bundle(target.uuid, target.name, target.kind, target.desired_generation, files, elements), refused
 
 

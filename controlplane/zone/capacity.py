@@ -173,6 +173,8 @@ def measure(session: Session, place: Place, numbers: Sequence[int]) -> Amounts:
         _add_pools(session, place, amounts)
         if place != "cluster":
             _add_private(session, place, amounts)
+        if place == "pod":
+            _add_guests_of_pods(session, amounts)
         if place == "zone":
             _add_public(session, amounts)
             _add_vnets(session, amounts)
@@ -257,6 +259,22 @@ def _add_direct(session: Session, amounts: Amounts) -> None:
     mine = taken.where(*shared, Network.zone_id.in_(list(amounts)))
     for number, used in session.execute(mine.group_by(Network.zone_id)):
         amounts[number][DIRECT_IP].used = int(used)
+
+
+def _add_guests_of_pods(session: Session, amounts: Amounts) -> None:
+    """Add the addresses of the ranges that pods of basic zones have for guests, and those that are taken."""
+    from controlplane.network.nics import NetworkAddress, Nic
+    from controlplane.network.public_ips import VlanRange
+    from controlplane.zone.pods import addresses_of
+
+    here = VlanRange.pod_id.in_(list(amounts)), VlanRange.network_id.is_not(None), VlanRange.gateway != ""
+    columns = VlanRange.pod_id, VlanRange.start_ip, VlanRange.end_ip, VlanRange.router_ip
+    for number, start, end, router in session.execute(select(*columns).where(*here)):
+        amount = amounts[number or 0][DIRECT_IP]
+        amount.total, amount.used = amount.total + addresses_of(start, end), amount.used + bool(router)
+    taken = select(Nic.pod_id, func.count()).join(NetworkAddress, NetworkAddress.nic_id == Nic.id)
+    for number, used in session.execute(taken.where(Nic.pod_id.in_(list(amounts))).group_by(Nic.pod_id)):
+        amounts[number or 0][DIRECT_IP].used += int(used)
 
 
 def _add_vnets(session: Session, amounts: Amounts) -> None:

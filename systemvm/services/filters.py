@@ -45,7 +45,8 @@ class Filters:
         before, after = _here(place.host, old) if old else None, _here(place.host, new)
         for failure in self._nft.activate(place, before, after):
             raise RuntimeError(failure.reason)
-        self._hand_over(place.host, new)
+        if old is None or segments.wanted(old) != segments.wanted(new):
+            self._hand_over(place.host, new)
         if before is None or _narrower(before, after):
             _cut(place.host, new)
         return []
@@ -136,9 +137,11 @@ def _narrower(old: Bundle, new: Bundle) -> bool:
 def _cut(host: HostSettings, bundle: Bundle) -> int:
     """Delete the connections that the rules would not let begin; return how many."""
     zones = {segment.id: segment.zone for segment in segments.wanted(bundle) if segment.zone}
-    ports = [port for guest in guests.wanted(bundle) for port in guest.ports if port.segment in zones]
-    if not zones:
-        return 0
-    judge = verdicts.Judge({port.port: zones[port.segment] for port in ports}, elements.by_name(bundle))
     with Table(host.namespace) as table:
-        return sum(table.delete(entry) for entry in list(table.entries()) if not judge.allows(entry))
+        known = set(zones.values())
+        tracked = [entry for entry in table.entries() if verdicts.zone_of(entry) in known] if zones else []
+        if not tracked:
+            return 0
+        ports = [port for guest in guests.wanted(bundle) for port in guest.ports if port.segment in zones]
+        judge = verdicts.Judge({port.port: zones[port.segment] for port in ports}, elements.by_name(bundle))
+        return sum(table.delete(entry) for entry in tracked if not judge.allows(entry))

@@ -37,6 +37,8 @@ _VXLAN_PORT = 4789
 _LONGEST_NAME = 15
 _AGEING = 30_000
 """How long a bridge remembers where a MAC is unless told otherwise: in hundredths of a second."""
+ANYBODY = "00:00:00:00:00:00/00:00:00:00:00:00"
+"""Among the members of a segment: whoever it is."""
 SWITCHED = ("vs", "pvlan")
 """The kinds that Open vSwitch carries always."""
 
@@ -62,8 +64,8 @@ class Segment:
 
     @property
     def lane(self) -> Lane:
-        """What it is to the virtual switch that carries it: plain VLANs are sent everything."""
-        members = self.members if self.kind in SWITCHED else None
+        """What it is to the virtual switch; a plain VLAN is sent everything, as is one whose guests' MACs are free."""
+        members = self.members if self.kind in SWITCHED and ANYBODY not in self.members else None
         return Lane(self.far_end, self.number, members, self.primary, self.secondaries, self.alone)
 
     @property

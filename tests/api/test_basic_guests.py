@@ -116,6 +116,15 @@ def test_a_guest_has_an_address_of_the_pod_that_it_runs_in(flat, cloud):
     assert {router["role"] for router in routers} == {"VIRTUAL_ROUTER"}
 
 
+def test_the_addresses_of_a_pods_guests_are_among_its_capacity(flat, cloud):
+    there, pods = flat
+    deploy(there, name="one", podid=pods[0], cloud=cloud)
+    for pod, used in zip(pods, (2, 1), strict=True):  # a router's is kept for it from the beginning
+        (shown,) = cloud("listPods", id=pod, showcapacities=True)["pod"]
+        (direct,) = [row for row in shown["capacity"] if row["name"] == "DIRECT_ATTACHED_PUBLIC_IP"]
+        assert (direct["capacitytotal"], direct["capacityused"]) == (4, used)
+
+
 def test_both_accounts_are_on_the_one_network(flat, cloud):
     there, _ = flat
     mine, theirs = (deploy(there, name=name, cloud=cloud.as_user(name)) for name in ("alice", "bob"))
@@ -181,6 +190,21 @@ def test_a_router_of_a_pod_is_replaced_by_one_there(flat, cloud):
     with cloud.database.read() as session:
         row = session.scalars(select(Router).where(Router.uuid == router["id"])).one()
         assert row.part == f"pod-{row.pod_id}"
+
+
+def test_what_is_wrong_in_one_pod_stops_nothing_in_another(elastic, cloud):
+    there = elastic
+    first, second = (deploy(there, name=f"vm-{host}", hostid=host, cloud=cloud) for host in there.hosts)
+    routers = {row["hostid"]: row["name"] for row in cloud("listRouters", listall=True)["router"]}
+    there.agents[1].failing.add(routers[there.hosts[1]])
+    assert (
+        "kept its former configuration" in deploy(there, name="late", hostid=there.hosts[1], cloud=cloud)["errortext"]
+    )
+    third = deploy(there, name="third", hostid=there.hosts[0], cloud=cloud)
+    assert third["state"] == "Running"
+    for vm in (first, third):
+        assert there.job(cloud("destroyVirtualMachine", id=vm["id"], expunge=True)).get("errortext") is None
+    assert public(cloud, second)
 
 
 def public(cloud, vm):
@@ -291,7 +315,14 @@ def test_an_appliance_that_is_destroyed_comes_back_and_goes_with_its_address(ela
     elastic.job(cloud("restartNetwork", id=elastic.network, cleanup=True))
     (again,) = appliances(cloud)
     assert again["id"] != own["id"]
+    elastic.job(cloud("restartNetwork", id=elastic.network, cleanup=True))
+    until = [row for row in appliances(cloud) if row["state"] == "Running"]
+    assert [(row["account"], row["serviceofferingname"]) for row in until] == [
+        ("alice", "System Offering For Elastic LB VM")
+    ]
+    assert until[0]["id"] != again["id"], "another has taken over"
     elastic.job(alice("disassociateIpAddress", id=ip["id"]))
     with cloud.database.write() as session:
         take_down_forgotten(session)
-    assert not appliances(cloud)
+    settled(cloud)
+    assert not [row for row in appliances(cloud) if row["state"] == "Running"], "the retired one may drain yet"

@@ -15,7 +15,10 @@ from controlplane.network.routers import Router
 from controlplane.offering.network_offerings import NetworkOffering
 from controlplane.storage.templates import Template
 from controlplane.zone.hosts import Host
+from controlplane.zone.physical_networks import PhysicalNetwork
+from controlplane.zone.providers import NetworkServiceProvider
 from tests.api.compute_world import ED25519, world
+from tests.api.vpc_world import vpc_world
 
 TOLD = base64.b64encode(b"#!/bin/sh\n").decode()
 OTHER = base64.b64encode(b"#!/bin/ash\n").decode()
@@ -158,3 +161,30 @@ def test_static_nat_is_told_on_the_drive(there):
     there.job(there.cloud("disableStaticNat", ipaddressid=ip["id"]))
     assert sum(generations(there)) > sum(before)
     assert dict(drives(there)[vm["id"]].items)["public-ipv4"] != ip["ipaddress"]
+
+
+def test_guests_of_a_vpc_s_tier_can_have_drives_beside_the_vpc_s_router(cloud):
+    services = ("Dhcp", "Dns", "NetworkACL", "SourceNat", "UserData")
+    given = {
+        f"serviceproviderlist[{number}].{key}": value
+        for number, service in enumerate(services)
+        for key, value in (
+            ("service", service),
+            ("provider", "ConfigDrive" if service == "UserData" else "VpcVirtualRouter"),
+        )
+    } | {"supportedservices": ",".join(services)}
+    with vpc_world(cloud) as made:
+        with cloud.database.write() as session:
+            physical = session.scalars(select(PhysicalNetwork)).one()
+            session.add(NetworkServiceProvider(physical_network_id=physical.id, name="ConfigDrive", state="Enabled"))
+        job = cloud("createVPCOffering", name="driven", displaytext="driven", **given)
+        whole = made.there.job(job)
+        made.there.job(cloud("updateVPCOffering", id=whole["id"], state="Enabled"))
+        named = {"name": "driven tier", "displaytext": "t", "guestiptype": "Isolated", "traffictype": "Guest"}
+        tier = cloud("createNetworkOffering", **named, forvpc=True, enable=True, **given)["networkoffering"]
+        vpc = made.vpc(vpcofferingid=whole["id"])
+        network = made.tier(vpc["id"], networkofferingid=tier["id"])
+        vm = made.there.deploy(networkids=network["id"], userdata=TOLD, name="one")
+        drive = drives(made.there)[vm["id"]]
+        assert drive.user_data == TOLD
+        assert [link.method for link in drive.links] == ["dhcp"]

@@ -231,3 +231,43 @@ def test_a_persistent_one_is_carried_at_once(there, cloud):
     with cloud.database.read() as session:
         row = session.scalars(select(NetworkOffering).where(NetworkOffering.name == "own")).one()
         assert row.persistent
+
+
+def test_a_shared_network_by_drive_needs_no_router_and_says_each_subnet_s_gateway(there, cloud):
+    by_drive = {}
+    for number, service in enumerate(("Dhcp", "Dns", "UserData")):
+        by_drive |= {f"serviceproviderlist[{number}].service": service}
+        by_drive |= {f"serviceproviderlist[{number}].provider": "ConfigDrive"}
+    given = {"guestiptype": "Shared", "supportedservices": "Dhcp,Dns,UserData", "specifyvlan": True}
+    offering(cloud, **given, specifyipranges=True, **by_drive)
+    first = {"gateway": "10.8.1.1", "netmask": "255.255.255.0", "startip": "10.8.1.10", "endip": "10.8.1.10"}
+    second = {"gateway": "10.8.2.1", "netmask": "255.255.254.0", "startip": "10.8.2.10", "endip": "10.8.2.10"}
+    made = network(there, cloud, "own", vlan="300", dns1="192.0.2.99", **first)
+    cloud("createVlanIpRange", networkid=made["id"], forvirtualnetwork=False, **second)
+    for name in ("one", "two"):
+        there.deploy(name=name, networkids=made["id"])
+    links = sorted(link for drive in facts(there, drive_facts) for link in drive.links)
+    assert sorted((link.method, link.address, link.prefix, link.gateway) for link in links) == [
+        ("static", "10.8.1.10", 24, "10.8.1.1"),
+        ("static", "10.8.2.10", 23, "10.8.2.1"),
+    ]
+    assert {link.dns for link in links} == {("192.0.2.99",)}
+    assert there.rows(Router) == []
+
+
+def test_an_l2_network_can_have_another_l2_offering_while_its_guests_run(there, cloud):
+    made = network(there, there.cloud)
+    vm = there.deploy(name="one", networkids=made["id"], userdata="aGVsbG8=")
+    assert facts(there, drive_facts) == ()
+    (driven,) = cloud("listNetworkOfferings", name=DRIVE)["networkoffering"]
+    changed = there.job(there.cloud("updateNetwork", id=made["id"], networkofferingid=driven["id"]))
+    assert changed["networkofferingname"] == DRIVE
+    assert [drive.vm for drive in facts(there, drive_facts)] == [vm["id"]]
+    (host,) = there.rows(Host)
+    with cloud.database.read() as session:
+        assert (
+            session.get(Host, host.id).target.desired_generation == session.get(Host, host.id).target.applied_generation
+        )
+    (named,) = cloud("listNetworkOfferings", name=VLAN)["networkoffering"]
+    with pytest.raises(BadParameter, match="specifyvlan=true"):
+        there.cloud("updateNetwork", id=made["id"], networkofferingid=named["id"])

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from controlplane.errors import ApiError
 from controlplane.network.security_groups import SecurityGroup, SecurityGroupRule
+from controlplane.reconcile.targets import Target
 from drivers import registry
 from drivers.vocabulary import HostFacts
 from tests.api.group_world import group_world
@@ -175,3 +176,6 @@ def test_a_bad_rule_in_the_database_is_named_and_stops_no_other(cloud):
         found = planned(facts)
         assert len(found.refused) == 3, found.refused
         assert found.elements == good, "what cannot be lets nothing pass; all else is as it was"
+        here.allow(theirs, cloud=here.bob, protocol="tcp", startport=81, cidrlist="192.0.2.0/24")
+        (target,) = here.world.rows(Target, Target.kind == "host")
+        assert target.refused == dict(found.refused), "a job about one of these would have failed with its reason"

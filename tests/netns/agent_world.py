@@ -234,6 +234,18 @@ class World:
         )
 
 
+@contextmanager
+def standing(world: World) -> Iterator[World]:
+    """The world with its agent, until the block ends; its log is printed for who looks why a test failed."""
+    try:
+        world.build()
+        world.start()
+        yield world
+    finally:
+        world.destroy()
+        print(world.log()[-6000:])
+
+
 def interfaces(**change: object) -> dict:
     return {
         "interfaces": [

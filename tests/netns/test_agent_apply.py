@@ -18,21 +18,15 @@ import pytest
 from systemvm import netns
 from systemvm.bundle import Bundle, Elements, File
 from systemvm.services.kinds import KINDS
-from tests.netns.agent_world import SKELETON, World, answer, connect, interfaces, serving, until
+from tests.netns.agent_world import SKELETON, World, answer, connect, interfaces, serving, standing, until
 
 pytestmark = pytest.mark.netns
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, "a")
-    try:
-        world.build()
-        world.start()
+    with standing(World(tmp_path, "a")) as world:
         yield world
-    finally:
-        world.destroy()
-        print(world.log()[-6000:])
 
 
 def ruleset(world: World) -> str:

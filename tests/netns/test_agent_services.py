@@ -17,7 +17,7 @@ import pytest
 
 from systemvm import netns
 from systemvm.bundle import Bundle, Elements, File, Observation
-from tests.netns.agent_world import SKELETON, World, answer, connect, interfaces, serving, until
+from tests.netns.agent_world import SKELETON, World, answer, connect, interfaces, serving, standing, until
 
 pytestmark = pytest.mark.netns
 RULE = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -25,14 +25,8 @@ RULE = "aaaaaaaa-0000-4000-8000-000000000001"
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, "s")
-    try:
-        world.build()
-        world.start()
+    with standing(World(tmp_path, "s")) as world:
         yield world
-    finally:
-        world.destroy()
-        print(world.log()[-6000:])
 
 
 def shape(world: World) -> list[tuple[object, ...]]:

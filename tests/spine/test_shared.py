@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench import traffic
 from controlplane.demo_zone import NOW
 from systemvm import links, netns
 from systemvm.services.segments import group
@@ -20,6 +21,8 @@ OFFERING, VNI, EDGE = "DefaultSharedNetworkOffering", 300, "at/edge"
 FIRST = {"gateway": "10.8.1.1", "netmask": "255.255.255.0", "startip": "10.8.1.10", "endip": "10.8.1.12"}
 SECOND = {"gateway": "10.8.2.1", "netmask": "255.255.255.0", "startip": "10.8.2.10", "endip": "10.8.2.20"}
 SIX = {"ip6gateway": "2001:db8:8::1", "ip6cidr": "2001:db8:8::/64"}
+MOST = 2
+"""Lost pings to each of the router's addresses while it is replaced."""
 HELD = (("10.8.1.1", 24), ("10.8.2.1", 24), ("2001:db8:8::1", 64))
 
 
@@ -174,7 +177,13 @@ def test_ipv6_reaches_the_operators_gateway_and_the_other_guest(world: World, pa
 
 def test_a_restart_with_cleanup_keeps_addresses_and_answers_on(world: World, pair, shared, third):
     before = world.router(shared["id"])
-    world.api.restartNetwork(id=shared["id"], cleanup=True, **NOW)
+    spaces = [world.space(at(guest)) for guest in (pair[1], third)]
+    with traffic.pings(spaces[0], "10.8.1.10") as near, traffic.pings(spaces[1], "10.8.2.10") as far:
+        until(lambda: near.sent and far.sent)
+        world.api.restartNetwork(id=shared["id"], cleanup=True, **NOW)
+        enough = near.sent + 20, far.sent + 20
+        until(lambda: near.sent > enough[0] and far.sent > enough[1])
+    assert max(len(near.lost), len(far.lost)) <= MOST, (near, far)
     after = world.router(shared["id"])
     assert after["id"] != before["id"]
     assert [nic["ipaddress"] for nic in after["nic"]] == ["10.8.1.10"]

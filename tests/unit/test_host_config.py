@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from drivers.hypervisor.namespace import Namespace
 from drivers.hypervisor.namespace.config import APPLIANCES, SegmentConfig, port_name
 from drivers.network.virtual_router.redundancy import shared_mac
+from drivers.security import PortFilter
 from drivers.vocabulary import Guest, HostFacts, Nic, Segment, Shell
-from systemvm.services.segments import group
+from systemvm.bundle import Bundle
+from systemvm.services.segments import group, wanted
 
 DRIVER = Namespace()
 NET = Segment("net", "vxlan://5001", "Guest")
@@ -152,3 +154,13 @@ def test_networks_that_share_a_vlan_share_its_bridge_and_its_members():
 def test_what_is_no_private_vlan_is_refused_by_name(uri):
     with pytest.raises(ValueError, match="Segment s is"):
         DRIVER.plan(facts(Segment("s", uri, "Guest")))
+
+
+def test_where_guests_may_send_as_anybody_the_switch_lets_everything_in():
+    segment, port = Segment("s", "vs://300", "Guest"), nic("a", "s")
+    filters = (PortFilter(port.id, "s", port.mac, None, forged=True),)
+    rendered = DRIVER.render(DRIVER.plan(HostFacts("h", "h", (segment,), (guest("g1", port),), (), filters=filters)))
+    (read,) = wanted(Bundle("h", "h", "host", 1, *rendered))
+    assert read.lane.members is None
+    plain = DRIVER.render(DRIVER.plan(HostFacts("h", "h", (segment,), (guest("g1", port),), ())))
+    assert wanted(Bundle("h", "h", "host", 1, *plain))[0].lane.members == (port.mac,)

@@ -140,3 +140,17 @@ def test_a_mac_that_two_routers_share_is_sought_on_other_hosts_too():
     shared = "0e:00:00:00:00:00/ff:00:00:00:00:00"
     table = flows([private("i", "02:00:00:00:00:01"), private("p", shared)])
     assert best(table, 901, 0, "0e:11:22:33:44:55") == {(900, 0), (UPLINK, 901)}
+
+
+def test_a_lane_whose_members_have_any_mac_is_sent_what_nobody_else_has():
+    """Its members may speak as whom they like, but do not take what is addressed to another lane's."""
+    free = Lane("i", 901, None, 900, alone=True)
+    table = flows([free, private("p", "02:00:00:00:00:01")])
+    assert best(table, UPLINK, 900, "02:99:99:99:99:99") == {(901, 0)}
+    assert best(table, UPLINK, 900, "02:00:00:00:00:01") == {(900, 0)}
+    assert best(table, UPLINK, 900, "ff:ff:ff:ff:ff:ff") == {(900, 0), (901, 0)}
+    assert best(table, UPLINK, 901, "02:99:99:99:99:99") == set()
+    assert best(table, 900, 0, "02:99:99:99:99:99") == {(901, 0), (UPLINK, 900)}
+    assert best(table, 900, 0, "ff:ff:ff:ff:ff:ff") == {(901, 0), (UPLINK, 900)}
+    matches = [flow.partition(" actions=")[0] for flow in table]
+    assert len(matches) == len(set(matches))

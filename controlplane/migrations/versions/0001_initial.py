@@ -1262,6 +1262,8 @@ def upgrade() -> None:
         sa.Column("cidr6", sa.String(length=50), nullable=True),
         sa.Column("gateway6", sa.String(length=50), nullable=True),
         sa.Column("vnet", sa.Integer(), nullable=True),
+        sa.Column("pvlan", sa.Integer(), nullable=True),
+        sa.Column("pvlan_role", sa.String(length=20), nullable=False),
         sa.Column("network_domain", sa.String(length=255), nullable=False),
         sa.Column("dns", sa.JSON(), nullable=False),
         sa.Column("dns6", sa.JSON(), nullable=False),

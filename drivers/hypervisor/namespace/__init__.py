@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from drivers.config_drive import ConfigDrive
 from drivers.hypervisor.namespace import filters
 from drivers.hypervisor.namespace.config import (
+    ANYBODY,
     APPLIANCES,
     DriveConfig,
     GuestConfig,
@@ -100,6 +101,9 @@ def _members(facts: HostFacts) -> dict[str, tuple[str, ...]]:
             found.setdefault(nic.segment, set()).update((nic.mac, APPLIANCES))
     for nic in (nic for guest in facts.guests for nic in guest.nics):
         found.setdefault(nic.segment, set()).add(nic.mac)
+    for port in facts.filters:
+        if port.forged:
+            found.setdefault(port.segment, set()).add(ANYBODY)
     return {segment: tuple(sorted(macs)) for segment, macs in found.items()}
 
 

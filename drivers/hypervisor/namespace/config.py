@@ -27,6 +27,8 @@ APPLIANCES = "0e:00:00:00:00:00/ff:00:00:00:00:00"
 
 ISOLATED, PROMISCUOUS = "i", "p"
 _PRIVATE = re.compile(r"pvlan://(\d{1,4})-([icp])(\d{1,4})", re.ASCII)
+ANYBODY = "00:00:00:00:00:00/00:00:00:00:00:00"
+"""Every MAC: where guests may send from others than their own."""
 _LAST_VNI = 2**24 - 1
 _LAST_VLAN = 4094
 
@@ -54,7 +56,7 @@ class SegmentConfig:
     :param uplink: the host's device or bridge by name; empty means the one that the host was given for ``traffic``.
     :param mtu: of the guests' frames, in bytes.
     :param members: of a ``vs`` or ``pvlan`` segment: the MACs on this host that are sent frames from elsewhere, each
-        ``/mask``.
+        ``/mask``; :data:`ANYBODY` where the guests' MACs are their own business.
     :param primary: of a ``pvlan`` segment: its primary VLAN, which is ``number`` where it is promiscuous.
     :param secondaries: of a promiscuous one: the VLANs below the primary one.
     :param alone: of an isolated one: its guests do not hear each other.
@@ -243,3 +245,8 @@ class HostConfig:
     guests: tuple[GuestConfig, ...]
     filters: FilterConfig
     drives: tuple[DriveConfig, ...] = ()
+
+    @property
+    def refused(self) -> tuple[tuple[str, str], ...]:
+        """What is left out, by its UUID, and why."""
+        return self.filters.refused

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -15,11 +16,18 @@ from drivers.hypervisor.namespace.rule_pieces import CLASSES, Pieces, cut
 from drivers.security import GroupMembers, PortFilter, SecurityGroup
 
 WAYS = ("in", "out")
+_FAMILIES = ("ports4", "ports6", "icmp4", "icmp6", "other4", "other6")
 SETS = tuple(
     f"{way}_{name}"
     for way in WAYS
-    for name in ("ports4", "ports6", "icmp4", "icmp6", "other4", "other6", *(f"circle_{kind}" for kind in CLASSES))
+    for name in (
+        *("single4", "single6"),
+        *_FAMILIES,
+        *(f"{name}_ends" for name in _FAMILIES),
+        *(f"circle_{kind}" for kind in CLASSES),
+    )
 )
+
 Elements = dict[str, list[str]]
 Key = tuple[str, ...]
 
@@ -89,9 +97,10 @@ class Guard:
     def _cut(self, profile: Profile, way: str) -> Pieces:
         """Cut the rules of a profile apart, and note what had to be left out."""
         of = [self._groups[name] for name in profile.groups if name in self._groups]
-        pieces = cut(tuple(rule for group in of for rule in (group.ingress if way == "in" else group.egress)))
+        rules = tuple(rule for group in of for rule in (group.ingress if way == "in" else group.egress))
+        pieces = cut(rules)
         for rule, reason in pieces.refused:
-            units = (rule,) if rule else profile.groups
+            units = (rule,) if rule else (*profile.groups, *(each.id for each in rules))
             self.refused += [(unit, reason) for unit in units]
         return pieces
 
@@ -106,9 +115,9 @@ class Guard:
     def _write(self, profile: Profile, way: str, pieces: Pieces) -> None:
         mark = self.mark(profile)
         for name, rest in pieces.by_cidr:
-            self._add(f"{way}_{name}", f"{mark} . {rest}")
+            self._add(f"{way}_{name}", f"{rest} . {mark}")
         for name, rest, circle in pieces.by_group:
-            self._add(f"{way}_circle_{name}", f"{mark} . {rest} : {self._number(_circle(circle))}")
+            self._add(f"{way}_circle_{name}", f"{rest} . {mark} : {self._number(_circle(circle))}")
 
     def _number(self, key: Key) -> str:
         return f"{self._numbers[key]:#010x}"
@@ -117,14 +126,24 @@ class Guard:
         number = self._number(_circle(circle))
         for group, text in ((name, text) for name in circle for text in self._members.get(name, ())):
             try:
-                address = ip_address(text)
+                version, address = _read(text)
             except ValueError as error:
                 self.refused.append((group, str(error)))
             else:
-                self._add(f"circles{address.version}", f"{number} . {address}")
+                self._add(f"circles{version}", f"{number} . {address}")
 
     def _add(self, name: str, item: str) -> None:
         self.elements.setdefault(name, []).append(item)
+
+
+@lru_cache(maxsize=1 << 16)
+def _read(text: str) -> tuple[int, str]:
+    """Return the version of an address, and how we write it.
+
+    :raises ValueError: it is none.
+    """
+    address = ip_address(text)
+    return address.version, str(address)
 
 
 def _circle(circle: Iterable[str]) -> Key:

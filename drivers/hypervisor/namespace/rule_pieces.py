@@ -6,12 +6,13 @@ overlap but by being the same, so that ten thousand rules stay about as many pie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from drivers.intervals import Box, Interval, Piece, disjoint, layered
-from drivers.network.virtual_router.syntax import PORTS, addresses, addresses6, cidr, cidr6, ports
+from drivers.network.virtual_router.syntax import EVERYONE, EVERYONE6, PORTS, addresses, addresses6, cidr, cidr6, ports
 from drivers.security import GroupRule
 
 CLASSES = ("ports", "icmp4", "icmp6", "other")
@@ -31,8 +32,8 @@ _FEW, _PATIENCE = 2, 8
 class Pieces(NamedTuple):
     """Rules that hold together, cut apart.
 
-    :param by_cidr: the end of a set's name, and what follows the profile in its elements.
-    :param by_group: the class, what follows the profile in the map's elements, and the groups that they lead to.
+    :param by_cidr: the end of a set's name, and what the mark follows in its elements.
+    :param by_group: the class, what the mark follows in the map's elements, and the groups that they lead to.
     :param refused: what was left out, by the id of its rule, and why; an empty id is all of them.
     """
 
@@ -82,10 +83,39 @@ def _by_cidr(rules: Iterable[_Rule]) -> Iterator[tuple[str, str]]:
                     found.setdefault((name, version, exact), {}).setdefault(source, set()).add((free, 0))
     for (name, version, exact), of in found.items():
         family = "" if name in _VERSIONS else str(version)
-        write = addresses if version == 4 else addresses6
         whole = [((source, *free), 0) for source, boxes in of.items() for free, _ in disjoint(sorted(boxes))]
-        for source, *rest in _fewest(whole):
-            yield f"{name}{family}", f"{_written(name, (*exact, *rest))} . {write(*source)}"
+        yield from _placed(f"{name}{family}", version, exact, _fewest(whole))
+
+
+def _placed(name: str, version: int, exact: Box, pieces: Sequence[Box]) -> Iterator[tuple[str, str]]:
+    """Yield the set and the element of each piece.
+
+    The kernel goes through a set's fields one by one, and its work grows with the elements that match the first. So
+    there are two sets, and a piece goes where fewer others match what it begins with: its ports, or its addresses.
+    """
+    write, everyone = (addresses, EVERYONE) if version == 4 else (addresses6, EVERYONE6)
+    ends, heads = (_Depth(box[field] for box in pieces) for field in (0, 1))
+    for source, *free in pieces:
+        first, last = free[0]
+        if name.startswith("ports") and source == everyone and first == last:
+            yield f"single{version}", f"{_PORTED[exact[0][0]]} . {first}"
+            continue
+        head, tail, where = _ranges(free), [_PORTED[number] for number, _ in exact], write(*source)
+        if ends.at(source[0]) < heads.at(first):
+            yield f"{name}_ends", " . ".join((where, *head, *tail))
+        else:
+            yield name, " . ".join((*head, where, *tail))
+
+
+class _Depth:
+    """How many of the intervals cover a value."""
+
+    def __init__(self, intervals: Iterable[Interval]) -> None:
+        taken = list(intervals)
+        self._starts, self._ends = sorted(first for first, _ in taken), sorted(last for _, last in taken)
+
+    def at(self, value: int) -> int:
+        return bisect_right(self._starts, value) - bisect_left(self._ends, value)
 
 
 def _fewest(whole: list[Piece]) -> list[Box]:
@@ -114,7 +144,8 @@ def _by_group(rules: Iterable[_Rule]) -> Iterator[tuple[str, str, frozenset[str]
         groups = sorted(of)
         whole = [(box, rank) for rank, group in enumerate(groups) for box, _ in disjoint(sorted(of[group]))]
         for box, ranks in layered(whole):
-            yield name, _written(name, (*exact, *box)), frozenset(groups[rank] for rank in ranks)
+            rest = " . ".join((*_ranges(box), *(_PORTED[number] for number, _ in exact)))
+            yield name, rest, frozenset(groups[rank] for rank in ranks)
 
 
 def _split(name: str, box: Box) -> tuple[Box, Box]:
@@ -122,13 +153,9 @@ def _split(name: str, box: Box) -> tuple[Box, Box]:
     return (box[:1], box[1:]) if name == "ports" else ((), box)
 
 
-def _written(name: str, box: Box) -> str:
-    """Write the intervals of a class as nft does, the last always as a range.
-
-    nft 1.0.6 cannot delete an element of an interval set that has no range in it.
-    """
-    texts = [_PORTED[first] if name == "ports" else f"{first}-{last}" for first, last in box[:-1]]
-    return " . ".join([*texts, f"{box[-1][0]}-{box[-1][1]}"])
+def _ranges(box: Iterable[Interval]) -> list[str]:
+    """Write intervals as ranges: nft 1.0.6 cannot delete an element of an interval set that has none in it."""
+    return [f"{first}-{last}" for first, last in box]
 
 
 def _read(rule: GroupRule) -> _Rule:

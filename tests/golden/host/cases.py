@@ -1,10 +1,14 @@
-"""A host of containers: its segments, guests and shells, and the filter of the guests' ports."""
+"""A host of containers: its segments, guests, shells and drives, and the filter of the guests' ports."""
 
 from dataclasses import replace
 
+from drivers.config_drive import DHCP, STATIC, ConfigDrive, DriveLink, files
 from drivers.hypervisor.namespace import Namespace
 from drivers.security import GroupMembers, GroupRule, PortFilter, SecurityGroup
 from drivers.vocabulary import Guest, HostFacts, Nic, Segment, Shell
+from systemvm.bundle import Bundle, File
+from systemvm.openflow import flows
+from systemvm.services.segments import wanted
 
 NET, FLAT = Segment("net", "vxlan://5001", "Guest"), Segment("flat", "vlan://100", "Guest", "eth1")
 
@@ -72,4 +76,33 @@ def groups():
     return case(ports, web, open_, members=members)
 
 
-CASES = {"plain": plain, "forged": forged, "groups": groups}
+def private():
+    """A private VLAN with every role, a router on its promiscuous side, and the flows of the host's switch."""
+    isolated = Segment("isolated", "pvlan://900-i901", "Guest")
+    community = Segment("community", "pvlan://900-c902", "Guest")
+    gate = Segment("promiscuous-1-900", "pvlan://900-p900", "Guest", secondaries=(901, 902))
+    segments = (isolated, community, gate)
+    guests = tuple(guest(number, nic(number, on)) for number, on in ((10, isolated), (11, isolated), (12, community)))
+    driver = Namespace()
+    config = driver.plan(
+        HostFacts(uid(9, 1), "host-1", segments, guests, (Shell(uid(4, 1), "r-1-VM", (nic(1, gate),)),))
+    )
+    rendered, elements = driver.render(config)
+    lanes = [one.lane for one in wanted(Bundle(uid(9, 1), "host-1", "host", 1, rendered, elements))]
+    return (*rendered, File("flows.txt", "".join(f"{flow}\n" for flow in flows(lanes)), "segments")), elements
+
+
+def drive():
+    """A guest with a config drive that says everything, and one whose drive has a router beside it."""
+    items = (("instance-id", uid(3, 10)), ("local-hostname", "vm10"), ("public-keys", "ssh-ed25519 AAAA me"))
+    link = DriveLink(0, nic(10).mac, uid(2, 1), 1450, STATIC, "10.1.1.10", 24, "10.1.1.1", dns=("192.0.2.53",))
+    other = DriveLink(0, nic(11).mac, uid(2, 1), 1500, DHCP, "10.1.1.11", 24, "10.1.1.1")
+    drives = (
+        ConfigDrive(uid(3, 10), items, "IyEvYmluL3NoCg==", "Passw0rd", (link,)),
+        ConfigDrive(uid(3, 11), items[1:], links=(other,)),
+    )
+    found = {f"{one.vm}/{path}": content.decode() for one in drives for path, content in files(one).items()}
+    return tuple(File(path, content, "drives") for path, content in found.items()), ()
+
+
+CASES = {"plain": plain, "forged": forged, "groups": groups, "private": private, "drive": drive}
