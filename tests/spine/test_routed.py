@@ -173,4 +173,3 @@ def test_a_prefix_stays_while_its_router_is_replaced_doubled_and_followed(world:
         until(there.established, 30)
     api.destroyVirtualMachine(id=there.guest["id"], expunge=True, **NOW)
     api.deleteNetwork(id=there.net["id"], **NOW)
-    until(lambda: not learned(world), 60)
