@@ -19,6 +19,7 @@ from bench import (
     bring_up,
     failover,
     forwarding,
+    groups,
     large,
     memory,
     port_filters,
@@ -32,7 +33,7 @@ from bench.figures import Figure, table
 
 LIMIT = 8 * 60
 """Seconds after which a run ends, measured or not."""
-LONG = ("failover",)
+LONG = ("failover", "groups")
 """Parts that are measured only when they are named."""
 OUT = Path(__file__).parent / "out"
 
@@ -97,6 +98,7 @@ def _parts(cloud: Cloud) -> dict[str, Callable[[], list[Figure]]]:
         "swaps": lambda: large.swaps(cloud, site()),
         "failover": failover.seeded_faults,
         "filters": lambda: port_filters.measures(cloud),
+        "groups": groups.changes,
         "replacement": lambda: replacement.vpc_under_load(cloud),
         "after": lambda: memory.control_plane(cloud, "after all this"),
     }

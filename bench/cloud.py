@@ -160,9 +160,9 @@ def has_address(guest: Guest) -> bool:
 
 
 @contextmanager
-def standing() -> Iterator[Cloud]:
+def standing(hosts: tuple[str, ...] = (HOST,)) -> Iterator[Cloud]:
     """Hold a cloud up for the length of the block."""
-    fabric = Fabric(f"nb-{os.getpid()}-", (HOST,))
+    fabric = Fabric(f"nb-{os.getpid()}-", hosts)
     with TemporaryDirectory(prefix="netspine-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the control plane has dropped root when it opens its own folder below

@@ -45,7 +45,8 @@ class Filters:
         before, after = _here(place.host, old) if old else None, _here(place.host, new)
         for failure in self._nft.activate(place, before, after):
             raise RuntimeError(failure.reason)
-        self._hand_over(place.host, new)
+        if old is None or segments.wanted(old) != segments.wanted(new):
+            self._hand_over(place.host, new)
         if before is None or _narrower(before, after):
             _cut(place.host, new)
         return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -125,14 +126,24 @@ class Guard:
         number = self._number(_circle(circle))
         for group, text in ((name, text) for name in circle for text in self._members.get(name, ())):
             try:
-                address = ip_address(text)
+                version, address = _read(text)
             except ValueError as error:
                 self.refused.append((group, str(error)))
             else:
-                self._add(f"circles{address.version}", f"{number} . {address}")
+                self._add(f"circles{version}", f"{number} . {address}")
 
     def _add(self, name: str, item: str) -> None:
         self.elements.setdefault(name, []).append(item)
+
+
+@lru_cache(maxsize=1 << 16)
+def _read(text: str) -> tuple[int, str]:
+    """Return the version of an address, and how we write it.
+
+    :raises ValueError: it is none.
+    """
+    address = ip_address(text)
+    return address.version, str(address)
 
 
 def _circle(circle: Iterable[str]) -> Key:
