@@ -104,6 +104,11 @@ class Daemon:
             return True
         return False
 
+    def kill(self, timeout: float = 5) -> None:
+        """End it without a word to it, and wait until it is gone: its sockets are closed then; repeatable."""
+        if self.signal(signal.SIGKILL):
+            self._gone(timeout)
+
     def stop(self, timeout: float = 5) -> None:
         """End it, by force after the timeout in seconds, together with its own children; repeatable."""
         pid = self._alive()

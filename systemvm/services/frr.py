@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -114,8 +113,12 @@ def take_leave(place: Place) -> None:
 
 
 def fall_silent(place: Place) -> None:
-    """End it without a word: whoever has its addresses next goes on where it ended, and its peers wait for that."""
-    _daemon(place).signal(signal.SIGKILL)
+    """End it without a word: whoever has its addresses next goes on where it ended, and its peers wait for that.
+
+    Its connections are closed while the wires are there: a peer that finds the next one's before it knows of that
+    takes it for a second connection, and may forget what it learned.
+    """
+    _daemon(place).kill()
 
 
 def _families(place: Place) -> list[dict[str, Any]] | None:

@@ -105,13 +105,17 @@ class Announced:
         return self.world.api.listRouters(networkid=self.net["id"], listall=True)["router"]
 
     def states(self) -> dict[str, str]:
-        """How each router's session stands, as its own bgpd tells."""
+        """How each router's session stands, as its own bgpd tells; empty until it has announced its prefix, too.
+
+        A peer forgets what it kept of a router that goes again before that (RFC 4724, 4.2).
+        """
         found = {}
         for router in self.routers():
             with suppress(StopIteration):  # it is being made, or taken away
                 folder = self.world.appliance(router)
                 place = Place(router["name"], "", folder, HostSettings("h", "", "", folder))
-                found[router["name"]] = frr._peers(frr._families(place) or []).get("203.0.113.1", "")
+                peers = [family.get("peers", {}).get("203.0.113.1", {}) for family in frr._families(place) or []]
+                found[router["name"]] = next((peer["state"] for peer in peers if peer.get("pfxSnt")), "")
         return found
 
     @contextmanager
@@ -160,6 +164,8 @@ def test_a_prefix_stays_while_its_router_is_replaced_doubled_and_followed(world:
             until(lambda: there.states().get(other["name"]) == "Established", 30)
         finally:
             os.kill(paused, signal.SIGCONT)
+    roles = {other["id"]: "PRIMARY", primary["id"]: "BACKUP"}
+    until(lambda: {row["id"]: row["redundantstate"] for row in there.routers()} == roles, 40)
     with there.steady(most=200):
         api.restartNetwork(id=there.net["id"], cleanup=True, **NOW)
         until(there.established, 30)
