@@ -76,8 +76,7 @@ class Nft:
             return [Failure(file.path, f"{file.path}: {wrong}")]
         if _in_force(place, file):
             return []
-        few = sum(len(entry.items) for entry in bundle.elements) <= _PROBE
-        probe = elements.replacing(file.content, bundle.elements if few else ())
+        probe = elements.replacing(file.content, () if _many(bundle) else bundle.elements)
         try:
             self._kernel(place).context.run(probe, dry=True)
         except NftError as error:
@@ -142,13 +141,25 @@ class Nft:
                 kernel.generation = generation
                 self._note(place, kernel)
                 return []
+        # Another's table may have raised the generation before ours was first read back: then this changes nothing.
+        former = self._imprint(kernel, bundle) if held and not kernel.imprint else ""
         kernel.tally.fold()
         kernel.look = None
         kernel.context.run(elements.replacing(file.content, bundle.elements))
         kernel.digest, kernel.imprint, kernel.generation = self._digest(bundle), "", kernel.context.generation()
         self._note(place, kernel)
+        if former and former == self._imprint(kernel, bundle):
+            return []
         names = " and ".join(" ".join(table) for table in tables)
         return [f"table {names} was not as it should be and was loaded again"]
+
+    def _imprint(self, kernel: _Kernel, bundle: Bundle) -> str:
+        """Return the imprint of what the kernel has; empty where it has nothing, or more than is read in a moment."""
+        file = _skeleton(bundle)
+        if file is None or _many(bundle):
+            return ""
+        listed = listing(kernel.context, elements.tables_of(file.content))
+        return imprint_of(listed) if listed else ""
 
     def observe(self, place: Place, bundle: Bundle) -> Observation:
         """Return the named counters, and those of the elements summed by their comment (the rule's UUID).
@@ -162,7 +173,7 @@ class Nft:
         kernel = self._kernel(place)
         if kernel.look is None and time.monotonic() - kernel.listed >= kernel.cost * _SHARE:
             tables, wanted = elements.tables_of(file.content), not kernel.imprint
-            if sum(len(entry.items) for entry in bundle.elements) > _PROBE:
+            if _many(bundle):
                 kernel.look = self._looks.submit(read_apart, place.namespace, tables, imprint=wanted)
             else:
                 self._adopt(place, kernel, read(kernel.context, tables, imprint=wanted))
@@ -250,6 +261,11 @@ class Nft:
 def _skeleton(bundle: Bundle | None) -> File | None:
     files = bundle.files if bundle else ()
     return next((file for file in files if file.service == "nft" and file.path.endswith(".nft")), None)
+
+
+def _many(bundle: Bundle) -> bool:
+    """Tell whether trying, or reading back, all elements would take long."""
+    return sum(len(entry.items) for entry in bundle.elements) > _PROBE
 
 
 def _in_force(place: Place, file: File) -> bool:
