@@ -199,12 +199,16 @@ def test_an_mtu_that_ipv6_cannot_have_is_refused(cloud, ready):
         ready.cloud("updateNetwork", id=made["id"], publicmtu=900)
 
 
-@pytest.mark.parametrize(("protocol", "services", "kind"), [
-    ("IPv6", f"{ALONE},SourceNat", "Isolated"), ("IPv6", f"{ALONE},Lb", "Isolated"), ("DualStack", "UserData", "L2"),
-])  # fmt: skip
-def test_services_that_translate_need_ipv4(there, protocol, services, kind):
+@pytest.mark.parametrize("service", ["SourceNat", "Lb"])
+def test_services_that_translate_need_ipv4(there, service):
     with pytest.raises(BadParameter, match="internetprotocol"):
-        offering(there, protocol, services, guestiptype=kind)
+        offering(there, "IPv6", f"{ALONE},{service}")
+
+
+def test_a_network_without_addresses_has_no_internet_protocol(there):
+    drive = [{"service": "UserData", "provider": "ConfigDrive"}]
+    with pytest.raises(BadParameter, match="internetprotocol"):
+        offering(there, "DualStack", "UserData", guestiptype="L2", serviceproviderlist=drive)
 
 
 def test_a_guest_has_the_address_that_its_mac_makes_or_the_one_it_asks_for(ready):
