@@ -206,9 +206,9 @@ def test_services_that_translate_need_ipv4(there, service):
 
 
 def test_a_network_without_addresses_has_no_internet_protocol(there):
-    drive = [{"service": "UserData", "provider": "ConfigDrive"}]
+    drive = {"serviceproviderlist[0].service": "UserData", "serviceproviderlist[0].provider": "ConfigDrive"}
     with pytest.raises(BadParameter, match="internetprotocol"):
-        offering(there, "DualStack", "UserData", guestiptype="L2", serviceproviderlist=drive)
+        offering(there, "DualStack", "UserData", guestiptype="L2", **drive)
 
 
 def test_a_guest_has_the_address_that_its_mac_makes_or_the_one_it_asks_for(ready):
