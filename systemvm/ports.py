@@ -7,9 +7,12 @@ only once it is isolated (bridge(8)).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+from pyroute2.netlink.exceptions import NetlinkError
 
 from systemvm import links, netns
 from systemvm.links import Link
@@ -140,8 +143,14 @@ class Bay:
 
     def _make(self, ip: IPRoute, space: str, port: Port, master: int) -> None:
         inside = {"ifname": port.device, "net_ns_fd": space, "address": port.mac, "mtu": port.mtu}
-        held = {"master": master} if master else {}
-        ip.link("add", ifname=port.port, kind="veth", mtu=port.mtu, peer=inside, **held)
+        cable = {"ifname": port.port, "kind": "veth", "mtu": port.mtu, "peer": inside}
+        cable |= {"master": master} if master else {}
+        try:
+            ip.link("add", **cable)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST or not _forget(space, port.device):
+                raise
+            ip.link("add", **cable)
         links.silence(self.namespace, port.port)
         number = links.index(ip, port.port)
         if port.rate:
@@ -187,6 +196,15 @@ class Bay:
     def unplug(self, space: str) -> None:
         """Take every cable out of ``space``; repeatable."""
         self.plug(space, ())
+
+
+def _forget(space: str, device: str) -> bool:
+    """Remove the end inside of a cable whose host is gone: the kernel does so, too, but in its own time."""
+    with netns.netlink(space) as within:
+        found = within.link_lookup(ifname=device)
+        for number in found:
+            within.link("del", index=number)
+    return bool(found)
 
 
 def _resize(ip: IPRoute, space: str, number: int, mtu: int) -> None:

@@ -66,7 +66,11 @@ def test_another_mtu_is_given_to_what_is_there_and_nothing_is_unplugged(cloud):
     assert cloud.apply("h1", NET._replace(mtu=1400), shell(mine[0]), cloud.guest(10, mine[1])) == []
     after = links(cloud)
     assert {name: link["index"] for name, link in after.items()} == before
-    ours = {name: link.get_attr("IFLA_MTU") for name, link in after.items() if name.startswith(("vif", "br", "vxlan"))}
+    ours = {
+        name: link.get_attr("IFLA_MTU")
+        for name, link in after.items()
+        if name.startswith(("vif", "vir", "br", "vxlan"))
+    }
     assert set(ours.values()) == {1400}
     for where in ("router/r-1-VM", "vm/vm10"):
         assert "mtu 1400" in cloud.exec(where, "ip", "link", "show", "eth0")
@@ -80,7 +84,7 @@ def test_another_mtu_is_given_to_what_is_there_and_nothing_is_unplugged(cloud):
 def test_a_lost_shell_is_made_again(cloud):
     cloud.apply("h1", NET, shell(nic(1)))
     netns.ensure_no(f"{cloud.fabric.prefix}r-1-VM")
-    until(lambda: not any(name.startswith("vif") for name in links(cloud)))
+    until(lambda: not any(name.startswith(("vif", "vir")) for name in links(cloud)))
     assert len(cloud.ensure("h1")) == 2
     assert cloud.ensure("h1") == []
     assert cloud.exec("router/r-1-VM", "cat", "/sys/class/net/eth0/address").strip() == nic(1).mac

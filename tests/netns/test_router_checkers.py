@@ -48,7 +48,8 @@ def test_the_checkers_take_every_case(case, tmp_path, empty):
     rendered = CASES[case]()
     paths = written(tmp_path, rendered[0])
     netns.run(empty, ["nft", "-c", "-f", "-"], text_in=ruleset(rendered))
-    assert ran(tmp_path, "dnsmasq", "--test", "--conf-file=dnsmasq/dnsmasq.conf")[0] == 0
+    if "dnsmasq/dnsmasq.conf" in paths:
+        assert ran(tmp_path, "dnsmasq", "--test", "--conf-file=dnsmasq/dnsmasq.conf")[0] == 0
     if "haproxy/haproxy.cfg" in paths:
         status, said = ran(tmp_path, "haproxy", "-c", "-f", "haproxy/haproxy.cfg")
         assert status == 0, said
