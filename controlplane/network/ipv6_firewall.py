@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv6Network
-from typing import Any
 
-from sqlalchemy import Index, Select
+from sqlalchemy import Index
 from sqlalchemy.orm import Session
 
 from controlplane.api import dispatch
@@ -155,11 +154,6 @@ class ListIpv6FirewallRules(OwnedListing, name="listIpv6FirewallRules", roles=EV
     networkid: Network | None = matching(Ipv6FirewallRule.network_id)
     traffictype: str | None = matching(Ipv6FirewallRule.direction, choices=DIRECTIONS)
     fordisplay: bool | None = matching(Ipv6FirewallRule.display, admin=True)
-
-    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
-        """Keep them all."""
-        del ctx
-        return query
 
 
 @clears_network

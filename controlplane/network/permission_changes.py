@@ -63,7 +63,7 @@ def _permissible(network: Network) -> Network:
     return network
 
 
-def _named(ctx: Context, command: CreateNetworkPermissions | RemoveNetworkPermissions) -> list[Account]:
+def _named(ctx: Context, command: NamingAccounts) -> list[Account]:
     """Return the accounts that are named: by name in the network's domain, by id there or where the caller sees them.
 
     :raises BadParameter: none is named, or there is no such account.
@@ -85,20 +85,21 @@ def _named(ctx: Context, command: CreateNetworkPermissions | RemoveNetworkPermis
     return list({account.id: account for account in found}.values())
 
 
-class CreateNetworkPermissions(
-    Command,
-    name="createNetworkPermissions",
-    answer=success(),
-    roles=EVERYONE,
-    event="NETWORK.PERMISSION.UPDATE",
-    instance="Network",
-    unsupported=("projectids",),
-):
-    """Permit accounts to put guests on a network of one's own."""
+class NamingAccounts(Command):
+    """What names a network and accounts that are to have, or to lose, a permission for it."""
+
+    roles = EVERYONE
+    event = "NETWORK.PERMISSION.UPDATE"
+    instance = "Network"
+    unsupported = ("projectids",)
 
     networkid: Network = required()
     accountids: list[Uuid] | None = optional()
     accounts: list[str] | None = optional(description="names, in the network's domain")
+
+
+class CreateNetworkPermissions(NamingAccounts, name="createNetworkPermissions", answer=success()):
+    """Permit accounts to put guests on a network of one's own."""
 
     def run(self, ctx: Context) -> None:
         """Add what is not there yet; its owner needs no permission."""
@@ -111,20 +112,8 @@ class CreateNetworkPermissions(
                 ctx.session.add(NetworkPermission(network_id=network.id, account_id=account.id))
 
 
-class RemoveNetworkPermissions(
-    Command,
-    name="removeNetworkPermissions",
-    answer=success(),
-    roles=EVERYONE,
-    event="NETWORK.PERMISSION.UPDATE",
-    instance="Network",
-    unsupported=("projectids",),
-):
+class RemoveNetworkPermissions(NamingAccounts, name="removeNetworkPermissions", answer=success()):
     """Have accounts put no more guests on a network; the guests that are there stay."""
-
-    networkid: Network = required()
-    accountids: list[Uuid] | None = optional()
-    accounts: list[str] | None = optional(description="names, in the network's domain")
 
     def run(self, ctx: Context) -> None:
         """Remove the rows."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Index, Select
+from sqlalchemy import Index
 from sqlalchemy.orm import Session
 
 from controlplane.api import dispatch
@@ -132,11 +131,6 @@ class ListRoutingFirewallRules(OwnedListing, name="listRoutingFirewallRules", ro
     networkid: Network | None = matching(RoutingFirewallRule.network_id)
     traffictype: str | None = matching(RoutingFirewallRule.direction, choices=DIRECTIONS)
     fordisplay: bool | None = matching(RoutingFirewallRule.display, admin=True)
-
-    def narrow(self, ctx: Context, query: Select[Any]) -> Select[Any]:
-        """Keep them all."""
-        del ctx
-        return query
 
 
 @clears_network
